@@ -1,0 +1,1 @@
+//! The pure part of begat: the dictum graph, the identity of executions, records.

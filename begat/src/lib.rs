@@ -1,0 +1,1 @@
+//! Begat: runs dictums, keeps their products by digest and records each execution.

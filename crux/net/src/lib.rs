@@ -1,0 +1,3 @@
+//! tokio drivers of crux: links, listeners, typed clients, stores and tasks.
+//!
+//! Not for decisions: those are in `crux-core`.

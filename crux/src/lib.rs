@@ -1,0 +1,1 @@
+//! crux: what an application links. Membership, shared data, service handles and identity.

@@ -1,0 +1,1 @@
+//! Tests that run the built `radix` binary; see `tests/it/`.

@@ -1,0 +1,1 @@
+//! The seeded simulator: runs the crux machines without sockets or clocks.

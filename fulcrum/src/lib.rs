@@ -1,0 +1,1 @@
+//! Fulcrum: the keeper and the agent of a rnode.

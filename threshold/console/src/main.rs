@@ -1,0 +1,2 @@
+//! `radix`: the one command, and the names it answers to.
+fn main() {}

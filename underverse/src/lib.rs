@@ -1,0 +1,1 @@
+//! The horde model, the `Underverse` trait over whatever supplies containers, and its events.
