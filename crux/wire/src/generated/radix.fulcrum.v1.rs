@@ -18,6 +18,8 @@ pub struct DescribeReply {
     pub configurations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, tag = "7")]
     pub executable_digest: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "8")]
+    pub public_key_der: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Listing {
@@ -181,6 +183,23 @@ pub struct PutDocumentRequest {
     pub document: ::core::option::Option<super::super::document::v1::SignedDocument>,
     #[prost(bool, tag = "2")]
     pub take_over: bool,
+    /// to a base: DER chain that grants its key `invite` and `host` for the namespace
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub invite_grant: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchDocumentsRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InviteRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub label: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InviteReply {
+    #[prost(string, tag = "1")]
+    pub invitation: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PutDocumentReply {
@@ -596,6 +615,51 @@ pub mod fulcrum_client {
                 .insert(GrpcMethod::new("radix.fulcrum.v1.Fulcrum", "GetDocument"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn watch_documents(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchDocumentsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::GetDocumentReply>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/radix.fulcrum.v1.Fulcrum/WatchDocuments",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("radix.fulcrum.v1.Fulcrum", "WatchDocuments"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        pub async fn invite(
+            &mut self,
+            request: impl tonic::IntoRequest<super::InviteRequest>,
+        ) -> std::result::Result<tonic::Response<super::InviteReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/radix.fulcrum.v1.Fulcrum/Invite",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("radix.fulcrum.v1.Fulcrum", "Invite"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn events(
             &mut self,
             request: impl tonic::IntoRequest<super::EventsRequest>,
@@ -825,6 +889,23 @@ pub mod fulcrum_server {
             tonic::Response<super::GetDocumentReply>,
             tonic::Status,
         >;
+        /// Server streaming response type for the WatchDocuments method.
+        type WatchDocumentsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::GetDocumentReply, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        async fn watch_documents(
+            &self,
+            request: tonic::Request<super::WatchDocumentsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchDocumentsStream>,
+            tonic::Status,
+        >;
+        async fn invite(
+            &self,
+            request: tonic::Request<super::InviteRequest>,
+        ) -> std::result::Result<tonic::Response<super::InviteReply>, tonic::Status>;
         /// Server streaming response type for the Events method.
         type EventsStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::Event, tonic::Status>,
@@ -1245,6 +1326,95 @@ pub mod fulcrum_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetDocumentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/radix.fulcrum.v1.Fulcrum/WatchDocuments" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchDocumentsSvc<T: Fulcrum>(pub Arc<T>);
+                    impl<
+                        T: Fulcrum,
+                    > tonic::server::ServerStreamingService<super::WatchDocumentsRequest>
+                    for WatchDocumentsSvc<T> {
+                        type Response = super::GetDocumentReply;
+                        type ResponseStream = T::WatchDocumentsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchDocumentsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Fulcrum>::watch_documents(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchDocumentsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/radix.fulcrum.v1.Fulcrum/Invite" => {
+                    #[allow(non_camel_case_types)]
+                    struct InviteSvc<T: Fulcrum>(pub Arc<T>);
+                    impl<T: Fulcrum> tonic::server::UnaryService<super::InviteRequest>
+                    for InviteSvc<T> {
+                        type Response = super::InviteReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::InviteRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Fulcrum>::invite(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = InviteSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
