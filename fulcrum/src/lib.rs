@@ -1,1 +1,9 @@
 //! Fulcrum: the keeper and the agent of a rnode.
+//!
+//! Three processes are made from here, each a word of the one binary:
+//! `cell` prepares namespaces and mounts, `keeper` is parent of everything inside,
+//! and the agent serves `fulcrum`, `rexec` and `fileio`.
+//! Start with docs/design/keeper.md, then [`config`].
+
+pub mod config;
+pub mod error;
