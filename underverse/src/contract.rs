@@ -1,0 +1,213 @@
+//! The contract every backend keeps, written as if five existed.
+//!
+//! Each line of a **Behaviour** list names a case of the conformance suite.
+
+use std::fmt::Debug;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+
+use crate::capability::Capabilities;
+use crate::effective::Effective;
+use crate::error::Error;
+use crate::event::{EventId, Reply, UnderverseEvent};
+use crate::generation::Generation;
+use crate::name::HordeName;
+use crate::progress::{HordePlan, ProgressStream};
+use crate::running::{Running, Server};
+use crate::spec::{AddressId, HordeSpec};
+use crate::storage::StorageExposure;
+
+/// What stays after `dissolve`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing but memoirs.
+    Nothing,
+    /// Bound storage and memoirs.
+    Storage,
+}
+
+/// Whatever supplies containers, storage and network.
+///
+/// Every resource made carries horde, ordinal and generation, so that all of it is found again by listing.
+/// Calls are idempotent under the caller's horde name and generation and may be repeated at any time.
+#[async_trait]
+pub trait Underverse: Send + Sync + Debug {
+    /// The backend's name as users write it: "local".
+    fn name(&self) -> &str;
+
+    /// What this substrate can and cannot do, with strength.
+    ///
+    /// **Behaviour**
+    /// - `capabilities.probed`: an effect that can be probed is probed, not assumed.
+    /// - `capabilities.absent-refuses`: asking for what is absent ends `Refused` with `Unsupported`, and nothing is made.
+    fn capabilities(&self) -> Capabilities;
+
+    /// The servers, with tags and resources, sorted by name.
+    ///
+    /// **Behaviour**
+    /// - `servers.tags-inherited`: containers list their server's tags and their added ones.
+    ///
+    /// # Errors
+    /// `Unavailable`; nothing changed.
+    async fn servers(&self) -> Result<Vec<Server>, Error>;
+
+    /// Obtains an external address for `horde`; `request` names it, so that a repeat answers with the same one.
+    ///
+    /// **Behaviour**
+    /// - `address.distinct`: two requests get two ids; the mapping is stable.
+    /// - `address.exhausted`: `Limit` when there is none left.
+    ///
+    /// # Errors
+    /// `Unsupported`, `Limit`, `Unavailable`.
+    async fn acquire_address(
+        &self,
+        horde: &HordeName,
+        request: &str,
+    ) -> Result<(AddressId, IpAddr), Error>;
+
+    /// Gives an external address back.
+    ///
+    /// **Behaviour**
+    /// - `address.release-twice`: releasing what is not held succeeds.
+    ///
+    /// # Errors
+    /// `Unsupported`, `Taken` while a realised horde uses it.
+    async fn release_address(&self, id: &AddressId) -> Result<(), Error>;
+
+    /// What `realise` would change now, without changing it.
+    ///
+    /// **Behaviour**
+    /// - `plan.makes-nothing`: no mutating call is made.
+    /// - `plan.empty-when-realised`: empty after a `realise` that ended `Done`.
+    /// - `plan.same-refusals`: what `realise` would refuse, it refuses.
+    ///
+    /// # Errors
+    /// As `realise`; nothing changed.
+    async fn plan(&self, generation: Generation, spec: &HordeSpec) -> Result<HordePlan, Error>;
+
+    /// Makes the horde be as `spec` says.
+    ///
+    /// Returns steps and one end. All is allotted and its start requested when it ends `Done`;
+    /// no promise is made on order or time within, and containers need not be running yet.
+    /// The stream does its work while it is polled; dropping it stops the pass where it is.
+    ///
+    /// **Behaviour**
+    /// - `realise.unchanged`: a second call with an unchanged spec makes no mutating call and ends `Done`.
+    /// - `realise.lower-generation`: refused with `Stale`, nothing changed, also after a restart of the backend.
+    /// - `realise.interrupted`: after a death at any step, another call completes it; nothing is doubled.
+    /// - `realise.resize`: more are added at the end, fewer are taken from the end; none beside is touched.
+    /// - `realise.partial`: what succeeded stays; `Partial` names each part that did not; a later call completes it.
+    /// - `realise.heals`: a container that ended by itself is started again, after its death is confirmed.
+    /// - `realise.shortfall`: a count the substrate cannot hold is refused with `Limit` and the reason.
+    /// - `realise.storage`: storage that cannot be bound is refused here, naming mount and request.
+    /// - `realise.mount-missing`: a host path that does not exist is refused, naming it.
+    /// - `realise.weaker`: what is obtained in weaker form is in `Effective::weaker`.
+    /// - `realise.tags`: required tags all hold where it runs; `Unsatisfiable` names the tag otherwise.
+    /// - `realise.deadline`: when it passes, ends `Partial` with what there is.
+    fn realise<'a>(
+        &'a self,
+        generation: Generation,
+        spec: &'a HordeSpec,
+        deadline: Duration,
+    ) -> ProgressStream<'a>;
+
+    /// The containers that exist, by ordinal.
+    ///
+    /// **Behaviour**
+    /// - `running.ids`: ids are unique and never used again.
+    /// - `running.unknown`: an unknown horde has none.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn running(&self, name: &HordeName) -> Result<Vec<Running>, Error>;
+
+    /// What the horde really got.
+    ///
+    /// **Behaviour**
+    /// - `effective.unknown`: `NotFound` for a horde that is not there.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    async fn effective(&self, name: &HordeName) -> Result<Effective, Error>;
+
+    /// Ends the horde and removes all that was made for it.
+    ///
+    /// **Behaviour**
+    /// - `dissolve.nothing-left`: processes, mounts, ports and directories are as before the first `realise`; memoirs stay.
+    /// - `dissolve.unknown`: ends `Done` for a horde that is not there.
+    /// - `dissolve.lower-generation`: refused with `Stale`.
+    /// - `dissolve.interrupted`: after a death at any step, another call completes it.
+    fn dissolve<'a>(
+        &'a self,
+        generation: Generation,
+        name: &'a HordeName,
+        keep: Keep,
+    ) -> ProgressStream<'a>;
+
+    /// What happened after `since` to `horde`, then what happens, for as long as the stream is held.
+    ///
+    /// **Behaviour**
+    /// - `events.order`: in the order of ids, each at least once; a duplicate carries the same id.
+    /// - `events.resume`: nothing after `since` is left out while it is within the kept ones.
+    /// - `events.failed-started`: a healed container shows `ContainerFailed` with the old id, then `ContainerStarted` with both.
+    fn events(
+        &self,
+        horde: &HordeName,
+        since: Option<EventId>,
+    ) -> BoxStream<'static, UnderverseEvent>;
+
+    /// The owner's answer to an event.
+    ///
+    /// **Behaviour**
+    /// - `answer.unknown`: `NotFound` for an event that is not kept.
+    /// - `answer.repeated`: the last answer counts.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unsupported`, `Io`.
+    async fn answer(&self, horde: &HordeName, event: EventId, reply: Reply) -> Result<(), Error>;
+
+    /// The hordes that exist, sorted.
+    ///
+    /// **Behaviour**
+    /// - `list.from-below`: read from the substrate, never from memory.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Io`.
+    async fn list(&self) -> Result<Vec<HordeName>, Error>;
+}
+
+/// What an administrator may do to an underverse.
+#[async_trait]
+pub trait UnderverseAdmin: Send + Sync + Debug {
+    /// Offers storage of a server.
+    ///
+    /// **Behaviour**
+    /// - `expose.probed`: capacity is probed; a source that does not exist is refused.
+    ///
+    /// # Errors
+    /// `Invalid`, `Unsupported`.
+    async fn expose(&self, exposure: StorageExposure) -> Result<(), Error>;
+
+    /// Withdraws an offer.
+    ///
+    /// **Behaviour**
+    /// - `unexpose.in-use`: refused with `Taken` while storage on it is bound.
+    ///
+    /// # Errors
+    /// `Taken`, `NotFound`, `Unsupported`.
+    async fn unexpose(&self, server: &str, source: &str) -> Result<(), Error>;
+
+    /// Adds and removes tags of a server; containers started later inherit them.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unsupported`.
+    async fn tag(
+        &self,
+        server: &str,
+        add: &[crate::Tag],
+        remove: &[crate::Tag],
+    ) -> Result<(), Error>;
+}
