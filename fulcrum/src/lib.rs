@@ -5,5 +5,7 @@
 //! and the agent serves `fulcrum`, `rexec` and `fileio`.
 //! Start with docs/design/keeper.md, then [`config`].
 
+pub mod agent;
 pub mod config;
 pub mod error;
+pub mod keeper;

@@ -163,10 +163,13 @@ pub struct Signal {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct List {}
+/// Agent socket ends are passed in the order of `has_socket`. A long list comes in several packets, all but the last with `more`.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Executions {
     #[prost(message, repeated, tag = "1")]
     pub executions: ::prost::alloc::vec::Vec<Execution>,
+    #[prost(bool, tag = "2")]
+    pub more: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Forget {
