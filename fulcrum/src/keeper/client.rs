@@ -139,7 +139,7 @@ pub fn connect(socket: OwnedFd) -> io::Result<(KeeperRef, mpsc::Receiver<Executi
 #[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
 fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // Safety: an `OwnedFd` names the same open descriptor until it is dropped, and the `AsyncFd` owns it.
-    unsafe { AsyncFd::register(socket) }
+    unsafe { AsyncFd::register(socket) }.map_err(io::Error::from)
 }
 
 impl KeeperRef {
