@@ -1,3 +1,5 @@
 //! tokio drivers of crux: links, listeners, typed clients, stores and tasks.
 //!
 //! Not for decisions: those are in `crux-core`.
+
+pub mod store;
