@@ -4,3 +4,5 @@
 //! Start with [`digest`], then the module of your concern.
 
 pub mod digest;
+pub mod identity;
+pub mod names;

@@ -1,0 +1,31 @@
+//! Who someone is and what they may do: grants, charters, chains, claims, and the one function that judges them.
+//!
+//! Pure: the time is an input, nothing is signed here. Keys, files and TLS are in `crux_net::identity`.
+//! The forms and rules stand in `docs/design/identity.md`; the walk down a chain is in `identity/chain.rs`.
+
+mod certificate;
+mod chain;
+mod charter;
+mod claims;
+mod codec;
+mod document;
+mod grant;
+mod key;
+mod principal;
+mod refusal;
+mod time;
+
+
+pub use chain::{CHAIN_LENGTH_MAX, Denies, Moment, verify};
+pub use certificate::CERTIFICATE_BYTES_MAX;
+pub use charter::{Charter, ROOT_KEYS_MAX};
+pub use claims::{ClaimTable, Conflict, Novelty, Precedence};
+pub use document::{DOCUMENT_CONTEXT, ENTRY_CONTEXT, Signed, verify_document, verify_signed};
+pub use grant::{Enrols, Grant, OID, OID_COMPONENTS, Prefix, Role, Verb, Verbs};
+pub use key::PublicKey;
+pub use principal::{Claim, Principal, Who};
+pub use refusal::Refusal;
+pub use time::{
+    GRANT_LIFE_MAX_SECONDS, LEAF_BACKDATE_SECONDS, LEAF_LIFE_MAX_SECONDS, LEAF_LIFE_SECONDS, NEVER, OPERATOR_LIFE_SECONDS,
+    UnixTime, Window,
+};

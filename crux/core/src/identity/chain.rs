@@ -1,0 +1,264 @@
+//! The walk down a chain: from a root key of the charter to the one who shows it, refusing whatever widens.
+
+use std::collections::BTreeSet;
+
+use crate::identity::certificate::Certificate;
+use crate::identity::{
+    Charter, Claim, Enrols, GRANT_LIFE_MAX_SECONDS, LEAF_LIFE_MAX_SECONDS, Prefix, Principal, PublicKey, Refusal, Role, UnixTime,
+    Verb, Verbs, Who, Window,
+};
+use crate::names::KeyId;
+
+/// Most certificates a chain may have.
+pub const CHAIN_LENGTH_MAX: usize = 4;
+
+/// Keys that no longer count, whatever vouches for them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Denies(BTreeSet<KeyId>);
+
+impl Denies {
+    /// Denies `key`, in whatever role; answers whether that is new.
+    pub fn deny(&mut self, key: KeyId) -> bool {
+        self.0.insert(key)
+    }
+
+    /// Whether `key` is denied.
+    #[must_use]
+    pub fn has(&self, key: &KeyId) -> bool {
+        self.0.contains(key)
+    }
+
+    /// All denied keys, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = &KeyId> {
+        self.0.iter()
+    }
+}
+
+impl FromIterator<KeyId> for Denies {
+    fn from_iter<T: IntoIterator<Item = KeyId>>(keys: T) -> Self {
+        Self(keys.into_iter().collect())
+    }
+}
+
+/// Whether the clock counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Judged now: what has ended is refused.
+    Now(UnixTime),
+    /// Judged before, when it was accepted and the clock counted: only charter and denies count.
+    Kept,
+}
+
+/// Judges a chain shown on a connection: the shower's certificate first, the one a root key signed last.
+///
+/// # Errors
+/// The first rule of `docs/design/identity.md` §4 that is broken.
+pub fn verify<C: AsRef<[u8]>>(chain: &[C], charter: &Charter, denies: &Denies, moment: Moment) -> Result<Principal, Refusal> {
+    let links = links(chain, charter)?;
+    let rights = walk(&links, charter, denies)?;
+    match &links[0].grant.role {
+        Role::Leaf | Role::App { .. } => principal(&links, rights, charter, moment),
+        role => Err(Refusal::WrongUse(role.name())),
+    }
+}
+
+/// Judges a chain that stands beside a signature, and gives the key that must have made it: never a leaf's.
+pub(crate) fn verify_signer<C: AsRef<[u8]>>(
+    chain: &[C],
+    charter: &Charter,
+    denies: &Denies,
+    moment: Moment,
+) -> Result<(Principal, PublicKey), Refusal> {
+    let links = links(chain, charter)?;
+    let rights = walk(&links, charter, denies)?;
+    match &links[0].grant.role {
+        Role::Operator { .. } | Role::Tool { .. } | Role::Host | Role::Rnode { .. } => {
+            Ok((principal(&links, rights, charter, moment)?, links[0].key))
+        }
+        role => Err(Refusal::WrongUse(role.name())),
+    }
+}
+
+/// Reads the chain and checks every signature, the root's first, so that a stranger costs one check a root key.
+fn links<'a, C: AsRef<[u8]>>(chain: &'a [C], charter: &Charter) -> Result<Vec<Certificate<'a>>, Refusal> {
+    if chain.is_empty() {
+        return Err(Refusal::NoCertificate);
+    }
+    if chain.len() > CHAIN_LENGTH_MAX {
+        return Err(Refusal::ChainTooLong(chain.len()));
+    }
+    let links = chain.iter().map(|der| Certificate::parse(der.as_ref())).collect::<Result<Vec<_>, _>>()?;
+    let top = &links[links.len() - 1];
+    if !charter.roots().iter().any(|root| top.signed_by(root).is_ok()) {
+        return Err(Refusal::ForeignOwner(charter.owner()));
+    }
+    for pair in links.windows(2).rev() {
+        pair[0].signed_by(&pair[1].key)?;
+    }
+    Ok(links)
+}
+
+/// What the link above allows.
+struct Above<'a> {
+    role: Option<&'a Role>,
+    verbs: Verbs,
+    may_grant: Verbs,
+    prefix: &'a Prefix,
+}
+
+/// Checks each link against the one above it; answers the rights that remain.
+fn walk(links: &[Certificate<'_>], charter: &Charter, denies: &Denies) -> Result<Verbs, Refusal> {
+    if let Some(denied) = charter.roots().iter().map(PublicKey::id).find(|id| denies.has(id)) {
+        // A denied root ends everything below it until a successor charter arrives.
+        return Err(Refusal::Denied(denied));
+    }
+    let mut above = Above { role: None, verbs: Verbs::ALL, may_grant: Verbs::ALL, prefix: &Prefix::EVERYTHING };
+    for (at, link) in links.iter().enumerate().rev() {
+        let denied = link.key.id();
+        if denies.has(&denied) {
+            return Err(Refusal::Denied(denied));
+        }
+        step(&above, link)?;
+        if let Some(issuer) = links.get(at + 1) {
+            check_times(issuer, link)?;
+        }
+        let grant = &link.grant;
+        above = Above { role: Some(&grant.role), verbs: grant.verbs, may_grant: grant.may_grant, prefix: &grant.prefix };
+    }
+    Ok(above.verbs)
+}
+
+fn step(above: &Above<'_>, link: &Certificate<'_>) -> Result<(), Refusal> {
+    let grant = &link.grant;
+    if !may_follow(above.role, &grant.role) {
+        let issuer = above.role.map_or("root", Role::name);
+        return Err(Refusal::RoleNotAllowed { issuer, subject: grant.role.name() });
+    }
+    if matches!(grant.role, Role::Invitation { .. }) && !above.verbs.has(Verb::Invite) {
+        return Err(Refusal::LacksVerb(Verb::Invite));
+    }
+    // A leaf is its issuer for an hour; everything else is granted.
+    let limit = if matches!(grant.role, Role::Leaf) { above.verbs } else { above.may_grant };
+    if !grant.verbs.within(limit) || !grant.may_grant.within(above.may_grant) {
+        return Err(Refusal::RightsExtended);
+    }
+    if matches!(grant.role, Role::Leaf | Role::App { .. }) && grant.may_grant != Verbs::NONE {
+        return Err(Refusal::RightsExtended);
+    }
+    if !above.prefix.covers(&grant.prefix) {
+        return Err(Refusal::NamesExtended);
+    }
+    if matches!(grant.role, Role::Rnode { .. }) && grant.prefix.one_namespace().is_none() {
+        return Err(Refusal::NotOneNamespace);
+    }
+    Ok(())
+}
+
+/// The table of who may vouch for whom; `None` is a root key.
+const fn may_follow(issuer: Option<&Role>, subject: &Role) -> bool {
+    match issuer {
+        None => matches!(subject, Role::Operator { .. } | Role::Tool { .. } | Role::Host | Role::Invitation { .. }),
+        Some(Role::Operator { .. }) => matches!(subject, Role::Invitation { .. } | Role::Tool { .. } | Role::Leaf),
+        Some(Role::Tool { .. }) => matches!(subject, Role::Leaf),
+        Some(Role::Host) => matches!(subject, Role::Invitation { enrols: Enrols::Rnode, .. } | Role::Leaf),
+        Some(Role::Invitation { enrols: Enrols::Rnode, .. }) => matches!(subject, Role::Rnode { .. }),
+        Some(Role::Invitation { enrols: Enrols::Operator, .. }) => matches!(subject, Role::Operator { .. }),
+        Some(Role::Rnode { .. }) => matches!(subject, Role::Leaf | Role::App { .. }),
+        Some(Role::Leaf | Role::App { .. }) => false,
+    }
+}
+
+/// What the moments stated in two neighbouring links must satisfy, whatever the time is now.
+fn check_times(issuer: &Certificate<'_>, link: &Certificate<'_>) -> Result<(), Refusal> {
+    if matches!(issuer.grant.role, Role::Operator { .. } | Role::Tool { .. })
+        && matches!(link.grant.role, Role::Invitation { .. } | Role::Tool { .. })
+        && !issuer.validity.contains(link.validity.from)
+    {
+        return Err(Refusal::InvitedAfterExpiry);
+    }
+    let Role::Invitation { label: invited, .. } = &issuer.grant.role else { return Ok(()) };
+    let (taken, ordinal) = match &link.grant.role {
+        Role::Rnode { label, ordinal } => (label, *ordinal),
+        Role::Operator { label } => (label, 0),
+        Role::Tool { .. } | Role::Host | Role::Invitation { .. } | Role::Leaf | Role::App { .. } => return Ok(()),
+    };
+    if let Some(invited) = invited
+        && invited != taken
+    {
+        return Err(Refusal::WrongLabel { invited: invited.clone(), taken: taken.clone() });
+    }
+    if ordinal >= issuer.grant.uses {
+        return Err(Refusal::WrongOrdinal { uses: issuer.grant.uses, ordinal });
+    }
+    if link.validity.from > issuer.grant.claim_by {
+        return Err(Refusal::ClaimedLate(issuer.grant.claim_by));
+    }
+    if link.validity.from < issuer.validity.from {
+        return Err(Refusal::NotYetValid(issuer.validity.from));
+    }
+    Ok(())
+}
+
+fn principal(links: &[Certificate<'_>], verbs: Verbs, charter: &Charter, moment: Moment) -> Result<Principal, Refusal> {
+    let shown = &links[0];
+    let holder = match shown.grant.role {
+        // A leaf's issuer exists: nothing but a root could stand above otherwise, and no root may issue a leaf.
+        Role::Leaf | Role::App { .. } => links.get(1).ok_or(Refusal::WrongUse("leaf"))?,
+        _ => shown,
+    };
+    let who = match (&shown.grant.role, &holder.grant.role) {
+        (Role::App { application, class, index }, Role::Rnode { .. }) => Who::App {
+            namespace: holder.grant.prefix.one_namespace().ok_or(Refusal::NotOneNamespace)?.clone(),
+            application: application.clone(),
+            class: class.clone(),
+            index: *index,
+            rnode: holder.key.rnode_id(),
+        },
+        (_, Role::Rnode { label, ordinal }) => {
+            let at = if std::ptr::eq(holder, shown) { 1 } else { 2 };
+            let invitation = links.get(at).ok_or(Refusal::WrongUse("rnode"))?.key.invitation_id();
+            Who::Rnode {
+                namespace: holder.grant.prefix.one_namespace().ok_or(Refusal::NotOneNamespace)?.clone(),
+                id: holder.key.rnode_id(),
+                label: label.clone(),
+                claim: Claim { invitation, ordinal: *ordinal },
+            }
+        }
+        (_, Role::Host) => Who::Host { id: holder.key.rnode_id() },
+        (_, Role::Operator { label }) => Who::Operator { label: label.clone(), id: holder.key.id() },
+        (_, Role::Tool { label }) => Who::Tool { label: label.clone(), id: holder.key.id() },
+        (_, role) => return Err(Refusal::WrongUse(role.name())),
+    };
+    let valid = validity(shown, holder)?;
+    if let Moment::Now(now) = moment {
+        check_now(valid, now)?;
+    }
+    Ok(Principal { who, owner: charter.owner(), verbs, prefix: shown.grant.prefix.clone(), valid })
+}
+
+/// When the clock allows this one: a leaf's and a process's span, and an operator's or tool's own.
+fn validity(shown: &Certificate<'_>, holder: &Certificate<'_>) -> Result<Window, Refusal> {
+    let mut valid = Window::ALWAYS;
+    for link in [shown, holder] {
+        let life_max = match link.grant.role {
+            Role::Leaf | Role::App { .. } => LEAF_LIFE_MAX_SECONDS,
+            Role::Operator { .. } | Role::Tool { .. } => GRANT_LIFE_MAX_SECONDS,
+            Role::Host | Role::Invitation { .. } | Role::Rnode { .. } => continue,
+        };
+        if link.validity.seconds() > life_max {
+            return Err(Refusal::LifeTooLong(link.validity.seconds()));
+        }
+        valid = valid.and(link.validity);
+    }
+    Ok(valid)
+}
+
+fn check_now(valid: Window, now: UnixTime) -> Result<(), Refusal> {
+    if now < valid.from {
+        return Err(Refusal::NotYetValid(valid.from));
+    }
+    if now > valid.until {
+        return Err(Refusal::Expired(valid.until));
+    }
+    Ok(())
+}
