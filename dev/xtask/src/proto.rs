@@ -1,13 +1,13 @@
 //! Generates `crux/wire/src/generated/` from `crux/wire/proto/` without protoc.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The workspace root, from this crate's own place in it.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
+use prost_types::FileDescriptorSet;
 
-/// Every `.proto` file of the contracts, sorted.
+use crate::cargo::root;
+
+/// Every `.proto` file below `dir`, sorted within each folder.
 fn sources(dir: &Path, out: &mut Vec<PathBuf>) -> Result<(), String> {
     let mut entries: Vec<_> = std::fs::read_dir(dir)
         .map_err(|error| format!("failed to read {}: {error}", dir.display()))?
@@ -18,30 +18,84 @@ fn sources(dir: &Path, out: &mut Vec<PathBuf>) -> Result<(), String> {
     for path in entries {
         if path.is_dir() {
             sources(&path, out)?;
-        } else if path.extension().is_some_and(|extension| extension == "proto") {
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "proto")
+        {
             out.push(path);
         }
     }
     Ok(())
 }
 
-/// Writes the generated code into `out`.
-pub(crate) fn generate_into(out: &Path) -> Result<(), String> {
+/// Parses the contracts into descriptors.
+///
+/// # Errors
+///
+/// The compiler's own message, with its place.
+pub(crate) fn descriptors() -> Result<FileDescriptorSet, String> {
     let protos = root().join("crux/wire/proto");
     let mut files = Vec::new();
     sources(&protos, &mut files)?;
-    let descriptors = protox::compile(&files, [&protos]).map_err(|error| format!("{error:?}"))?;
+    protox::compile(&files, [&protos]).map_err(|error| format!("{error:?}"))
+}
+
+/// Writes the generated code into `out`.
+fn generate_into(out: &Path) -> Result<(), String> {
     std::fs::create_dir_all(out).map_err(|error| error.to_string())?;
     let mut config = tonic_prost_build::Config::new();
     config.btree_map(["."]);
     tonic_prost_build::configure()
         .out_dir(out)
         .compile_well_known_types(false)
-        .compile_fds_with_config(descriptors, config)
+        .compile_fds_with_config(descriptors()?, config)
         .map_err(|error| error.to_string())
 }
 
+fn committed() -> PathBuf {
+    root().join("crux/wire/src/generated")
+}
+
 /// Regenerates the committed code.
+///
+/// # Errors
+///
+/// When a proto does not parse or a file cannot be written.
 pub(crate) fn generate() -> Result<(), String> {
-    generate_into(&root().join("crux/wire/src/generated"))
+    generate_into(&committed())
+}
+
+/// Compares the committed code with what the protos give now.
+///
+/// # Errors
+///
+/// Names each file that differs.
+pub(crate) fn compare() -> Result<(), String> {
+    let fresh = crate::cargo::target_dir().join("xtask/generated");
+    // What an earlier run left would hide a file that is no longer generated.
+    drop(std::fs::remove_dir_all(&fresh));
+    generate_into(&fresh)?;
+    let (fresh, committed) = (texts(&fresh)?, texts(&committed())?);
+    let names: std::collections::BTreeSet<_> = fresh.keys().chain(committed.keys()).collect();
+    let differ: Vec<_> = names
+        .into_iter()
+        .filter(|name| fresh.get(*name) != committed.get(*name))
+        .cloned()
+        .collect();
+    if differ.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "generated code differs, run `cargo xtask proto`: {}",
+        differ.join(", ")
+    ))
+}
+
+fn texts(folder: &Path) -> Result<BTreeMap<String, String>, String> {
+    crate::tree::read(folder).map(|files| {
+        files
+            .into_iter()
+            .map(|file| (file.path, file.text))
+            .collect()
+    })
 }

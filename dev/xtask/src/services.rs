@@ -1,0 +1,100 @@
+//! Real components for live tests and benches: what is known, what is here, what would bring it.
+//!
+//! A component is one row of [`COMPONENTS`]. Later issues add rows with [`Use::LiveTests`] and the
+//! functions that start and stop them; until then `up` and `down` have nothing to do and say so.
+
+use std::path::PathBuf;
+
+use crate::cargo::{find, is_ci, target_dir};
+use crate::check::Outcome;
+
+/// What a component is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// Tests need it: with `CI=true` its absence is a failure.
+    LiveTests,
+    /// A bench sets Radix beside it: its absence is reported, never estimated.
+    Peer,
+}
+
+/// One component that is not ours.
+struct Component {
+    name: &'static str,
+    purpose: Use,
+    of: &'static str,
+    locate: fn() -> Option<PathBuf>,
+    bring: &'static str,
+}
+
+const COMPONENTS: &[Component] = &[
+    Component {
+        name: "openssh-server",
+        purpose: Use::Peer,
+        of: "bench exec",
+        locate: || find("sshd"),
+        bring: "apt-get install openssh-server",
+    },
+    Component {
+        name: "openssh-client",
+        purpose: Use::Peer,
+        of: "bench exec",
+        locate: || find("ssh"),
+        bring: "apt-get install openssh-client",
+    },
+    Component {
+        name: "supervisor",
+        purpose: Use::Peer,
+        of: "bench up",
+        locate: || Some(target_dir().join("bench/venv/bin/supervisord")).filter(|it| it.is_file()),
+        bring: "`cargo xtask bench up` makes a venv under target/ (needs python3)",
+    },
+];
+
+/// Runs `services up`, `down` or `status`.
+///
+/// # Errors
+///
+/// When a component that live tests need cannot be had.
+pub(crate) fn run(word: &str) -> Result<(), String> {
+    if word == "status" {
+        for component in COMPONENTS {
+            println!("{}", describe(component));
+        }
+        return Ok(());
+    }
+    match needed().count() {
+        0 => println!("nothing to do: no test needs a component yet"),
+        count => return Err(format!("{count} components have no `{word}` yet")),
+    }
+    Ok(())
+}
+
+fn needed() -> impl Iterator<Item = &'static Component> {
+    COMPONENTS
+        .iter()
+        .filter(|component| component.purpose == Use::LiveTests)
+}
+
+fn describe(component: &Component) -> String {
+    let state = match (component.locate)() {
+        Some(path) => format!("here: {}", path.display()),
+        None => format!("missing: {}", component.bring),
+    };
+    format!(
+        "{:<16} peer of {:<12} {state}",
+        component.name, component.of
+    )
+}
+
+/// What the gate says of components: all that tests need is here, or which are not.
+pub(crate) fn for_the_gate() -> Outcome {
+    let missing: Vec<_> = needed()
+        .filter(|component| (component.locate)().is_none())
+        .map(describe)
+        .collect();
+    match (missing.is_empty(), is_ci()) {
+        (true, _) => Outcome::Passed(format!("{} needed", needed().count())),
+        (false, true) => Outcome::Failed(missing.join("; ")),
+        (false, false) => Outcome::Skipped(missing.join("; ")),
+    }
+}
