@@ -9,3 +9,4 @@ pub mod agent;
 pub mod config;
 pub mod error;
 pub mod keeper;
+pub mod memoir;
