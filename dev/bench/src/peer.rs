@@ -1,0 +1,298 @@
+//! The others: a shell loop, supervisord, sshd. Each is ended when its value is dropped.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::radix::{scratch, succeeded};
+
+/// Finds an executable on PATH and in the folders that hold system commands.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|folder| folder.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+/// A process that is told to end, and waited for, when dropped.
+#[derive(Debug)]
+pub(crate) struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // TERM first: supervisord and the shell end their children on it.
+        let pid = self.0.id().to_string();
+        drop(Command::new("kill").args(["-TERM", &pid]).status());
+        drop(self.0.wait());
+    }
+}
+
+/// A folder of a peer's own, emptied.
+///
+/// # Errors
+///
+/// When it cannot be made.
+pub(crate) fn folder(name: &str) -> Result<PathBuf, String> {
+    let path = scratch().join(name);
+    drop(std::fs::remove_dir_all(&path));
+    std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(path)
+}
+
+/// Waits until `folder` holds `count` marks; each started process leaves one.
+///
+/// # Errors
+///
+/// When they are not there within a minute.
+pub(crate) fn wait_for_marks(folder: &Path, count: usize) -> Result<(), String> {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(60) {
+        let listing = std::fs::read_dir(folder).map_err(|error| error.to_string())?;
+        if listing.count() >= count {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Err(format!(
+        "{}: not {count} processes within a minute",
+        folder.display()
+    ))
+}
+
+/// What each started process does: leaves its mark, then waits to be ended.
+fn body(marks: &Path, index: usize) -> String {
+    format!("touch {}/{index}; exec sleep 3600", marks.display())
+}
+
+/// Starts `count` processes from a shell loop.
+///
+/// # Errors
+///
+/// When there is no shell, or they do not start.
+pub(crate) fn shell_loop(marks: &Path, count: usize) -> Result<Running, String> {
+    let mut script = String::from("trap 'kill $(jobs -p)' TERM\n");
+    for index in 0..count {
+        script.push_str(&format!("sh -c '{}' &\n", body(marks, index)));
+    }
+    script.push_str("wait\n");
+    let child = Command::new("sh")
+        .args(["-c", &script])
+        .stdin(Stdio::null())
+        .spawn();
+    let running = child.map(Running).map_err(|error| format!("sh: {error}"))?;
+    wait_for_marks(marks, count)?;
+    Ok(running)
+}
+
+/// supervisord in a virtual environment of its own.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    bin: PathBuf,
+}
+
+impl Supervisor {
+    /// Finds it, or makes its virtual environment; says why it cannot be had.
+    ///
+    /// # Errors
+    ///
+    /// When there is no Python, or PyPI cannot be reached.
+    pub(crate) fn get() -> Result<Self, String> {
+        let venv = scratch().join("venv");
+        let bin = venv.join("bin");
+        if !bin.join("supervisord").is_file() {
+            let python = find("python3").ok_or("no python3")?;
+            let made = Command::new(python)
+                .args(["-m", "venv"])
+                .arg(&venv)
+                .output();
+            succeeded("python3 -m venv", made.map_err(|error| error.to_string())?)?;
+            let pip = Command::new(bin.join("pip"))
+                .args(["install", "--quiet", "setuptools<81", "supervisor"])
+                .output();
+            succeeded(
+                "pip install supervisor",
+                pip.map_err(|error| error.to_string())?,
+            )?;
+        }
+        Ok(Self { bin })
+    }
+
+    /// Starts it with `count` programs and waits until all run.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start, or they do not.
+    pub(crate) fn start(&self, folder: &Path, count: usize) -> Result<Running, String> {
+        let marks = folder.join("marks");
+        std::fs::create_dir_all(&marks).map_err(|error| error.to_string())?;
+        let file = folder.join("supervisord.conf");
+        std::fs::write(&file, configuration(folder, &marks, count))
+            .map_err(|error| error.to_string())?;
+        let child = Command::new(self.bin.join("supervisord"))
+            .arg("--nodaemon")
+            .arg("--configuration")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let running = child
+            .map(Running)
+            .map_err(|error| format!("supervisord: {error}"))?;
+        wait_for_marks(&marks, count)?;
+        Ok(running)
+    }
+
+    /// Asks it for the state of all programs.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer.
+    pub(crate) fn status(&self, folder: &Path) -> Result<(), String> {
+        let file = folder.join("supervisord.conf");
+        let output = Command::new(self.bin.join("supervisorctl"))
+            .arg("--configuration")
+            .arg(file)
+            .arg("status")
+            .output()
+            .map_err(|error| error.to_string())?;
+        succeeded("supervisorctl status", output).map(drop)
+    }
+}
+
+fn configuration(folder: &Path, marks: &Path, count: usize) -> String {
+    let at = folder.display();
+    let mut text = format!(
+        "[supervisord]\nlogfile={at}/log\npidfile={at}/pid\nchildlogdir={at}\n\
+         [unix_http_server]\nfile={at}/socket\n\
+         [rpcinterface:supervisor]\n\
+         supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n\
+         [supervisorctl]\nserverurl=unix://{at}/socket\n"
+    );
+    for index in 0..count {
+        let body = body(marks, index);
+        text.push_str(&format!("[program:p{index}]\ncommand=sh -c '{body}'\n"));
+    }
+    text
+}
+
+/// An sshd on loopback with keys of its own, and one shared connection to it.
+#[derive(Debug)]
+pub(crate) struct Ssh {
+    _server: Running,
+    _client: Running,
+    socket: PathBuf,
+}
+
+impl Ssh {
+    /// Starts server and shared connection.
+    ///
+    /// # Errors
+    ///
+    /// When either is not installed or does not start.
+    pub(crate) fn start() -> Result<Self, String> {
+        let sshd = find("sshd").ok_or("no sshd")?;
+        let (ssh, keygen) = (
+            find("ssh").ok_or("no ssh")?,
+            find("ssh-keygen").ok_or("no ssh-keygen")?,
+        );
+        let at = folder("ssh")?;
+        for name in ["host", "user"] {
+            let made = Command::new(&keygen)
+                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .arg(at.join(name))
+                .output();
+            succeeded("ssh-keygen", made.map_err(|error| error.to_string())?)?;
+        }
+        let port = free_port()?;
+        let server = Command::new(sshd)
+            .args([
+                "-D",
+                "-f",
+                "/dev/null",
+                "-o",
+                "ListenAddress=127.0.0.1",
+                "-o",
+                "UsePAM=no",
+            ])
+            .args(["-o", "StrictModes=no", "-o", &format!("Port={port}")])
+            .args(["-o", &format!("HostKey={}", at.join("host").display())])
+            .args([
+                "-o",
+                &format!("AuthorizedKeysFile={}", at.join("user.pub").display()),
+            ])
+            .args(["-o", &format!("PidFile={}", at.join("pid").display())])
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("sshd: {error}"))?;
+        let server = Running(server);
+        let socket = at.join("socket");
+        let client = Command::new(ssh)
+            .args([
+                "-M",
+                "-N",
+                "-F",
+                "/dev/null",
+                "-o",
+                "StrictHostKeyChecking=no",
+            ])
+            .args([
+                "-o",
+                "UserKnownHostsFile=/dev/null",
+                "-o",
+                "ConnectionAttempts=20",
+            ])
+            .args(["-o", "LogLevel=ERROR", "-p", &port.to_string(), "-S"])
+            .arg(&socket)
+            .arg("-i")
+            .arg(at.join("user"))
+            .arg("127.0.0.1")
+            .stdin(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("ssh: {error}"))?;
+        let ssh = Self {
+            _server: server,
+            _client: Running(client),
+            socket,
+        };
+        ssh.wait()?;
+        Ok(ssh)
+    }
+
+    fn wait(&self) -> Result<(), String> {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(20) {
+            if self.socket.exists() && self.run(&["true"]).is_ok() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Err("the shared ssh connection does not come up".to_owned())
+    }
+
+    /// Runs a command over the shared connection.
+    ///
+    /// # Errors
+    ///
+    /// When it does not succeed.
+    pub(crate) fn run(&self, words: &[&str]) -> Result<(), String> {
+        let output = Command::new("ssh")
+            .args(["-F", "/dev/null", "-S"])
+            .arg(&self.socket)
+            .arg("127.0.0.1")
+            .args(words)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| error.to_string())?;
+        succeeded("ssh", output).map(drop)
+    }
+}
+
+fn free_port() -> Result<u16, String> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+    listener
+        .local_addr()
+        .map(|address| address.port())
+        .map_err(|error| error.to_string())
+}

@@ -1,0 +1,48 @@
+//! What can be measured.
+
+mod clone;
+mod exec;
+mod idle;
+mod status;
+mod up;
+
+use crate::row::Row;
+
+/// One scenario.
+pub(crate) struct Scenario {
+    /// Its word on the command line.
+    pub(crate) name: &'static str,
+    /// What it measures, beside what.
+    pub(crate) about: &'static str,
+    /// Measures it.
+    pub(crate) run: fn() -> Result<Vec<Row>, String>,
+}
+
+/// Every scenario.
+pub(crate) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "up",
+        about: "warm `up` of examples/stix to all ready, beside a shell loop and supervisord (U4)",
+        run: up::run,
+    },
+    Scenario {
+        name: "idle",
+        about: "memory, processor and bytes sent of idle keepers and agents (F5, M4)",
+        run: idle::run,
+    },
+    Scenario {
+        name: "status",
+        about: "`radix status`, beside `radix --version` and `supervisorctl status`",
+        run: status::run,
+    },
+    Scenario {
+        name: "exec",
+        about: "a command on a rnode, beside ssh over a shared connection and a bare fsync (F1)",
+        run: exec::run,
+    },
+    Scenario {
+        name: "clone",
+        about: "fresh clone to ready examples/stix, compile included",
+        run: clone::run,
+    },
+];
