@@ -6,6 +6,7 @@
 //! Start with docs/design/keeper.md, then [`config`].
 
 pub mod agent;
+pub mod authority;
 pub mod config;
 pub mod error;
 pub mod keeper;

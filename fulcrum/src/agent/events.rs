@@ -1,0 +1,244 @@
+//! What happened on this rnode, newest last: a bounded ring with tokens to resume from.
+//!
+//! Kept on disk so that a reader's token outlives the agent; not durable against a power cut, the memoir is.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crux_wire::fulcrum::v1::{Event, Field};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::limits::EVENTS_KEPT;
+
+/// An event as it lies on disk, one JSON object a line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Line {
+    sequence: u64,
+    unix_ms: u64,
+    kind: String,
+    subject: String,
+    text: String,
+    namespace: String,
+    rnode: String,
+    #[serde(default)]
+    fields: Vec<(String, String)>,
+}
+
+#[derive(Debug)]
+struct Ring {
+    events: VecDeque<Event>,
+    last: u64,
+    file: Option<File>,
+    lines: usize,
+}
+
+/// The events of this rnode.
+#[derive(Debug)]
+pub(crate) struct Events {
+    path: PathBuf,
+    ring: Mutex<Ring>,
+    newest: watch::Sender<u64>,
+}
+
+impl Events {
+    /// Opens `events.jsonl` in `agent_dir`; what cannot be read is dropped.
+    pub(crate) fn open(agent_dir: &Path) -> Self {
+        let path = agent_dir.join("events.jsonl");
+        let mut events = VecDeque::new();
+        let mut last = 0;
+        let mut lines = 0;
+        if let Ok(file) = File::open(&path) {
+            for text in BufReader::new(file).lines().map_while(Result::ok) {
+                lines += 1;
+                let Ok(line) = serde_json::from_str::<Line>(&text) else {
+                    continue;
+                };
+                last = last.max(line.sequence);
+                events.push_back(event(line));
+                if events.len() > EVENTS_KEPT {
+                    events.pop_front();
+                }
+            }
+        }
+        let file = open_append(&path).ok();
+        let (newest, _) = watch::channel(last);
+        Self {
+            path,
+            ring: Mutex::new(Ring {
+                events,
+                last,
+                file,
+                lines,
+            }),
+            newest,
+        }
+    }
+
+    /// Adds an event; its token is set here.
+    pub(crate) fn push(&self, mut new: Event) {
+        let sequence = {
+            let mut ring = self.lock();
+            ring.last += 1;
+            new.token = ring.last.to_string();
+            let text = serde_json::to_string(&line(ring.last, &new));
+            ring.events.push_back(new);
+            if ring.events.len() > EVENTS_KEPT {
+                ring.events.pop_front();
+            }
+            ring.lines += 1;
+            if ring.lines > 2 * EVENTS_KEPT {
+                self.compact(&mut ring);
+            } else if let (Some(file), Ok(text)) = (&mut ring.file, text) {
+                // Losing an event's line loses a resume token, nothing more.
+                let _ = file.write_all(format!("{text}\n").as_bytes());
+            }
+            ring.last
+        };
+        self.newest.send_replace(sequence);
+    }
+
+    /// The events after `token`, oldest first; a gap event leads if some were dropped meanwhile.
+    pub(crate) fn after(&self, token: &str) -> Vec<Event> {
+        let ring = self.lock();
+        let after: u64 = token.parse().unwrap_or(0);
+        let first = ring.events.front().map_or(ring.last + 1, sequence);
+        let mut events = Vec::new();
+        if !token.is_empty() && (after + 1 < first || after > ring.last) {
+            events.push(Event {
+                token: first.saturating_sub(1).to_string(),
+                kind: "gap".to_owned(),
+                text: "older events are no longer kept".to_owned(),
+                ..Event::default()
+            });
+        }
+        let from = if after > ring.last { 0 } else { after };
+        events.extend(
+            ring.events
+                .iter()
+                .filter(|event| sequence(event) > from)
+                .cloned(),
+        );
+        events
+    }
+
+    /// Wakes at each new event.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    /// Rewrites the file with what is kept.
+    fn compact(&self, ring: &mut Ring) {
+        let mut text = String::new();
+        for event in &ring.events {
+            if let Ok(line) = serde_json::to_string(&line(sequence(event), event)) {
+                text.push_str(&line);
+                text.push('\n');
+            }
+        }
+        if super::durable::replace(&self.path, text.as_bytes()).is_ok() {
+            ring.lines = ring.events.len();
+            ring.file = open_append(&self.path).ok();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Ring> {
+        // Whole between statements; a panic elsewhere leaves at most one event out.
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn open_append(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+}
+
+fn sequence(event: &Event) -> u64 {
+    event.token.parse().unwrap_or(0)
+}
+
+fn event(line: Line) -> Event {
+    let fields = line
+        .fields
+        .into_iter()
+        .map(|(name, value)| Field { name, value })
+        .collect();
+    Event {
+        token: line.sequence.to_string(),
+        unix_ms: line.unix_ms,
+        kind: line.kind,
+        subject: line.subject,
+        text: line.text,
+        namespace: line.namespace,
+        rnode: line.rnode,
+        fields,
+    }
+}
+
+fn line(sequence: u64, event: &Event) -> Line {
+    Line {
+        sequence,
+        unix_ms: event.unix_ms,
+        kind: event.kind.clone(),
+        subject: event.subject.clone(),
+        text: event.text.clone(),
+        namespace: event.namespace.clone(),
+        rnode: event.rnode.clone(),
+        fields: event
+            .fields
+            .iter()
+            .map(|f| (f.name.clone(), f.value.clone()))
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(events: &Events, subject: &str) {
+        events.push(Event {
+            subject: subject.into(),
+            ..Event::default()
+        });
+    }
+
+    #[test]
+    fn a_token_resumes_after_the_agent_died() {
+        let dir = std::env::temp_dir().join(format!("radix-events-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let events = Events::open(&dir);
+        push(&events, "a");
+        push(&events, "b");
+        let token = events.after("").first().unwrap().token.clone();
+        drop(events);
+        let events = Events::open(&dir);
+        push(&events, "c");
+        let subjects: Vec<_> = events
+            .after(&token)
+            .into_iter()
+            .map(|e| e.subject)
+            .collect();
+        assert_eq!(subjects, ["b", "c"]);
+        for round in 0..3 * EVENTS_KEPT {
+            push(&events, &format!("e{round}"));
+        }
+        let late = events.after(&token);
+        assert_eq!(late[0].kind, "gap");
+        assert_eq!(late.len(), EVENTS_KEPT + 1);
+        drop(events);
+        let events = Events::open(&dir);
+        assert_eq!(
+            events.after("").last().unwrap().subject,
+            format!("e{}", 3 * EVENTS_KEPT - 1)
+        );
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+}

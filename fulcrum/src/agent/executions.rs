@@ -1,0 +1,167 @@
+//! A mirror of the keeper's executions: what runs, what ended, and a wake-up at each change.
+//!
+//! Not for deciding; the keeper's records are the truth and this is filled from them at every start.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crux_wire::keeper::v1::{Execution, Outcome, OutcomeKind, Spawn};
+use tokio::sync::{mpsc, watch};
+
+use crate::keeper::client::{CallError, KeeperRef};
+
+/// The agent's end of an execution's socket, under the execution's id.
+pub(crate) type Socket = (String, OwnedFd);
+
+/// The executions of this rnode.
+#[derive(Debug)]
+pub(crate) struct Executions {
+    keeper: KeeperRef,
+    known: Mutex<BTreeMap<String, Arc<Execution>>>,
+    changed: watch::Sender<u64>,
+    sockets: mpsc::Sender<Socket>,
+}
+
+impl Executions {
+    /// Takes over what the keeper lists. Sockets of executions, now and later, go to `sockets`;
+    /// when that is full, an execution's socket is not served until the next agent.
+    ///
+    /// # Errors
+    /// When the keeper does not answer.
+    pub(crate) async fn adopt(
+        keeper: KeeperRef,
+        sockets: mpsc::Sender<Socket>,
+    ) -> Result<Self, CallError> {
+        let mut known = BTreeMap::new();
+        for (execution, socket) in keeper.list().await? {
+            if let (Some(socket), None) = (socket, &execution.outcome) {
+                offer(&sockets, (execution.execution.clone(), socket));
+            }
+            known.insert(execution.execution.clone(), Arc::new(execution));
+        }
+        let (changed, _) = watch::channel(0);
+        Ok(Self { keeper, known: Mutex::new(known), changed, sockets })
+    }
+
+    /// One execution, finished or not.
+    pub(crate) fn get(&self, execution: &str) -> Option<Arc<Execution>> {
+        self.lock().get(execution).cloned()
+    }
+
+    /// All of them, sorted by id.
+    pub(crate) fn list(&self) -> Vec<Arc<Execution>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Wakes at each start, end and forgetting.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Starts an execution from a verified descriptor; it is listed when this returns.
+    ///
+    /// # Errors
+    /// As [`KeeperRef::spawn`].
+    pub(crate) async fn spawn(
+        &self,
+        spawn: Spawn,
+        executable: OwnedFd,
+        stdin: Option<OwnedFd>,
+    ) -> Result<Arc<Execution>, CallError> {
+        let (execution, socket) = self.keeper.spawn(spawn, executable, stdin).await?;
+        let execution = Arc::new(execution);
+        let known = {
+            let mut known = self.lock();
+            // Its exit may have been told before this answer; an end is never taken back.
+            let entry = known.entry(execution.execution.clone());
+            let fresh = matches!(entry, std::collections::btree_map::Entry::Vacant(_));
+            let known = Arc::clone(entry.or_insert(execution));
+            if let (Some(socket), true) = (socket, fresh) {
+                offer(&self.sockets, (known.execution.clone(), socket));
+            }
+            known
+        };
+        self.changed.send_modify(|count| *count += 1);
+        Ok(known)
+    }
+
+    /// Takes note of an end that the keeper told.
+    pub(crate) fn exited(&self, execution: Execution) {
+        self.lock().insert(execution.execution.clone(), Arc::new(execution));
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Sends a signal to the execution's process group, or to its process alone.
+    ///
+    /// # Errors
+    /// As [`KeeperRef::signal`].
+    pub(crate) async fn signal(
+        &self,
+        execution: &str,
+        signal: i32,
+        group: bool,
+    ) -> Result<(), CallError> {
+        self.keeper.signal(execution, signal, group).await
+    }
+
+    /// Drops a finished execution and its output.
+    ///
+    /// # Errors
+    /// As [`KeeperRef::forget`].
+    pub(crate) async fn forget(&self, execution: &str) -> Result<(), CallError> {
+        let result = self.keeper.forget(execution).await;
+        let gone = matches!(
+            result,
+            Ok(())
+                | Err(CallError::Refused {
+                    kind: crux_wire::keeper::v1::RefusedKind::NotFound,
+                    ..
+                })
+        );
+        if gone {
+            self.lock().remove(execution);
+            self.changed.send_modify(|count| *count += 1);
+        }
+        result
+    }
+
+    /// Waits until an execution has ended; `None` if it is not known, or no longer.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub(crate) async fn wait(&self, execution: &str) -> Option<Arc<Execution>> {
+        let mut changes = self.changes();
+        loop {
+            changes.mark_unchanged();
+            let known = self.get(execution)?;
+            if known.outcome.is_some() {
+                return Some(known);
+            }
+            changes.changed().await.ok()?;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Execution>>> {
+        // Whole between statements; what the keeper tells next corrects the rest.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn offer(sockets: &mpsc::Sender<Socket>, socket: Socket) {
+    if let Err(error) = sockets.try_send(socket) {
+        tracing::warn!(%error, "the socket of an execution is not served");
+    }
+}
+
+/// How an execution ended, for people.
+pub(crate) fn outcome_text(outcome: &Outcome) -> String {
+    let text = match outcome.kind() {
+        OutcomeKind::Exited => format!("exit code {}", outcome.code),
+        OutcomeKind::Signalled => format!("signal {}", outcome.code),
+        OutcomeKind::NotStarted => "not started".to_owned(),
+        OutcomeKind::Lost => "lost".to_owned(),
+        OutcomeKind::Unspecified => "ended".to_owned(),
+    };
+    if outcome.reason.is_empty() { text } else { format!("{text} ({})", outcome.reason) }
+}

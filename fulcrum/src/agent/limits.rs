@@ -1,0 +1,118 @@
+//! Every bound and interval of the agent, with its unit and reason.
+
+use std::time::Duration;
+
+/// First wait before a failed instance is started again. 100 ms: a crash at start costs little.
+pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// Longest wait between two starts. 30 s: a broken instance stays cheap.
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// An instance that lived this long starts its back-off anew. 10 s: longer than any start.
+pub(crate) const BACKOFF_RESET: Duration = Duration::from_secs(10);
+/// Failures within [`GIVE_UP_WINDOW`] after which an instance is given up.
+pub(crate) const GIVE_UP_FAILURES: usize = 8;
+/// Window in which failures count towards giving up.
+pub(crate) const GIVE_UP_WINDOW: Duration = Duration::from_secs(120);
+/// A given-up instance is tried again after this. 5 min: the cause may have been outside.
+pub(crate) const GIVE_UP_RETRY: Duration = Duration::from_secs(300);
+/// Time between TERM and KILL.
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
+/// Without a probe, an instance is ready when it has run this long.
+pub(crate) const ALIVE_READY: Duration = Duration::from_millis(300);
+/// Pause between two readiness probes of one instance.
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+/// Longest pause between two readiness probes.
+pub(crate) const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(2);
+/// Time one probe may take.
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Most probe tasks at once.
+pub(crate) const PROBES_MAX: usize = 256;
+/// Finished executions of instances that are kept for their output, each instance.
+pub(crate) const FINISHED_KEPT_INSTANCE: usize = 3;
+/// Finished executions kept a rnode, whoever started them.
+pub(crate) const FINISHED_KEPT_RNODE: usize = 128;
+/// Longest reason in an instance record, in bytes.
+pub(crate) const REASON_BYTES_MAX: usize = 300;
+
+/// Time from winning the lead to the first placement: the holders' records arrive in it.
+pub(crate) const LEADER_SETTLE: Duration = Duration::from_secs(1);
+/// Changes within this are placed together.
+pub(crate) const LEADER_DEBOUNCE: Duration = Duration::from_millis(50);
+/// Placement runs at least this often, so that a silent member's time-out is noticed.
+pub(crate) const LEADER_INTERVAL: Duration = Duration::from_secs(1);
+/// A silent member's instances are placed anew after this.
+pub(crate) const REPLACE_AFTER: Duration = Duration::from_secs(10);
+/// Changes within this are reconciled together.
+pub(crate) const RECONCILE_DEBOUNCE: Duration = Duration::from_millis(10);
+/// Reconciling runs at least this often.
+pub(crate) const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Events kept for resume tokens.
+pub(crate) const EVENTS_KEPT: usize = 1024;
+/// Largest document taken, in bytes.
+pub(crate) const DOCUMENT_BYTES_MAX: usize = 4 << 20;
+/// Namespaces a base holds documents of.
+pub(crate) const NAMESPACES_MAX: usize = 256;
+/// Generations of a document kept on disk.
+pub(crate) const GENERATIONS_KEPT: usize = 2;
+/// Pause before a push to a nested rnode is tried again.
+pub(crate) const PUSH_RETRY: Duration = Duration::from_millis(500);
+/// Time one call to another rnode may take.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest value of a shared entry, in bytes.
+pub(crate) const ENTRY_BYTES_MAX: usize = 8 << 10;
+
+/// Kinds of refusals summed apart between two memoir records.
+pub(crate) const REFUSAL_KINDS_MAX: usize = 256;
+/// Time between two memoir records of refusals.
+pub(crate) const REFUSAL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Size of one piece of output or of a file in a stream, in bytes.
+pub(crate) const CHUNK_BYTES: usize = 32 << 10;
+/// Pieces waiting in one stream.
+pub(crate) const STREAM_CHUNKS: usize = 8;
+/// Pause between two looks at a growing output file.
+pub(crate) const OUTPUT_POLL: Duration = Duration::from_millis(20);
+/// Digests in one Have or Need.
+pub(crate) const DIGESTS_MAX: usize = 4096;
+/// Largest file taken by Put or fetched, in bytes.
+pub(crate) const FILE_BYTES_MAX: u64 = 64 << 30;
+/// Tries to fetch one file from one source.
+pub(crate) const FETCH_TRIES: u32 = 2;
+/// Pause before a failed fetch is tried again.
+pub(crate) const FETCH_RETRY: Duration = Duration::from_millis(500);
+/// Longest wait a Need may ask for.
+pub(crate) const NEED_DEADLINE_MAX: Duration = Duration::from_secs(600);
+/// Verified files remembered by device, inode, size and times.
+pub(crate) const VERIFIED_KEPT: usize = 1024;
+
+/// Arguments in one call to start a command.
+pub(crate) const ARGS_MAX: usize = 1024;
+/// Total bytes of arguments and environment in one call.
+pub(crate) const ARGS_BYTES_MAX: usize = 128 << 10;
+/// Longest execution id.
+pub(crate) const EXECUTION_ID_MAX: usize = 128;
+/// Time between TERM and KILL when a command's time is over.
+pub(crate) const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
+/// Streams served at once on one process socket.
+pub(crate) const PROCESS_STREAMS_MAX: usize = 64;
+/// Services one execution may register.
+pub(crate) const REGISTRATIONS_MAX: usize = 64;
+/// Longest blackboard key, in bytes.
+pub(crate) const BLACKBOARD_KEY_MAX: usize = 256;
+/// Longest blackboard value, in bytes.
+pub(crate) const BLACKBOARD_VALUE_MAX: usize = 4 << 10;
+/// Interval at which the base reads a nested rnode's ready instances for a forwarder.
+pub(crate) const CLASS_POLL: Duration = Duration::from_millis(500);
+/// Classes watched at once on a base.
+pub(crate) const CLASS_WATCHES_MAX: usize = 256;
+/// Hordes a base holds the state of.
+pub(crate) const HORDES_MAX: usize = 256;
+/// Tunnels open at once on a base.
+pub(crate) const TUNNELS_MAX: usize = 256;
+/// Pause before `backend local` is started again, at first and at most.
+pub(crate) const BACKEND_RETRY: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(10));
+/// Grace a retiring keeper gives its executions.
+pub(crate) const RETIRE_GRACE: Duration = Duration::from_secs(5);
+/// Sockets of executions that may wait to be served.
+pub(crate) const SOCKETS_WAITING_MAX: usize = 4096;

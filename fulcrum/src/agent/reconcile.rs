@@ -1,0 +1,655 @@
+//! What this rnode should do next about its instances: the pure core of the reconcile task.
+//!
+//! Level-triggered: each step sees the whole state and answers with actions; a lost step is made up by the next one.
+//! Not for I/O: `reconcile_task` observes and acts. Persisted memory is in `reconcile/memory.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crux_core::digest::Digest;
+
+use super::limits::{
+    BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET, FINISHED_KEPT_INSTANCE, GIVE_UP_FAILURES,
+    GIVE_UP_RETRY, GIVE_UP_WINDOW, STOP_GRACE,
+};
+
+mod memory;
+#[cfg(test)]
+mod tests;
+
+pub use memory::Remembered;
+
+/// Names an instance of the namespace's application.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId {
+    /// Its class.
+    pub class: String,
+    /// Its index, from 0.
+    pub index: u32,
+}
+
+impl std::fmt::Display for InstanceId {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}/{}", self.class, self.index)
+    }
+}
+
+/// An instance this rnode is assigned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// What it runs: changes when it must be replaced.
+    pub spec: Digest,
+    /// Why it must not start yet: an `after` condition, or a missing file.
+    pub held: Option<String>,
+    /// Why a running one with another spec must not be replaced yet.
+    pub replacement_held: Option<String>,
+    /// What follows its end.
+    pub restart: Restart,
+}
+
+/// What follows the end of an instance's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Restart {
+    /// It is started again.
+    #[default]
+    Always,
+    /// It is started again unless it ended well.
+    OnFailure,
+    /// It stays ended.
+    Never,
+}
+
+/// How an execution ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// With exit code 0.
+    pub well: bool,
+    /// For people.
+    pub text: String,
+}
+
+/// An execution of an instance, as the keeper tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Execution {
+    /// Its id.
+    pub execution: String,
+    /// Which instance it runs.
+    pub instance: InstanceId,
+    /// What it runs.
+    pub spec: Digest,
+    /// Its process id.
+    pub pid: i32,
+    /// When it began, in Unix milliseconds; orders executions of one instance.
+    pub started_unix_ms: u64,
+    /// How it ended; `None` while it runs.
+    pub ended: Option<Ended>,
+}
+
+/// All that a step looks at.
+#[derive(Debug, Clone, Default)]
+pub struct Observation {
+    /// What is assigned; `None` while that is unknown: nothing is started or stopped then.
+    pub wanted: Option<BTreeMap<InstanceId, Wanted>>,
+    /// Every execution of an instance, finished ones among them.
+    pub executions: Vec<Execution>,
+    /// Executions that have shown that they are ready.
+    pub ready: BTreeSet<String>,
+    /// Wall clock, in Unix milliseconds, for records only.
+    pub unix_ms: u64,
+}
+
+/// The state of an instance, as published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Files or a condition are missing.
+    Waiting,
+    /// Started, not yet ready.
+    Starting,
+    /// Ready.
+    Ready,
+    /// Waits before it is started again.
+    Backoff,
+    /// Failed too often.
+    GaveUp,
+    /// Told to end.
+    Stopping,
+    /// Ended, and its restart policy leaves it so.
+    Stopped,
+}
+
+/// What is published about an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Its state.
+    pub state: State,
+    /// The execution that runs it; empty if none.
+    pub execution: String,
+    /// That execution's process id; 0 if none.
+    pub pid: i32,
+    /// What runs, or would.
+    pub spec: Digest,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Why it is in this state.
+    pub reason: String,
+    /// Since when, in Unix milliseconds.
+    pub since_unix_ms: u64,
+    /// Whether it was ever ready.
+    pub was_ready: bool,
+}
+
+/// What the driver must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Start an execution; answer with [`Reconciler::started`] or [`Reconciler::start_failed`].
+    Start {
+        /// Of this instance.
+        instance: InstanceId,
+    },
+    /// Ask an execution to end.
+    Terminate {
+        /// Which.
+        execution: String,
+    },
+    /// End an execution that did not listen.
+    Kill {
+        /// Which.
+        execution: String,
+    },
+    /// Drop a finished execution's record and output.
+    Forget {
+        /// Which.
+        execution: String,
+    },
+    /// Publish an instance's record.
+    Publish {
+        /// Of this instance.
+        instance: InstanceId,
+        /// Its record.
+        report: Report,
+    },
+    /// Withdraw an instance's record.
+    Withdraw {
+        /// Of this instance.
+        instance: InstanceId,
+    },
+    /// Tell operators.
+    Note {
+        /// About this instance.
+        instance: InstanceId,
+        /// What happened.
+        note: Note,
+        /// Details.
+        text: String,
+    },
+}
+
+/// What operators are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    /// It became ready.
+    Ready,
+    /// Its process ended by itself.
+    Exited,
+    /// It failed too often.
+    GaveUp,
+}
+
+/// What one step decided.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// In order.
+    pub actions: Vec<Action>,
+    /// When the next step is due at the latest, on the caller's clock.
+    pub wake: Option<Duration>,
+}
+
+/// What is remembered of one instance between steps.
+#[derive(Debug, Clone, Default)]
+struct Track {
+    spec: Option<Digest>,
+    restarts: u32,
+    failures: Vec<Duration>,
+    streak: u32,
+    not_before: Duration,
+    gave_up: Option<Duration>,
+    /// How it ended for good.
+    done: Option<String>,
+    last_failure: String,
+    was_ready: bool,
+    /// The execution that runs it, as far as we know; its end is a failure unless we asked for it.
+    current: String,
+    /// The execution that showed that it is ready.
+    ready: String,
+    published: Option<Report>,
+}
+
+/// Decides, from one observation after another, what to do about each instance.
+#[derive(Debug, Default)]
+pub struct Reconciler {
+    tracks: BTreeMap<InstanceId, Track>,
+    /// When each execution was told to end, and whether it was killed.
+    stopping: BTreeMap<String, (Duration, bool)>,
+    /// When each running execution was first seen.
+    running_since: BTreeMap<String, Duration>,
+    /// Finished executions already counted.
+    counted: BTreeSet<String>,
+}
+
+impl Reconciler {
+    /// Looks at the whole state and decides.
+    pub fn step(&mut self, now: Duration, observation: &Observation) -> Decision {
+        let mut decision = Decision::default();
+        let by_instance = self.note_executions(now, observation, &mut decision);
+        let Some(wanted) = &observation.wanted else {
+            return decision;
+        };
+        for (instance, want) in wanted {
+            let live = by_instance.get(instance).map_or(&[][..], Vec::as_slice);
+            let report = self.drive(now, instance, want, live, observation, &mut decision);
+            self.publish(instance, report, observation.unix_ms, &mut decision);
+        }
+        self.stop_surplus(now, observation, &by_instance, &mut decision);
+        decision
+    }
+
+    /// Takes note of the execution that a start made: it may end before the next step sees it.
+    pub fn started(&mut self, now: Duration, instance: &InstanceId, execution: &str) {
+        self.running_since.insert(execution.to_owned(), now);
+        self.tracks.entry(instance.clone()).or_default().current = execution.to_owned();
+    }
+
+    /// Takes note that an instance could not be started; counts as a failure.
+    pub fn start_failed(&mut self, now: Duration, instance: &InstanceId, reason: &str) {
+        let track = self.tracks.entry(instance.clone()).or_default();
+        fail(
+            track,
+            now,
+            Duration::ZERO,
+            format!("could not be started: {reason}"),
+        );
+    }
+
+    /// Sorts out finished executions and returns the running ones of each instance, oldest first.
+    fn note_executions<'o>(
+        &mut self,
+        now: Duration,
+        observation: &'o Observation,
+        decision: &mut Decision,
+    ) -> BTreeMap<InstanceId, Vec<&'o Execution>> {
+        let mut live: BTreeMap<InstanceId, Vec<&Execution>> = BTreeMap::new();
+        let mut finished: BTreeMap<&InstanceId, Vec<&Execution>> = BTreeMap::new();
+        for execution in &observation.executions {
+            if let Some(how) = &execution.ended {
+                finished
+                    .entry(&execution.instance)
+                    .or_default()
+                    .push(execution);
+                self.note_end(now, execution, how, observation, decision);
+            } else {
+                self.running_since
+                    .entry(execution.execution.clone())
+                    .or_insert(now);
+                live.entry(execution.instance.clone())
+                    .or_default()
+                    .push(execution);
+            }
+        }
+        for executions in live.values_mut() {
+            executions.sort_by_key(|execution| execution.started_unix_ms);
+        }
+        for executions in finished.values_mut() {
+            executions.sort_by_key(|execution| std::cmp::Reverse(execution.started_unix_ms));
+            for old in executions.iter().skip(FINISHED_KEPT_INSTANCE) {
+                decision.actions.push(Action::Forget {
+                    execution: old.execution.clone(),
+                });
+            }
+        }
+        let known: BTreeSet<&str> = observation
+            .executions
+            .iter()
+            .map(|execution| execution.execution.as_str())
+            .collect();
+        self.counted
+            .retain(|execution| known.contains(execution.as_str()));
+        self.stopping
+            .retain(|execution, _| known.contains(execution.as_str()));
+        self.running_since
+            .retain(|execution, _| known.contains(execution.as_str()));
+        live
+    }
+
+    /// Counts the end of an execution once: a failure unless we asked for it.
+    fn note_end(
+        &mut self,
+        now: Duration,
+        execution: &Execution,
+        how: &Ended,
+        observation: &Observation,
+        decision: &mut Decision,
+    ) {
+        let since = self.running_since.remove(&execution.execution);
+        if !self.counted.insert(execution.execution.clone()) {
+            return;
+        }
+        if self.stopping.remove(&execution.execution).is_some() {
+            return;
+        }
+        let want = observation.wanted.as_ref().map(|wanted| wanted.get(&execution.instance));
+        let wanted = want.is_none_or(|want| want.is_some());
+        let restart = want.flatten().map_or_else(Restart::default, |want| want.restart);
+        let Some(track) = self.tracks.get_mut(&execution.instance) else {
+            return;
+        };
+        // What is not current ended under an earlier agent, which counted it.
+        if !wanted || (since.is_none() && track.current != execution.execution) {
+            return;
+        }
+        track.current.clear();
+        let life = since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        let again = match restart {
+            Restart::Always => true,
+            Restart::OnFailure => !how.well,
+            Restart::Never => false,
+        };
+        if again {
+            fail(track, now, life, how.text.clone());
+        } else {
+            track.done = Some(how.text.clone());
+        }
+        decision.actions.push(Action::Note {
+            instance: execution.instance.clone(),
+            note: Note::Exited,
+            text: how.text.clone(),
+        });
+    }
+
+    /// Decides about one wanted instance.
+    fn drive(
+        &mut self,
+        now: Duration,
+        instance: &InstanceId,
+        want: &Wanted,
+        live: &[&Execution],
+        observation: &Observation,
+        decision: &mut Decision,
+    ) -> Report {
+        let track = self.tracks.entry(instance.clone()).or_default();
+        if track.spec != Some(want.spec) {
+            // Another version deserves a fresh chance: failures were the old one's.
+            *track = Track {
+                spec: Some(want.spec),
+                was_ready: track.was_ready,
+                current: std::mem::take(&mut track.current),
+                ready: std::mem::take(&mut track.ready),
+                published: track.published.take(),
+                ..Track::default()
+            };
+        }
+        let right = live.iter().find(|execution| {
+            execution.spec == want.spec && !self.stopping.contains_key(&execution.execution)
+        });
+        for surplus in live
+            .iter()
+            .filter(|execution| execution.spec == want.spec)
+            .skip(1)
+        {
+            // Two of one instance can only come from a start whose answer was lost.
+            stop(&mut self.stopping, now, &surplus.execution, decision);
+        }
+        if let Some(execution) = right {
+            return self.running(instance, execution, observation, decision);
+        }
+        if let Some(execution) = live.first() {
+            return self.replace(now, instance, want, execution, decision);
+        }
+        self.start(now, instance, want, decision)
+    }
+
+    /// Reports a running instance, ready or not.
+    fn running(
+        &mut self,
+        instance: &InstanceId,
+        execution: &Execution,
+        observation: &Observation,
+        decision: &mut Decision,
+    ) -> Report {
+        let track = self.tracks.entry(instance.clone()).or_default();
+        track.current.clone_from(&execution.execution);
+        let known = track.ready == execution.execution;
+        let ready = known || observation.ready.contains(&execution.execution);
+        if ready && !known {
+            track.was_ready = true;
+            track.ready.clone_from(&execution.execution);
+            decision.actions.push(Action::Note {
+                instance: instance.clone(),
+                note: Note::Ready,
+                text: format!("execution {}", execution.execution),
+            });
+        }
+        let state = if ready { State::Ready } else { State::Starting };
+        let reason = if ready {
+            String::new()
+        } else {
+            "not yet ready".to_owned()
+        };
+        report(track, state, Some(execution), execution.spec, reason)
+    }
+
+    /// Ends an execution of an older spec once its turn has come.
+    fn replace(
+        &mut self,
+        now: Duration,
+        instance: &InstanceId,
+        want: &Wanted,
+        execution: &Execution,
+        decision: &mut Decision,
+    ) -> Report {
+        let stopping = self.stopping.contains_key(&execution.execution);
+        let held = want.replacement_held.as_ref().or(want.held.as_ref());
+        let track = self.tracks.entry(instance.clone()).or_default();
+        if let (Some(held), false) = (held, stopping) {
+            track.current.clone_from(&execution.execution);
+            let ready = track.ready == execution.execution;
+            let state = if ready { State::Ready } else { State::Starting };
+            let reason = format!("waits to be replaced: {held}");
+            return report(track, state, Some(execution), execution.spec, reason);
+        }
+        let report = report(
+            track,
+            State::Stopping,
+            Some(execution),
+            execution.spec,
+            "being replaced".into(),
+        );
+        stop(&mut self.stopping, now, &execution.execution, decision);
+        report
+    }
+
+    /// Starts an instance of which nothing runs, or says why not yet.
+    fn start(
+        &mut self,
+        now: Duration,
+        instance: &InstanceId,
+        want: &Wanted,
+        decision: &mut Decision,
+    ) -> Report {
+        let track = self.tracks.entry(instance.clone()).or_default();
+        if track
+            .gave_up
+            .is_some_and(|since| now >= since + GIVE_UP_RETRY)
+        {
+            track.gave_up = None;
+            track.failures.clear();
+            track.streak = 0;
+        }
+        if let Some(since) = track.gave_up {
+            wake_at(decision, since + GIVE_UP_RETRY);
+            let reason = format!("failed {GIVE_UP_FAILURES} times: {}", track.last_failure);
+            if !track
+                .published
+                .as_ref()
+                .is_some_and(|report| report.state == State::GaveUp)
+            {
+                decision.actions.push(Action::Note {
+                    instance: instance.clone(),
+                    note: Note::GaveUp,
+                    text: reason.clone(),
+                });
+            }
+            return report(track, State::GaveUp, None, want.spec, reason);
+        }
+        if let Some(held) = &want.held {
+            return report(track, State::Waiting, None, want.spec, held.clone());
+        }
+        if now < track.not_before {
+            wake_at(decision, track.not_before);
+            let reason = track.last_failure.clone();
+            return report(track, State::Backoff, None, want.spec, reason);
+        }
+        if !track.failures.is_empty() || track.streak > 0 {
+            track.restarts = track.restarts.saturating_add(1);
+        }
+        decision.actions.push(Action::Start {
+            instance: instance.clone(),
+        });
+        report(
+            track,
+            State::Starting,
+            None,
+            want.spec,
+            "being started".to_owned(),
+        )
+    }
+
+    /// Ends what is not assigned, and withdraws the records of what is gone.
+    fn stop_surplus(
+        &mut self,
+        now: Duration,
+        observation: &Observation,
+        live: &BTreeMap<InstanceId, Vec<&Execution>>,
+        decision: &mut Decision,
+    ) {
+        let Some(wanted) = &observation.wanted else {
+            return;
+        };
+        let unwanted: Vec<InstanceId> = self
+            .tracks
+            .keys()
+            .chain(live.keys())
+            .filter(|instance| !wanted.contains_key(instance))
+            .cloned()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        for instance in unwanted {
+            if let Some(executions) = live.get(&instance) {
+                for execution in executions {
+                    stop(&mut self.stopping, now, &execution.execution, decision);
+                }
+                let track = self.tracks.entry(instance.clone()).or_default();
+                let reason = "no longer assigned".to_owned();
+                let last = executions.last().copied();
+                let spec = last.map_or_else(|| Digest::of(b""), |execution| execution.spec);
+                let report = report(track, State::Stopping, last, spec, reason);
+                self.publish(&instance, report, observation.unix_ms, decision);
+            } else {
+                self.tracks.remove(&instance);
+                decision.actions.push(Action::Withdraw { instance });
+            }
+        }
+        for (execution, (since, killed)) in &mut self.stopping {
+            if now >= *since + STOP_GRACE {
+                decision.actions.push(Action::Kill {
+                    execution: execution.clone(),
+                });
+                // A killed process may hang in the kernel: say it again after another grace.
+                (*since, *killed) = (now, true);
+            }
+            wake_at(decision, *since + STOP_GRACE);
+        }
+    }
+
+    /// Publishes a report if it differs from the last one.
+    fn publish(
+        &mut self,
+        instance: &InstanceId,
+        mut report: Report,
+        unix_ms: u64,
+        decision: &mut Decision,
+    ) {
+        let track = self.tracks.entry(instance.clone()).or_default();
+        report.since_unix_ms = match &track.published {
+            Some(last) if last.state == report.state && last.execution == report.execution => {
+                last.since_unix_ms
+            }
+            _ => unix_ms,
+        };
+        if track.published.as_ref() != Some(&report) {
+            track.published = Some(report.clone());
+            decision.actions.push(Action::Publish {
+                instance: instance.clone(),
+                report,
+            });
+        }
+    }
+}
+
+/// Counts a failure: sets the back-off and gives up when there were too many.
+fn fail(track: &mut Track, now: Duration, life: Duration, how: String) {
+    if life >= BACKOFF_RESET {
+        track.streak = 0;
+    }
+    track
+        .failures
+        .retain(|at| now.saturating_sub(*at) < GIVE_UP_WINDOW);
+    track.failures.push(now);
+    let factor = 1u32 << track.streak.min(16);
+    track.not_before = now + (BACKOFF_MIN * factor).min(BACKOFF_MAX);
+    track.streak = track.streak.saturating_add(1);
+    track.last_failure = how;
+    if track.failures.len() >= GIVE_UP_FAILURES {
+        track.gave_up = Some(now);
+    }
+}
+
+/// Tells an execution to end, once.
+fn stop(
+    stopping: &mut BTreeMap<String, (Duration, bool)>,
+    now: Duration,
+    execution: &str,
+    decision: &mut Decision,
+) {
+    if !stopping.contains_key(execution) {
+        stopping.insert(execution.to_owned(), (now, false));
+        decision.actions.push(Action::Terminate {
+            execution: execution.to_owned(),
+        });
+    }
+}
+
+fn report(
+    track: &Track,
+    state: State,
+    execution: Option<&Execution>,
+    spec: Digest,
+    reason: String,
+) -> Report {
+    Report {
+        state,
+        execution: execution
+            .map(|execution| execution.execution.clone())
+            .unwrap_or_default(),
+        pid: execution.map_or(0, |execution| execution.pid),
+        spec,
+        restarts: track.restarts,
+        reason,
+        since_unix_ms: 0,
+        was_ready: track.was_ready,
+    }
+}
+
+fn wake_at(decision: &mut Decision, at: Duration) {
+    decision.wake = Some(decision.wake.map_or(at, |wake| wake.min(at)));
+}

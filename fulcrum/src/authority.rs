@@ -1,0 +1,129 @@
+//! Who may call what: the one table of every method the agent serves.
+//!
+//! What is not in the table is refused. Rules that need state (own namespace, pinned digests, offered services)
+//! stand in the services, after this. The guard that consults the table at every call is in `agent/guard.rs`.
+
+/// What a caller is to this rnode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// The operator of the owner.
+    Operator,
+    /// A tool with a grant.
+    Tool,
+    /// A base rnode's key, for a namespace it hosts.
+    Host,
+    /// A rnode of namespace `base`, seen from a nested rnode.
+    Base,
+    /// A rnode of our own namespace.
+    Peer,
+    /// A rnode of another namespace of the owner, seen from the base.
+    Nested,
+    /// An instance of an application.
+    App,
+    /// An execution of the base's configuration `radix`, on its process socket.
+    Backend,
+}
+
+use Kind::{App, Backend, Base, Host, Nested, Operator, Peer, Tool};
+
+/// Method path → who may call it.
+const TABLE: &[(&str, &[Kind])] = &[
+    ("/radix.fulcrum.v1.Fulcrum/Describe", &[Operator, Tool, Host, Base, Peer, Nested, Backend]),
+    ("/radix.fulcrum.v1.Fulcrum/Flock", &[Operator, Tool, Host, Base, Peer, Backend]),
+    ("/radix.fulcrum.v1.Fulcrum/Services", &[Operator, Tool, Host, Base, Peer, Backend]),
+    ("/radix.fulcrum.v1.Fulcrum/Status", &[Operator, Tool, Host, Base, Peer, Backend]),
+    ("/radix.fulcrum.v1.Fulcrum/Entries", &[Operator, Tool, Backend]),
+    ("/radix.fulcrum.v1.Fulcrum/PutDocument", &[Operator, Host, Base]),
+    ("/radix.fulcrum.v1.Fulcrum/GetDocument", &[Operator, Tool, Host, Base, Peer, Nested, Backend]),
+    ("/radix.fulcrum.v1.Fulcrum/WatchDocuments", &[Operator, Tool, Backend]),
+    ("/radix.fulcrum.v1.Fulcrum/Invite", &[Backend]),
+    ("/radix.fulcrum.v1.Fulcrum/Events", &[Operator, Tool, Host, Base, Backend]),
+    ("/radix.fulcrum.v1.Fulcrum/Memoir", &[Operator, Tool]),
+    ("/radix.fulcrum.v1.Fulcrum/Metrics", &[Operator, Tool, Host, Base, Backend]),
+    ("/radix.fulcrum.v1.Fulcrum/Hint", &[Operator, Host, Base, Backend]),
+    ("/radix.fulcrum.v1.Fulcrum/Hordes", &[Operator, Tool, Backend]),
+    ("/radix.fulcrum.v1.Fulcrum/PutHordeState", &[Backend]),
+    ("/radix.fulcrum.v1.Fulcrum/Tunnel", &[Operator, Tool]),
+    ("/radix.fulcrum.v1.Fulcrum/Exit", &[Operator, Host, Base, Backend]),
+    ("/radix.rexec.v1.Rexec/Configurations", &[Operator, Tool, Backend]),
+    ("/radix.rexec.v1.Rexec/Start", &[Operator, Backend]),
+    ("/radix.rexec.v1.Rexec/Run", &[Operator, Backend]),
+    ("/radix.rexec.v1.Rexec/List", &[Operator, Tool, Backend]),
+    ("/radix.rexec.v1.Rexec/Signal", &[Operator, Backend]),
+    ("/radix.rexec.v1.Rexec/Wait", &[Operator, Tool, Backend]),
+    ("/radix.rexec.v1.Rexec/Output", &[Operator, Tool, Backend]),
+    ("/radix.fileio.v1.FileIo/Have", &[Operator, Tool, Host, Base, Peer, Nested, Backend]),
+    ("/radix.fileio.v1.FileIo/Get", &[Operator, Tool, Host, Base, Peer, Nested, Backend]),
+    ("/radix.fileio.v1.FileIo/Put", &[Operator, Backend]),
+    ("/radix.fileio.v1.FileIo/Need", &[Operator, Backend]),
+    ("/radix.fileio.v1.FileIo/Scan", &[Operator, Tool, Backend]),
+    ("/radix.process.v1.Process/Whoami", &[App, Backend]),
+    ("/radix.process.v1.Process/Register", &[App]),
+    ("/radix.process.v1.Process/Unregister", &[App]),
+    ("/radix.process.v1.Process/Lookup", &[App, Backend]),
+    ("/radix.process.v1.Process/Watch", &[App, Backend]),
+    ("/radix.process.v1.Process/Leaf", &[App]),
+    ("/radix.process.v1.Process/Put", &[App]),
+    ("/radix.process.v1.Process/Get", &[App]),
+    ("/radix.process.v1.Process/List", &[App]),
+    ("/radix.process.v1.Process/CompareAndSet", &[App]),
+];
+
+/// Whether a caller of this kind may call the method at `path` (`/package.Service/Method`).
+#[must_use]
+pub fn allows(path: &str, kind: Kind) -> bool {
+    TABLE.iter().find(|(method, _)| *method == path).is_some_and(|(_, kinds)| kinds.contains(&kind))
+}
+
+/// Every method in the table, in its order.
+pub fn methods() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(method, _)| *method)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROTOS: [(&str, &str); 4] = [
+        ("radix.fulcrum.v1.Fulcrum", include_str!("../../crux/wire/proto/radix/fulcrum/v1/fulcrum.proto")),
+        ("radix.rexec.v1.Rexec", include_str!("../../crux/wire/proto/radix/rexec/v1/rexec.proto")),
+        ("radix.fileio.v1.FileIo", include_str!("../../crux/wire/proto/radix/fileio/v1/fileio.proto")),
+        ("radix.process.v1.Process", include_str!("../../crux/wire/proto/radix/process/v1/process.proto")),
+    ];
+
+    #[test]
+    fn every_method_that_is_served_stands_in_the_table_once() {
+        let mut served: Vec<String> = PROTOS
+            .iter()
+            .flat_map(|(service, text)| {
+                text.lines().filter_map(move |line| {
+                    let (name, _) = line.trim().strip_prefix("rpc ")?.split_once('(')?;
+                    Some(format!("/{service}/{name}"))
+                })
+            })
+            .collect();
+        served.sort();
+        let mut listed: Vec<&str> = methods().collect();
+        listed.sort_unstable();
+        assert_eq!(served, listed);
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_is_refused_to_everyone() {
+        for kind in [Operator, Tool, Host, Base, Peer, Nested, App, Backend] {
+            assert!(!allows("/radix.rexec.v1.Rexec/Shell", kind));
+            assert!(!allows("", kind));
+        }
+    }
+
+    #[test]
+    fn rnodes_and_applications_can_never_start_or_signal_anything() {
+        for method in ["Start", "Run", "Signal"] {
+            for kind in [Tool, Host, Base, Peer, Nested, App] {
+                assert!(!allows(&format!("/radix.rexec.v1.Rexec/{method}"), kind));
+            }
+        }
+        assert!(!allows("/radix.fulcrum.v1.Fulcrum/PutDocument", Peer));
+        assert!(!allows("/radix.fulcrum.v1.Fulcrum/Invite", Operator));
+    }
+}
