@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto};
 
 use crate::cargo::root;
-use crate::proto::descriptors;
+use crate::proto::contracts;
 
 fn path() -> PathBuf {
     root().join("dev/xtask/promises.tsv")
@@ -60,7 +60,7 @@ fn promised() -> Result<BTreeSet<String>, String> {
 
 fn present() -> Result<BTreeSet<String>, String> {
     let mut lines = BTreeSet::new();
-    for file in &descriptors()?.file {
+    for file in &contracts()?.file {
         if file.package().starts_with("radix.") {
             collect(file, &mut lines);
         }
