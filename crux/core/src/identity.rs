@@ -16,8 +16,8 @@ mod refusal;
 mod time;
 
 
-pub use chain::{CHAIN_LENGTH_MAX, Denies, Moment, verify};
-pub use certificate::CERTIFICATE_BYTES_MAX;
+pub use chain::{CHAIN_LENGTH_MAX, Denied, Denies, Moment, verify};
+pub use certificate::{CERTIFICATE_BYTES_MAX, validity_of_certificate};
 pub use charter::{Charter, ROOT_KEYS_MAX};
 pub use claims::{ClaimTable, Conflict, Novelty, Precedence};
 pub use document::{DOCUMENT_CONTEXT, ENTRY_CONTEXT, Signed, verify_document, verify_signed};

@@ -2,4 +2,6 @@
 //!
 //! Not for decisions: those are in `crux-core`.
 
+pub mod identity;
 pub mod store;
+pub mod task;

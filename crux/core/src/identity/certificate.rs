@@ -54,6 +54,34 @@ impl<'a> Certificate<'a> {
     }
 }
 
+impl PublicKey {
+    /// The key in a certificate of our profile; who vouches for it is not judged here.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] or [`Refusal::NotP256`].
+    pub fn of_certificate(der: &[u8]) -> Result<Self, Refusal> {
+        Certificate::parse(der).map(|certificate| certificate.key)
+    }
+}
+
+impl Grant {
+    /// The grant in a certificate of our profile; who vouches for it is not judged here.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] or [`Refusal::NotP256`].
+    pub fn of_certificate(der: &[u8]) -> Result<Self, Refusal> {
+        Certificate::parse(der).map(|certificate| certificate.grant)
+    }
+}
+
+/// The validity a certificate of our profile states; who vouches for it is not judged here.
+///
+/// # Errors
+/// [`Refusal::Malformed`] or [`Refusal::NotP256`].
+pub fn validity_of_certificate(der: &[u8]) -> Result<Window, Refusal> {
+    Certificate::parse(der).map(|certificate| certificate.validity)
+}
+
 /// The signed part, borrowed from `der` itself.
 fn signed_part_of<'a>(der: &'a [u8], parsed: &X509Certificate<'_>) -> Result<&'a [u8], Refusal> {
     let part: &[u8] = parsed.tbs_certificate.as_ref();

@@ -1,42 +1,84 @@
 //! The walk down a chain: from a root key of the charter to the one who shows it, refusing whatever widens.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
 
 use crate::identity::certificate::Certificate;
 use crate::identity::{
     Charter, Claim, Enrols, GRANT_LIFE_MAX_SECONDS, LEAF_LIFE_MAX_SECONDS, Prefix, Principal, PublicKey, Refusal, Role, UnixTime,
     Verb, Verbs, Who, Window,
 };
-use crate::names::KeyId;
+use crate::names::{InvitationId, KeyId, ParseIdError, RnodeId};
 
 /// Most certificates a chain may have.
 pub const CHAIN_LENGTH_MAX: usize = 4;
 
+/// What a deny names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Denied {
+    /// A key, whatever its role.
+    Key(KeyId),
+    /// A rnode: for instance the one that lost a claim.
+    Rnode(RnodeId),
+    /// An invitation, with all who came in by it.
+    Invitation(InvitationId),
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(id) => write!(formatter, "key {id}"),
+            Self::Rnode(id) => write!(formatter, "rnode {id}"),
+            Self::Invitation(id) => write!(formatter, "invitation {id}"),
+        }
+    }
+}
+
+impl FromStr for Denied {
+    type Err = ParseIdError;
+
+    /// Reads what it displays.
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        match text.split_once(' ') {
+            Some(("key", id)) => id.parse().map(Self::Key),
+            Some(("rnode", id)) => id.parse().map(Self::Rnode),
+            Some(("invitation", id)) => id.parse().map(Self::Invitation),
+            _ => Err(ParseIdError),
+        }
+    }
+}
+
 /// Keys that no longer count, whatever vouches for them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Denies(BTreeSet<KeyId>);
+pub struct Denies(BTreeSet<Denied>);
 
 impl Denies {
-    /// Denies `key`, in whatever role; answers whether that is new.
-    pub fn deny(&mut self, key: KeyId) -> bool {
-        self.0.insert(key)
+    /// Denies `denied`; answers whether that is new.
+    pub fn deny(&mut self, denied: Denied) -> bool {
+        self.0.insert(denied)
     }
 
-    /// Whether `key` is denied.
+    /// Why `key` is denied, in any of its possible roles; `None`: it is not.
     #[must_use]
-    pub fn has(&self, key: &KeyId) -> bool {
-        self.0.contains(key)
+    pub fn find(&self, key: &PublicKey) -> Option<Denied> {
+        if self.0.is_empty() {
+            return None;
+        }
+        [Denied::Key(key.id()), Denied::Rnode(key.rnode_id()), Denied::Invitation(key.invitation_id())]
+            .into_iter()
+            .find(|denied| self.0.contains(denied))
     }
 
-    /// All denied keys, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = &KeyId> {
+    /// All that is denied, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = &Denied> {
         self.0.iter()
     }
 }
 
-impl FromIterator<KeyId> for Denies {
-    fn from_iter<T: IntoIterator<Item = KeyId>>(keys: T) -> Self {
-        Self(keys.into_iter().collect())
+impl FromIterator<Denied> for Denies {
+    fn from_iter<T: IntoIterator<Item = Denied>>(denied: T) -> Self {
+        Self(denied.into_iter().collect())
     }
 }
 
@@ -108,14 +150,13 @@ struct Above<'a> {
 
 /// Checks each link against the one above it; answers the rights that remain.
 fn walk(links: &[Certificate<'_>], charter: &Charter, denies: &Denies) -> Result<Verbs, Refusal> {
-    if let Some(denied) = charter.roots().iter().map(PublicKey::id).find(|id| denies.has(id)) {
+    if let Some(denied) = charter.roots().iter().find_map(|root| denies.find(root)) {
         // A denied root ends everything below it until a successor charter arrives.
         return Err(Refusal::Denied(denied));
     }
     let mut above = Above { role: None, verbs: Verbs::ALL, may_grant: Verbs::ALL, prefix: &Prefix::EVERYTHING };
     for (at, link) in links.iter().enumerate().rev() {
-        let denied = link.key.id();
-        if denies.has(&denied) {
+        if let Some(denied) = denies.find(&link.key) {
             return Err(Refusal::Denied(denied));
         }
         step(&above, link)?;

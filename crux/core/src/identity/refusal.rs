@@ -1,7 +1,7 @@
 //! Why someone is not who they say, or may not do what they ask.
 
-use crate::identity::{UnixTime, Verb};
-use crate::names::{InvitationId, KeyId, Label, OwnerId, RnodeId};
+use crate::identity::{Denied, UnixTime, Verb};
+use crate::names::{InvitationId, Label, OwnerId, RnodeId};
 
 /// Why a chain, charter, signature or claim is refused. Nothing was changed by asking.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,8 +84,8 @@ pub enum Refusal {
     #[error("verify an identity: it is valid for {0} seconds, longer than allowed")]
     LifeTooLong(u64),
     /// A key of the chain is denied.
-    #[error("verify an identity: key {} is denied", .0.short())]
-    Denied(KeyId),
+    #[error("verify an identity: {0} is denied")]
+    Denied(Denied),
     /// A connection must show a leaf; a document must show the signer's own grant.
     #[error("verify an identity: a {0} may not be shown here")]
     WrongUse(&'static str),

@@ -1,0 +1,28 @@
+//! Keys, certificates and files of identity, and the TLS made of them.
+//!
+//! Not for judging: that is `crux_core::identity`. Start with [`OwnerStore`] (people), [`RnodeIdentity`] (rnodes) and
+//! [`Credentials`] (what a connection needs). `docs/design/identity.md` has the forms and rules.
+
+mod clock;
+mod credentials;
+mod error;
+mod files;
+mod invitation;
+mod issue;
+mod key;
+mod leaf;
+pub mod owner;
+mod rnode;
+mod tls;
+mod trust;
+
+pub use clock::WallClock;
+pub use credentials::{ALPN_GRPC, Credentials};
+pub use error::Error;
+pub use invitation::{BaseInviter, INVITATION_LIFE_SECONDS, Invitation};
+pub use key::SecretKey;
+pub use leaf::{AppLeaf, LeafIssuer};
+pub use owner::OwnerStore;
+pub use rnode::{Place, RnodeIdentity};
+pub use tls::{Expect, refusal_in};
+pub use trust::{Acceptance, Report, Trust};

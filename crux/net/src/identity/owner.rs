@@ -1,0 +1,273 @@
+//! The owner and operator on a person's machine: `$RADIX_HOME/owner` and `$RADIX_HOME/operator`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crux_core::identity::{
+    Charter, DOCUMENT_CONTEXT, Denies, Enrols, Grant, LEAF_BACKDATE_SECONDS, Moment, NEVER, OPERATOR_LIFE_SECONDS, Prefix,
+    PublicKey, Refusal, Role, Signed, UnixTime, Verb, Verbs, Window, validity_of_certificate, verify_signed,
+};
+use crux_core::names::{Label, OwnerId};
+
+use crate::identity::files::{self, decode_chain, encode_chain};
+use crate::identity::invitation::{Inviter, Terms};
+use crate::identity::issue::issue;
+use crate::identity::{Credentials, Error, Invitation, SecretKey, Trust, WallClock};
+
+/// An operator's grant is renewed when less than this is left: 60 of its 90 days.
+const RENEW_BELOW_SECONDS: u64 = 60 * 86_400;
+
+/// The keys of the owner and operator of this machine's user.
+///
+/// Without the root key (an operator enrolled by invitation), what needs it answers [`Error::NoRoot`].
+#[derive(Debug)]
+pub struct OwnerStore {
+    root: Option<SecretKey>,
+    charter: Charter,
+    operator: SecretKey,
+    operator_chain: Vec<Vec<u8>>,
+    clock: WallClock,
+}
+
+impl OwnerStore {
+    /// Opens the store under `home`; makes owner and operator at the first call, and renews the operator's grant when due.
+    ///
+    /// Two calls at once make one owner.
+    ///
+    /// # Errors
+    /// [`Error::OtherUser`] and [`Error::Exposed`] before anything is made; [`Error::Io`]; [`Error::Refused`] when the
+    /// operator's grant has ended and the root key is not here.
+    pub fn open_or_create(home: &Path) -> Result<Self, Error> {
+        files::private_dir(home)?;
+        files::private_dir(&home.join("owner"))?;
+        files::private_dir(&home.join("operator"))?;
+        let _lock = lock(&home.join("owner/lock"))?;
+        let clock = WallClock::with_floor(&home.join("owner/floor"))?;
+        let (root, charter) = open_owner(&home.join("owner"), Creation::Allowed)?.ok_or(Refusal::Charter("it is missing"))?;
+        Self::with_operator(home, root, charter, clock)
+    }
+
+    /// Opens the store under `home`; `None`: there is no owner yet. Nothing is made but a renewed grant.
+    ///
+    /// # Errors
+    /// As [`open_or_create`](Self::open_or_create).
+    pub fn open(home: &Path) -> Result<Option<Self>, Error> {
+        if !home.join("owner").exists() {
+            return Ok(None);
+        }
+        files::private_dir(home)?;
+        files::private_dir(&home.join("owner"))?;
+        files::private_dir(&home.join("operator"))?;
+        let _lock = lock(&home.join("owner/lock"))?;
+        let clock = WallClock::with_floor(&home.join("owner/floor"))?;
+        match open_owner(&home.join("owner"), Creation::Refused)? {
+            None => Ok(None),
+            Some((root, charter)) => Self::with_operator(home, root, charter, clock).map(Some),
+        }
+    }
+
+    /// Enrols an operator on this machine with an invitation that is for one (`radix login`).
+    ///
+    /// # Errors
+    /// [`Error::Claimed`] when an owner is here already; [`Error::Invitation`]; [`Error::Refused`] after claim-by.
+    pub fn login(home: &Path, invitation: &Invitation) -> Result<Self, Error> {
+        files::private_dir(home)?;
+        let (owner, operator) = (home.join("owner"), home.join("operator"));
+        files::private_dir(&owner)?;
+        files::private_dir(&operator)?;
+        let _lock = lock(&owner.join("lock"))?;
+        if let Some((_, charter)) = open_owner(&owner, Creation::Refused)?
+            && charter.owner() != invitation.charter.owner()
+        {
+            return Err(Error::Claimed(owner));
+        }
+        if invitation.enrols() != Some(Enrols::Operator) {
+            return Err(Error::Invitation("it is for a rnode, not for an operator"));
+        }
+        let clock = WallClock::with_floor(&owner.join("floor"))?;
+        let key = SecretKey::open_or_create(&operator.join("operator.key"))?;
+        let label = invitation.label().cloned().unwrap_or_else(operator_label);
+        let now = clock.now();
+        let chain = invitation.enrol(Role::Operator { label }, &key, Window { from: now, until: now.plus(OPERATOR_LIFE_SECONDS) })?;
+        files::write(&operator.join("grant"), &encode_chain(&chain))?;
+        files::write(&owner.join("charter"), invitation.charter.encoded())?;
+        Self::with_operator(home, None, invitation.charter.clone(), clock)
+    }
+
+    /// Who owns.
+    #[must_use]
+    pub const fn owner(&self) -> OwnerId {
+        self.charter.owner()
+    }
+
+    /// The owner's charter.
+    #[must_use]
+    pub const fn charter(&self) -> &Charter {
+        &self.charter
+    }
+
+    /// Whether the root key is on this machine.
+    #[must_use]
+    pub const fn has_root(&self) -> bool {
+        self.root.is_some()
+    }
+
+    /// The operator's chain: the grant first.
+    #[must_use]
+    pub fn operator_chain(&self) -> &[Vec<u8>] {
+        &self.operator_chain
+    }
+
+    /// Signs an encoded document with the operator's key; answers the signature and the operator's chain.
+    ///
+    /// # Errors
+    /// [`Error::Crypto`].
+    pub fn sign_document(&self, payload: &[u8]) -> Result<(Vec<u8>, Vec<Vec<u8>>), Error> {
+        Ok((self.operator.sign(DOCUMENT_CONTEXT, payload)?, self.operator_chain.clone()))
+    }
+
+    /// Invites one rnode under `label` into `namespace`.
+    ///
+    /// # Errors
+    /// [`Error::Crypto`].
+    pub fn invite_named(&self, namespace: &Label, label: &Label) -> Result<Invitation, Error> {
+        let (label, namespace) = (Some(label.clone()), Some(namespace.clone()));
+        self.inviter().invite(Terms { enrols: Enrols::Rnode, label, namespace, uses: 1 })
+    }
+
+    /// Invites `uses` rnodes into `namespace`, under labels of their choice.
+    ///
+    /// # Errors
+    /// [`Error::Invitation`] when `uses` is out of range; [`Error::Crypto`].
+    pub fn invite_pool(&self, namespace: &Label, uses: u32) -> Result<Invitation, Error> {
+        self.inviter().invite(Terms { enrols: Enrols::Rnode, label: None, namespace: Some(namespace.clone()), uses })
+    }
+
+    /// Invites an operator on another machine, signed by the root.
+    ///
+    /// # Errors
+    /// [`Error::NoRoot`]; [`Error::Crypto`].
+    pub fn invite_operator(&self, label: &Label) -> Result<Invitation, Error> {
+        let key = self.root.as_ref().ok_or(Error::NoRoot("invite an operator"))?;
+        let inviter = Inviter { key, chain: &[], charter: &self.charter, clock: &self.clock };
+        inviter.invite(Terms { enrols: Enrols::Operator, label: Some(label.clone()), namespace: None, uses: 1 })
+    }
+
+    /// Lets the base rnode with `public_key_der` (SubjectPublicKeyInfo) invite and host the rnodes of `namespace`.
+    ///
+    /// # Errors
+    /// [`Error::NoRoot`]; [`Error::Refused`] when the key is not P-256.
+    pub fn grant_host(&self, public_key_der: &[u8], namespace: &Label) -> Result<Vec<Vec<u8>>, Error> {
+        let root = self.root.as_ref().ok_or(Error::NoRoot("let the base rnode host a namespace"))?;
+        let key = PublicKey::from_spki(public_key_der)?;
+        let grant = Grant::new(Role::Host, Verbs::of(&[Verb::Invite, Verb::Host]), Prefix::namespace(namespace.clone()))
+            .may_grant(Verbs::of(&[Verb::Peer, Verb::App]));
+        let from = self.clock.now().minus(2 * LEAF_BACKDATE_SECONDS);
+        Ok(vec![issue(&grant, Window { from, until: NEVER }, &key, root)?])
+    }
+
+    /// The operator's side of connections.
+    ///
+    /// # Errors
+    /// [`Error::Crypto`]; [`Error::Refused`] when the grant has ended.
+    pub fn credentials(&self) -> Result<Credentials, Error> {
+        let trust = Trust::new(self.charter.clone(), self.clock.clone());
+        Credentials::self_renewing(trust, self.operator.clone(), self.operator_chain.clone())
+    }
+
+    fn inviter(&self) -> Inviter<'_> {
+        Inviter { key: &self.operator, chain: &self.operator_chain, charter: &self.charter, clock: &self.clock }
+    }
+
+    fn with_operator(home: &Path, root: Option<SecretKey>, charter: Charter, clock: WallClock) -> Result<Self, Error> {
+        let dir = home.join("operator");
+        let operator = SecretKey::open_or_create(&dir.join("operator.key"))?;
+        let now = clock.now();
+        let kept = files::read(&dir.join("grant"))?.and_then(|bytes| decode_chain(&bytes));
+        let kept = kept.filter(|chain| holds(chain, &operator, &charter, now));
+        let operator_chain = match (kept, &root) {
+            (Some(chain), None) => chain,
+            (Some(chain), Some(_)) if left(&chain, now) >= RENEW_BELOW_SECONDS => chain,
+            (_, Some(root)) => {
+                let chain = vec![grant_operator(&operator, root, now)?];
+                files::write(&dir.join("grant"), &encode_chain(&chain))?;
+                chain
+            }
+            (None, None) => return Err(Error::NoRoot("renew the operator's grant, which is missing or has ended")),
+        };
+        Ok(Self { root, charter, operator, operator_chain, clock })
+    }
+}
+
+/// Whether an owner may be made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Creation {
+    Allowed,
+    Refused,
+}
+
+/// The root key, if it is here, and the charter. A root key without charter is a first `up` that died: finished here.
+fn open_owner(dir: &Path, creation: Creation) -> Result<Option<(Option<SecretKey>, Charter)>, Error> {
+    let key_file = dir.join("root.key");
+    let root = files::read_secret(&key_file)?.map(|der| SecretKey::from_pkcs8(&der)).transpose()?;
+    let charter = files::read(&dir.join("charter"))?.map(|bytes| Charter::decode(&bytes)).transpose()?;
+    match (root, charter) {
+        (root, Some(charter)) => {
+            if root.as_ref().is_some_and(|key| !charter.roots().contains(key.public())) {
+                return Err(Error::Damaged { path: key_file, what: "it is not a root key of the charter beside it" });
+            }
+            Ok(Some((root, charter)))
+        }
+        (None, None) if creation == Creation::Refused => Ok(None),
+        (root, None) => {
+            let root = root.map_or_else(|| SecretKey::open_or_create(&key_file), Ok)?;
+            let charter = first_charter(&root)?;
+            files::write(&dir.join("charter"), charter.encoded())?;
+            Ok(Some((Some(root), charter)))
+        }
+    }
+}
+
+fn first_charter(root: &SecretKey) -> Result<Charter, Error> {
+    let payload = Charter::first_payload(&[*root.public()]);
+    let signature = root.sign(b"", &Charter::message(&payload))?;
+    Ok(Charter::decode(&Charter::assemble(&payload, &[(*root.public(), signature)]))?)
+}
+
+fn grant_operator(operator: &SecretKey, root: &SecretKey, now: UnixTime) -> Result<Vec<u8>, Error> {
+    let role = Role::Operator { label: operator_label() };
+    let grant = Grant::new(role, Verbs::of(&[Verb::Operator, Verb::Invite]), Prefix::EVERYTHING)
+        .may_grant(Verbs::of(&[Verb::Operator, Verb::Invite, Verb::Tool, Verb::Peer, Verb::App]));
+    // Older than any invitation it makes at once, which are dated back themselves.
+    let validity = Window { from: now.minus(2 * LEAF_BACKDATE_SECONDS), until: now.plus(OPERATOR_LIFE_SECONDS) };
+    issue(&grant, validity, operator.public(), root)
+}
+
+/// Whether `chain` makes `operator` an operator under `charter` now.
+fn holds(chain: &[Vec<u8>], operator: &SecretKey, charter: &Charter, now: UnixTime) -> bool {
+    let Ok(signature) = operator.sign(DOCUMENT_CONTEXT, b"") else { return false };
+    let signed = Signed { context: DOCUMENT_CONTEXT, payload: b"", signature: &signature, chain };
+    verify_signed(&signed, charter, &Denies::default(), Moment::Now(now)).is_ok_and(|who| who.verbs.has(Verb::Operator))
+}
+
+/// Seconds left of the grant on top.
+fn left(chain: &[Vec<u8>], now: UnixTime) -> u64 {
+    let until = chain.first().and_then(|der| validity_of_certificate(der).ok()).map_or(0, |window| window.until.seconds());
+    until.saturating_sub(now.seconds())
+}
+
+fn operator_label() -> Label {
+    Label::new("operator").unwrap_or_else(|_| Label::base())
+}
+
+/// Held until dropped: one process at a time makes or renews.
+fn lock(path: &Path) -> Result<File, Error> {
+    let open = |path: &Path| {
+        use std::os::unix::fs::OpenOptionsExt;
+        File::options().write(true).create(true).truncate(false).mode(0o600).open(path)
+    };
+    let path: PathBuf = path.to_owned();
+    let file = open(&path).map_err(Error::io("open", &path))?;
+    file.lock().map_err(Error::io("lock", &path))?;
+    Ok(file)
+}
