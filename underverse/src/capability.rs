@@ -158,7 +158,9 @@ impl Capabilities {
     /// States several that are enforced.
     #[must_use]
     pub fn enforced(self, capabilities: &[Capability]) -> Self {
-        capabilities.iter().fold(self, |record, &c| record.with(c, Strength::Enforced))
+        capabilities
+            .iter()
+            .fold(self, |record, &c| record.with(c, Strength::Enforced))
     }
 
     /// How strongly `capability` holds.
@@ -170,6 +172,8 @@ impl Capabilities {
 
     /// Every capability with its strength, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Capability, Strength)> + '_ {
-        Capability::ALL.into_iter().map(|capability| (capability, self.strength(capability)))
+        Capability::ALL
+            .into_iter()
+            .map(|capability| (capability, self.strength(capability)))
     }
 }

@@ -148,7 +148,11 @@ impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.operation)?;
         for (index, (name, value)) in self.context.iter().enumerate() {
-            write!(formatter, "{}{name} {value}", if index == 0 { " (" } else { ", " })?;
+            write!(
+                formatter,
+                "{}{name} {value}",
+                if index == 0 { " (" } else { ", " }
+            )?;
         }
         if !self.context.is_empty() {
             formatter.write_str(")")?;
@@ -159,6 +163,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn std::error::Error + 'static))
     }
 }

@@ -96,13 +96,25 @@ impl fmt::Display for UnderverseEvent {
         let Self { horde, subject, .. } = self;
         match &self.kind {
             EventKind::ContainerFailed { container, reason } => {
-                write!(formatter, "{horde}/{subject} ({container}) failed: {reason}")
+                write!(
+                    formatter,
+                    "{horde}/{subject} ({container}) failed: {reason}"
+                )
             }
-            EventKind::ContainerStarted { container, replaces: None } => {
+            EventKind::ContainerStarted {
+                container,
+                replaces: None,
+            } => {
                 write!(formatter, "{horde}/{subject} ({container}) started")
             }
-            EventKind::ContainerStarted { container, replaces: Some(old) } => {
-                write!(formatter, "{horde}/{subject} ({container}) started in place of {old}")
+            EventKind::ContainerStarted {
+                container,
+                replaces: Some(old),
+            } => {
+                write!(
+                    formatter,
+                    "{horde}/{subject} ({container}) started in place of {old}"
+                )
             }
             EventKind::ServiceDegraded(text) | EventKind::ServerDegraded(text) => {
                 write!(formatter, "{subject} degraded: {text}")

@@ -56,7 +56,10 @@ impl Horde {
             storage: Vec::new(),
             users: Vec::new(),
         };
-        Ok(Self { spec, generation: Generation::of_document(1) })
+        Ok(Self {
+            spec,
+            generation: Generation::of_document(1),
+        })
     }
 
     /// Replaces the list of execables.
@@ -188,7 +191,10 @@ impl ExecableBuilder {
         words: impl IntoIterator<Item = W>,
     ) -> Result<Self, Error> {
         let words = words.into_iter().map(Into::into).collect();
-        Ok(Self(Execable::new(Role::new(role)?, Program::Command(words))))
+        Ok(Self(Execable::new(
+            Role::new(role)?,
+            Program::Command(words),
+        )))
     }
 
     /// One rnode of `role`.
@@ -196,7 +202,10 @@ impl ExecableBuilder {
     /// # Errors
     /// `Invalid` if `role` is not a name.
     pub fn fulcrum(role: &str) -> Result<Self, Error> {
-        Ok(Self(Execable::new(Role::new(role)?, Program::Fulcrum(vec!["fulcrum".to_owned()]))))
+        Ok(Self(Execable::new(
+            Role::new(role)?,
+            Program::Fulcrum(vec!["fulcrum".to_owned()]),
+        )))
     }
 
     /// Sets how many; 0 asks for none.

@@ -14,12 +14,15 @@ fn check(what: &'static str, text: &str) -> Result<(), Error> {
         return invalid("the name is empty".to_owned());
     }
     if text.len() > NAME_BYTES_MAX {
-        return invalid(format!("the name has {} bytes, at most {NAME_BYTES_MAX}", text.len()));
+        return invalid(format!(
+            "the name has {} bytes, at most {NAME_BYTES_MAX}",
+            text.len()
+        ));
     }
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     if !text.bytes().all(good) || !text.as_bytes()[0].is_ascii_alphanumeric() {
         return invalid(format!(
-            "{text:?} is not a name: letters, digits, '_', '-' and '.', a letter or digit first"
+            "{text:?} is not a name: letters, digits, '_' and '-', a letter or digit first"
         ));
     }
     Ok(())
@@ -35,7 +38,7 @@ macro_rules! name {
             /// Checks and takes a name.
             ///
             /// # Errors
-            /// `Invalid` if it is empty, too long, or has characters other than letters, digits, `_`, `-`, `.`.
+            /// `Invalid` if it is empty, too long, or has characters other than letters, digits, `_`, `-`.
             pub fn new(text: impl Into<String>) -> Result<Self, Error> {
                 let text = text.into();
                 check($what, &text)?;
@@ -161,14 +164,29 @@ mod tests {
     #[test]
     fn a_name_that_could_leave_its_directory_is_refused() {
         for bad in ["", ".", "..", "a/b", "-x", "a b", "é", &"x".repeat(64)] {
-            assert_eq!(HordeName::new(bad).map_err(|e| e.kind()), Err(Kind::Invalid), "{bad:?}");
+            assert_eq!(
+                HordeName::new(bad).map_err(|e| e.kind()),
+                Err(Kind::Invalid),
+                "{bad:?}"
+            );
         }
-        assert_eq!(HordeName::new("the_shire").map(|n| n.to_string()).ok().as_deref(), Some("the_shire"));
+        assert_eq!(
+            HordeName::new("the_shire")
+                .map(|n| n.to_string())
+                .ok()
+                .as_deref(),
+            Some("the_shire")
+        );
     }
 
     #[test]
     fn sizes_read_in_binary_units() {
-        let cases = [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (26_214_400, "25.0 MiB")];
+        let cases = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (26_214_400, "25.0 MiB"),
+        ];
         for (bytes, text) in cases {
             assert_eq!(ByteCount::bytes(bytes).to_string(), text);
         }

@@ -73,7 +73,11 @@ pub async fn finish(mut progress: ProgressStream<'_>) -> End {
             return end;
         }
     }
-    End::Unknown(Error::new(Kind::Bug, "finish a pass", "the stream ended without saying how"))
+    End::Unknown(Error::new(
+        Kind::Bug,
+        "finish a pass",
+        "the stream ended without saying how",
+    ))
 }
 
 /// What would change, without changing it. Empty: nothing.
@@ -121,6 +125,8 @@ impl fmt::Display for PlannedStep {
 
 impl fmt::Display for HordePlan {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.steps.iter().try_for_each(|step| writeln!(formatter, "{step}"))
+        self.steps
+            .iter()
+            .try_for_each(|step| writeln!(formatter, "{step}"))
     }
 }

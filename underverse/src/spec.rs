@@ -35,7 +35,9 @@ impl HordeSpec {
     /// How many containers are asked for in all; saturates.
     #[must_use]
     pub fn count(&self) -> u32 {
-        self.execables.iter().fold(0_u32, |sum, execable| sum.saturating_add(execable.count))
+        self.execables
+            .iter()
+            .fold(0_u32, |sum, execable| sum.saturating_add(execable.count))
     }
 
     /// Checks what no backend could do: repeated roles, relative mounts, unknown storage, repeated ports.
@@ -52,7 +54,10 @@ impl HordeSpec {
         let mut roles = BTreeSet::new();
         for execable in &self.execables {
             if !roles.insert(&execable.role) {
-                return refuse(Kind::Invalid, format!("role {} is given twice", execable.role));
+                return refuse(
+                    Kind::Invalid,
+                    format!("role {} is given twice", execable.role),
+                );
             }
             execable.validate(self)?;
         }
@@ -130,7 +135,10 @@ impl Execable {
         for mount in &self.mounts {
             let target = mount.target.display();
             if !mount.target.is_absolute() {
-                return refuse(Kind::Invalid, format!("mount {target} is not an absolute path"));
+                return refuse(
+                    Kind::Invalid,
+                    format!("mount {target} is not an absolute path"),
+                );
             }
             if !targets.insert(&mount.target) {
                 return refuse(Kind::Invalid, format!("mount {target} is given twice"));
@@ -200,7 +208,11 @@ impl Limits {
     /// No limit at all.
     #[must_use]
     pub const fn none() -> Self {
-        Self { memory: None, cpu_thousandths: None, processes: None }
+        Self {
+            memory: None,
+            cpu_thousandths: None,
+            processes: None,
+        }
     }
 
     /// Whether nothing is limited.

@@ -25,10 +25,17 @@ impl Tag {
             return invalid(format!("{text:?} must have 1 to {TAG_BYTES_MAX} bytes"));
         }
         if text.starts_with('!') {
-            return invalid(format!("{text:?} begins with '!', which only a requirement may"));
+            return invalid(format!(
+                "{text:?} begins with '!', which only a requirement may"
+            ));
         }
-        if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == ',') {
-            return invalid(format!("{text:?} has white space, a comma or a control character"));
+        if text
+            .chars()
+            .any(|c| c.is_whitespace() || c.is_control() || c == ',')
+        {
+            return invalid(format!(
+                "{text:?} has white space, a comma or a control character"
+            ));
         }
         Ok(Self(text))
     }

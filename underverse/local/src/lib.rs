@@ -1,1 +1,31 @@
 //! The underverse of this machine: nested rnodes as processes, cells, loopback addresses, an L4 forwarder.
+//!
+//! [`Local`] implements `underverse::Underverse` over a [`Base`]: `plan.rs` decides (pure), `execute.rs` follows.
+//! It spawns no task: a pass works while its stream is polled.
+
+mod address;
+mod answers;
+mod base;
+mod config;
+mod durable;
+mod events;
+mod execute;
+mod ground;
+mod label;
+mod layout;
+pub mod limits;
+mod local;
+pub mod mark;
+mod plan;
+mod record;
+mod report;
+mod settings;
+mod wanted;
+
+pub use base::{Base, BaseView, EndSignal, Ended, ExecutionView, Start};
+pub use config::{Executable, HostPort, Isolation};
+pub use ground::{Ground, ThisMachine};
+pub use label::{Label, Subject, ordinal_of, rnode_label};
+pub use layout::Home;
+pub use local::Local;
+pub use settings::{CELL_GRACE, Settings, VirtualServer};

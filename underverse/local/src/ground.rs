@@ -1,0 +1,82 @@
+//! The machine below, as far as this backend touches it itself; a test stands in for it.
+
+use std::fmt::Debug;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+
+use async_trait::async_trait;
+
+use crate::limits::Machine;
+use crate::{address, mark};
+
+/// What the machine answers and does.
+#[async_trait]
+pub trait Ground: Send + Sync + Debug {
+    /// Binds a TCP and a UDP port of `host` (0: any) and lets go; says which they were.
+    ///
+    /// # Errors
+    /// What binding says.
+    fn probe(&self, host: Ipv4Addr, tcp_port: u16, flock_port: u16) -> io::Result<(u16, u16)>;
+
+    /// Whether a forwarder could listen at `address`.
+    ///
+    /// # Errors
+    /// What binding says.
+    fn can_listen(&self, address: SocketAddr) -> io::Result<()>;
+
+    /// Whether a directory or file exists.
+    fn exists(&self, path: &Path) -> bool;
+
+    /// Ends every process that carries the mark of a rnode.
+    ///
+    /// # Errors
+    /// `TimedOut` if some do not end.
+    async fn sweep(&self, mark: String) -> io::Result<()>;
+
+    /// The machine's figures.
+    fn machine(&self) -> Machine;
+
+    /// Wall clock, for people only.
+    fn unix_ms(&self) -> u64;
+
+    /// User we run as.
+    fn uid(&self) -> u32;
+}
+
+/// This machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ThisMachine;
+
+#[async_trait]
+impl Ground for ThisMachine {
+    fn probe(&self, host: Ipv4Addr, tcp_port: u16, flock_port: u16) -> io::Result<(u16, u16)> {
+        address::probe(host, tcp_port, flock_port)
+    }
+
+    fn can_listen(&self, address: SocketAddr) -> io::Result<()> {
+        TcpListener::bind(address).map(drop)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+
+    async fn sweep(&self, mark: String) -> io::Result<()> {
+        let end = move || mark::end_marked(mark::RNODE_MARK, &mark).map(drop);
+        tokio::task::spawn_blocking(end).await.map_err(io::Error::other)?
+    }
+
+    fn machine(&self) -> Machine {
+        Machine::read()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn uid(&self) -> u32 {
+        rustix::process::getuid().as_raw()
+    }
+}

@@ -1,0 +1,72 @@
+//! Where everything lies below `$RADIX_HOME`; drawn in docs/design/first-light.md §1.
+
+use std::path::{Path, PathBuf};
+
+/// The state directory of one owner on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home(PathBuf);
+
+impl Home {
+    /// Takes the directory; it need not exist.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where all hordes are.
+    #[must_use]
+    pub fn hordes(&self) -> PathBuf {
+        self.0.join("hordes")
+    }
+
+    /// Where one horde is.
+    #[must_use]
+    pub fn horde(&self, namespace: &str) -> PathBuf {
+        self.hordes().join(namespace)
+    }
+
+    /// A nested rnode's directory.
+    #[must_use]
+    pub fn rnode(&self, namespace: &str, label: &str) -> PathBuf {
+        self.horde(namespace).join(label)
+    }
+
+    /// A nested rnode's memoir; stays after the rnode.
+    #[must_use]
+    pub fn memoir(&self, namespace: &str, label: &str) -> PathBuf {
+        self.0.join("memoirs").join(namespace).join(label)
+    }
+
+    pub(crate) fn record(&self, namespace: &str) -> PathBuf {
+        self.horde(namespace).join("horde.json")
+    }
+
+    pub(crate) fn addresses(&self, namespace: &str) -> PathBuf {
+        self.horde(namespace).join("addresses.json")
+    }
+
+    pub(crate) fn events(&self, namespace: &str) -> PathBuf {
+        self.horde(namespace).join("events.jsonl")
+    }
+
+    pub(crate) fn answers(&self, namespace: &str) -> PathBuf {
+        self.horde(namespace).join("answers.json")
+    }
+
+    /// The last generation of a namespace, in decimal; stays after `down`.
+    pub(crate) fn generation(&self, namespace: &str) -> PathBuf {
+        self.0.join("generations").join(namespace)
+    }
+
+    /// Where `myriad` keeps what it spawned.
+    #[must_use]
+    pub fn myriad(&self) -> PathBuf {
+        self.0.join("myriad")
+    }
+}

@@ -1,0 +1,457 @@
+//! Decides: from what is observed and what is wanted to the steps between. Pure; `execute.rs` follows it.
+//!
+//! A plan is stages in order; the steps of one stage do not depend on each other.
+//! Every step may be taken again after a death anywhere: what it did is seen in the next observation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use underverse::{Action, PlannedStep};
+
+use crate::address::Lease;
+use crate::base::ExecutionView;
+use crate::config::RnodeFile;
+use crate::label::{Label, Subject, rnode_label};
+use crate::record::{ContainerRecord, Door, Record};
+use crate::wanted::{USERS_PER_RNODE, Wanted, WantedRnode};
+
+/// What is there.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Observed {
+    pub(crate) record: Option<Record>,
+    pub(crate) leases: Vec<Lease>,
+    /// By ordinal: every rnode directory.
+    pub(crate) directories: BTreeMap<u32, DirectoryView>,
+    /// Every execution of this namespace that the base lists.
+    pub(crate) executions: Vec<ExecutionView>,
+    /// Doors that nobody of ours holds and that cannot be had, with the reason.
+    pub(crate) doors_taken: BTreeMap<SocketAddr, String>,
+    /// Something of the horde is on disk.
+    pub(crate) exists: bool,
+}
+
+/// A rnode's directory.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DirectoryView {
+    /// What it was last started with.
+    pub(crate) file: Option<RnodeFile>,
+}
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Writes down what is wanted, before anything is made.
+    Record,
+    /// Writes down that these are asked to end.
+    Mark(Vec<u32>),
+    /// Ends a forwarder.
+    EndForward { execution: String, listen: SocketAddr, reason: &'static str },
+    /// Ends a cell and all in it.
+    EndCell { execution: String, ordinal: u32, reason: &'static str },
+    /// Confirms the death of a cell and tells it.
+    Bury { execution: String, ordinal: u32, how: String },
+    /// Removes a rnode's directory.
+    RemoveDirectory { ordinal: u32 },
+    /// Takes numbers, addresses and forwarders out of the record that are no longer wanted.
+    Forget { ordinals: Vec<u32>, doors: Vec<SocketAddr> },
+    /// Gives these an address.
+    Lease(Vec<u32>),
+    /// Gives these the number of their next start.
+    Number { cells: Vec<(u32, u32)>, forwards: Vec<(Door, u32)> },
+    /// Writes a rnode's directory.
+    Prepare { ordinal: u32 },
+    /// Starts a cell.
+    StartCell { ordinal: u32, reason: &'static str },
+    /// Tells the starts of these.
+    Announce(Vec<u32>),
+    /// Starts a forwarder.
+    StartForward { door: Door },
+    /// Removes all that is left of the horde.
+    RemoveHorde,
+}
+
+/// The steps between, and what cannot be had.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) stages: Vec<Vec<Step>>,
+    /// Doors that cannot be had, with the reason.
+    pub(crate) refused: Vec<(Door, String)>,
+    /// Containers whose next start waits for its back-off.
+    pub(crate) waiting: Vec<u32>,
+}
+
+impl Plan {
+    fn stage(&mut self, steps: Vec<Step>) {
+        if !steps.is_empty() {
+            self.stages.push(steps);
+        }
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.stages.is_empty()
+    }
+}
+
+/// How a numbered execution stands.
+enum Standing<'a> {
+    /// It never had a number.
+    New,
+    /// It has a number, and the base knows nothing of it.
+    Requested,
+    Running,
+    Dead(&'a ExecutionView),
+}
+
+fn standing<'a>(label: Option<&Label>, executions: &'a [ExecutionView]) -> Standing<'a> {
+    let Some(label) = label else { return Standing::New };
+    match executions.iter().find(|execution| execution.label == *label) {
+        None => Standing::Requested,
+        Some(execution) if execution.ended.is_some() => Standing::Dead(execution),
+        Some(_) => Standing::Running,
+    }
+}
+
+/// What is wanted beyond what runs.
+#[derive(Default)]
+struct Work {
+    mark: Vec<u32>,
+    end_forwards: Vec<Step>,
+    end_cells: Vec<Step>,
+    bury: Vec<Step>,
+    remove: Vec<Step>,
+    lease: Vec<u32>,
+    number_cells: Vec<(u32, u32)>,
+    number_forwards: Vec<(Door, u32)>,
+    prepare: Vec<Step>,
+    start: Vec<Step>,
+    announce: Vec<u32>,
+    start_forwards: Vec<Step>,
+}
+
+/// Plans the way to `wanted`. Executions in `hold` are dead ones whose back-off has not passed.
+pub(crate) fn realise(wanted: &Wanted, observed: &Observed, hold: &BTreeSet<String>) -> Plan {
+    let mut plan = Plan::default();
+    let mut work = Work::default();
+    let record = observed.record.as_ref();
+    surplus(wanted, observed, &mut work);
+    let mut replaced = false;
+    for rnode in &wanted.rnodes {
+        rnode_steps(rnode, wanted, observed, hold, (&mut plan, &mut work, &mut replaced));
+    }
+    for door in &wanted.doors {
+        door_steps(door, wanted, observed, hold, (&mut plan, &mut work));
+    }
+    let gone: Vec<u32> = surplus_ordinals(wanted, observed);
+    let gone_doors = surplus_doors(wanted, record);
+    if record.is_none_or(|record| !records(wanted, record)) {
+        plan.stage(vec![Step::Record]);
+    }
+    plan.stage(single(work.mark, Step::Mark));
+    plan.stage(work.end_forwards);
+    plan.stage(work.end_cells);
+    plan.stage(work.bury);
+    plan.stage(work.remove);
+    if !gone.is_empty() || !gone_doors.is_empty() {
+        plan.stage(vec![Step::Forget { ordinals: gone, doors: gone_doors }]);
+    }
+    plan.stage(single(work.lease, Step::Lease));
+    if !work.number_cells.is_empty() || !work.number_forwards.is_empty() {
+        let (cells, forwards) = (work.number_cells, work.number_forwards);
+        plan.stage(vec![Step::Number { cells, forwards }]);
+    }
+    plan.stage(work.prepare);
+    plan.stage(work.start);
+    plan.stage(single(work.announce, Step::Announce));
+    plan.stage(work.start_forwards);
+    plan
+}
+
+fn single(ordinals: Vec<u32>, step: fn(Vec<u32>) -> Step) -> Vec<Step> {
+    if ordinals.is_empty() { Vec::new() } else { vec![step(ordinals)] }
+}
+
+/// Whether the record says what is wanted.
+fn records(wanted: &Wanted, record: &Record) -> bool {
+    record.generation == wanted.generation
+        && !record.dissolving
+        && record.roles == wanted.roles
+        && record.network == wanted.network
+        && record.doors == wanted.doors
+        && record.weaker == wanted.weaker
+        && record.user_range_start == wanted.user_range_start
+}
+
+fn surplus_ordinals(wanted: &Wanted, observed: &Observed) -> Vec<u32> {
+    let last = wanted.rnodes.len();
+    let beyond = |ordinal: &u32| usize::try_from(*ordinal).is_ok_and(|ordinal| ordinal > last);
+    let numbered = observed.record.iter().flat_map(|record| record.containers.keys().copied());
+    let leased = observed.leases.iter().map(|lease| lease.ordinal);
+    let all: BTreeSet<u32> = numbered.chain(leased).filter(beyond).collect();
+    all.into_iter().collect()
+}
+
+fn surplus_doors(wanted: &Wanted, record: Option<&Record>) -> Vec<SocketAddr> {
+    let kept: BTreeSet<SocketAddr> = wanted.doors.iter().map(|door| door.listen).collect();
+    let held = record.into_iter().flat_map(|record| record.forwards.keys().copied());
+    held.filter(|listen| !kept.contains(listen)).collect()
+}
+
+/// Ends what is not wanted: rnodes beyond the count, highest first, doors that went, and strays.
+fn surplus(wanted: &Wanted, observed: &Observed, work: &mut Work) {
+    let record = observed.record.as_ref();
+    let last = wanted.rnodes.len();
+    let beyond = |ordinal: u32| usize::try_from(ordinal).is_ok_and(|ordinal| ordinal > last);
+    for execution in observed.executions.iter().filter(|execution| execution.ended.is_none()) {
+        let id = execution.id.clone();
+        match &execution.label.subject {
+            Subject::Cell { ordinal } => {
+                let current = record.and_then(|record| record.cell_label(*ordinal));
+                let reason = match () {
+                    () if beyond(*ordinal) => "the horde is smaller now",
+                    () if current.as_ref() != Some(&execution.label) => "nothing asked for it",
+                    () => continue,
+                };
+                work.end_cells.push(Step::EndCell { execution: id, ordinal: *ordinal, reason });
+            }
+            Subject::Forward { listen, class, port } => {
+                let current = record.and_then(|record| record.forward_label(*listen));
+                let door = Door { listen: *listen, class: class.clone(), port: *port };
+                if current.as_ref() != Some(&execution.label) || !wanted.doors.contains(&door) {
+                    let reason = "it is not asked for any more";
+                    work.end_forwards.push(Step::EndForward { execution: id, listen: *listen, reason });
+                }
+            }
+        }
+    }
+    work.end_cells.sort_by_key(|step| match step {
+        Step::EndCell { ordinal, .. } => std::cmp::Reverse(*ordinal),
+        _ => std::cmp::Reverse(0),
+    });
+    work.mark.extend(
+        surplus_ordinals(wanted, observed)
+            .into_iter()
+            .filter(|ordinal| container(record, *ordinal).is_some_and(|held| !held.ending)),
+    );
+    work.remove.extend(
+        observed
+            .directories
+            .keys()
+            .rev()
+            .filter(|ordinal| beyond(**ordinal))
+            .map(|&ordinal| Step::RemoveDirectory { ordinal }),
+    );
+}
+
+fn container(record: Option<&Record>, ordinal: u32) -> Option<&ContainerRecord> {
+    record?.containers.get(&ordinal)
+}
+
+fn rnode_steps(
+    rnode: &WantedRnode,
+    wanted: &Wanted,
+    observed: &Observed,
+    hold: &BTreeSet<String>,
+    (plan, work, replaced): (&mut Plan, &mut Work, &mut bool),
+) {
+    let ordinal = rnode.ordinal;
+    let record = observed.record.as_ref();
+    let held = container(record, ordinal);
+    let label = record.and_then(|record| record.cell_label(ordinal));
+    let next = next_cell_attempt(wanted, observed, ordinal);
+    let mut reason = "it is asked for";
+    match standing(label.as_ref(), &observed.executions) {
+        Standing::Running if differs(rnode, wanted, observed) => {
+            // One at a time, so that the flock keeps its members.
+            if *replaced {
+                return;
+            }
+            *replaced = true;
+            work.mark.push(ordinal);
+            let execution = label.map_or_else(String::new, |label| label.execution());
+            let reason = "what it is started with has changed";
+            work.end_cells.push(Step::EndCell { execution, ordinal, reason });
+            work.number_cells.push((ordinal, next));
+        }
+        Standing::Running => {
+            if held.is_some_and(|held| !held.announced) {
+                work.announce.push(ordinal);
+            }
+            return;
+        }
+        Standing::Dead(execution) => {
+            reason = "it ended by itself";
+            if held.is_some_and(|held| !held.buried) {
+                let how = execution.ended.as_ref().map_or_else(String::new, |end| end.how.clone());
+                work.bury.push(Step::Bury { execution: execution.id.clone(), ordinal, how });
+            }
+            if hold.contains(&execution.id) {
+                plan.waiting.push(ordinal);
+                return;
+            }
+            work.number_cells.push((ordinal, next));
+        }
+        Standing::New => work.number_cells.push((ordinal, next)),
+        Standing::Requested => {}
+    }
+    if !observed.leases.iter().any(|lease| lease.ordinal == ordinal) {
+        work.lease.push(ordinal);
+    }
+    work.prepare.push(Step::Prepare { ordinal });
+    work.start.push(Step::StartCell { ordinal, reason });
+    work.announce.push(ordinal);
+}
+
+/// Whether a running rnode was started with other mounts, tags or users than are wanted.
+fn differs(rnode: &WantedRnode, wanted: &Wanted, observed: &Observed) -> bool {
+    let directory = observed.directories.get(&rnode.ordinal);
+    let Some(file) = directory.and_then(|directory| directory.file.as_ref()) else { return false };
+    file.mounts != rnode.mounts
+        || file.tags != rnode.tags
+        || file.user_range_start != rnode_users(wanted, rnode.ordinal)
+}
+
+/// First uid of a rnode's share of the horde's range.
+pub(crate) fn rnode_users(wanted: &Wanted, ordinal: u32) -> Option<u32> {
+    wanted.user_range_start.map(|start| start + ordinal.saturating_sub(1) * USERS_PER_RNODE)
+}
+
+/// The number after every number this generation has used for the rnode, on disk or at the base.
+fn next_cell_attempt(wanted: &Wanted, observed: &Observed, ordinal: u32) -> u32 {
+    let listed = observed.executions.iter().filter_map(|execution| match execution.label.subject {
+        Subject::Cell { ordinal: other } if other == ordinal => {
+            Some((execution.label.generation, execution.label.attempt))
+        }
+        _ => None,
+    });
+    let held = container(observed.record.as_ref(), ordinal);
+    let held = held.map(|held| (held.generation, held.attempt));
+    next_attempt(wanted.generation, listed.chain(held))
+}
+
+fn next_attempt(
+    generation: (u64, u64),
+    used: impl Iterator<Item = ((u64, u64), u32)>,
+) -> u32 {
+    let same = used.filter(|(other, _)| *other == generation).map(|(_, attempt)| attempt);
+    same.max().unwrap_or(0) + 1
+}
+
+fn door_steps(
+    door: &Door,
+    wanted: &Wanted,
+    observed: &Observed,
+    hold: &BTreeSet<String>,
+    (plan, work): (&mut Plan, &mut Work),
+) {
+    let record = observed.record.as_ref();
+    let held = record.and_then(|record| record.forwards.get(&door.listen));
+    let label = record
+        .and_then(|record| record.forward_label(door.listen))
+        .filter(|_| held.is_some_and(|held| held.door == *door));
+    let needs_number = match standing(label.as_ref(), &observed.executions) {
+        Standing::Running => return,
+        Standing::Dead(execution) if hold.contains(&execution.id) => return,
+        Standing::Dead(_) | Standing::New => true,
+        Standing::Requested => false,
+    };
+    if let Some(reason) = observed.doors_taken.get(&door.listen) {
+        plan.refused.push((door.clone(), reason.clone()));
+        return;
+    }
+    if needs_number {
+        let listed =
+            observed.executions.iter().filter_map(|execution| match &execution.label.subject {
+                Subject::Forward { listen, .. } if *listen == door.listen => {
+                    Some((execution.label.generation, execution.label.attempt))
+                }
+                _ => None,
+            });
+        let held = held.map(|held| (held.generation, held.attempt));
+        let next = next_attempt(wanted.generation, listed.chain(held));
+        work.number_forwards.push((door.clone(), next));
+    }
+    work.start_forwards.push(Step::StartForward { door: door.clone() });
+}
+
+/// Plans the end of the horde. `dissolving` is set before anything is ended.
+pub(crate) fn dissolve(observed: &Observed) -> Plan {
+    let mut plan = Plan::default();
+    let running = || observed.executions.iter().filter(|execution| execution.ended.is_none());
+    if !observed.exists && running().next().is_none() {
+        return plan;
+    }
+    let reason = "the horde is dissolved";
+    if observed.record.as_ref().is_some_and(|record| !record.dissolving) {
+        plan.stage(vec![Step::Record]);
+    }
+    let mut forwards = Vec::new();
+    let mut cells = Vec::new();
+    for execution in running() {
+        let id = execution.id.clone();
+        match execution.label.subject {
+            Subject::Cell { ordinal } => {
+                cells.push(Step::EndCell { execution: id, ordinal, reason });
+            }
+            Subject::Forward { listen, .. } => {
+                forwards.push(Step::EndForward { execution: id, listen, reason });
+            }
+        }
+    }
+    plan.stage(forwards);
+    plan.stage(cells);
+    let directories = observed.directories.keys();
+    plan.stage(directories.map(|&ordinal| Step::RemoveDirectory { ordinal }).collect());
+    plan.stage(vec![Step::RemoveHorde]);
+    plan
+}
+
+impl Step {
+    /// The step for people; `None` for book-keeping they need not see.
+    pub(crate) fn planned(&self) -> Option<PlannedStep> {
+        let step = |action, subject: String, reason: &str| {
+            Some(PlannedStep { action, subject, reason: reason.to_owned() })
+        };
+        match self {
+            Self::Record
+            | Self::Mark(_)
+            | Self::Forget { .. }
+            | Self::Lease(_)
+            | Self::Number { .. }
+            | Self::Bury { .. }
+            | Self::Announce(_) => None,
+            Self::EndForward { listen, reason, .. } => {
+                step(Action::Stop, format!("port {listen}"), reason)
+            }
+            Self::EndCell { ordinal, reason, .. } => {
+                step(Action::Stop, rnode_label(*ordinal), reason)
+            }
+            Self::RemoveDirectory { ordinal } => {
+                step(Action::Remove, rnode_label(*ordinal), "it is not asked for any more")
+            }
+            Self::Prepare { ordinal } => {
+                step(Action::Create, rnode_label(*ordinal), "its directory and address")
+            }
+            Self::StartCell { ordinal, reason } => {
+                step(Action::Start, rnode_label(*ordinal), reason)
+            }
+            Self::StartForward { door } => {
+                step(Action::Start, format!("port {}", door.listen), "it is asked for")
+            }
+            Self::RemoveHorde => step(Action::Remove, "horde".to_owned(), "it is dissolved"),
+        }
+    }
+
+    /// What the step is about.
+    pub(crate) fn subject(&self) -> String {
+        match self {
+            Self::EndCell { ordinal, .. }
+            | Self::Bury { ordinal, .. }
+            | Self::RemoveDirectory { ordinal }
+            | Self::Prepare { ordinal }
+            | Self::StartCell { ordinal, .. } => rnode_label(*ordinal),
+            Self::EndForward { listen, .. } => format!("port {listen}"),
+            Self::StartForward { door } => format!("port {}", door.listen),
+            _ => "horde".to_owned(),
+        }
+    }
+}

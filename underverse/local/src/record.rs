@@ -1,0 +1,141 @@
+//! What is kept of a horde between passes: `hordes/<namespace>/horde.json`.
+//!
+//! Enough that a new backend process finds every container, number and promise of the old one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use underverse::Generation;
+
+use crate::durable;
+use crate::label::{Label, Subject};
+use crate::layout::Home;
+
+/// The durable record of one horde.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) namespace: String,
+    /// Highest generation taken on.
+    pub(crate) generation: (u64, u64),
+    /// The horde is being ended.
+    pub(crate) dissolving: bool,
+    pub(crate) roles: Vec<RoleRecord>,
+    pub(crate) network: NetworkRecord,
+    pub(crate) doors: Vec<Door>,
+    pub(crate) weaker: Vec<(String, String)>,
+    pub(crate) user_range_start: Option<u32>,
+    /// By ordinal.
+    pub(crate) containers: BTreeMap<u32, ContainerRecord>,
+    /// By listening address.
+    pub(crate) forwards: BTreeMap<SocketAddr, ForwardRecord>,
+}
+
+/// A role as asked for; ordinals run through them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RoleRecord {
+    pub(crate) role: String,
+    pub(crate) count: u32,
+}
+
+/// The network as asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NetworkRecord {
+    pub(crate) horde_private: bool,
+    pub(crate) flock_private: bool,
+    pub(crate) horde_connected: bool,
+    pub(crate) external_connections_max: Option<u32>,
+}
+
+/// An external port and where it leads.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Door {
+    pub(crate) listen: SocketAddr,
+    /// Empty: all members.
+    pub(crate) class: String,
+    pub(crate) port: u16,
+}
+
+/// One container's numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ContainerRecord {
+    pub(crate) role: String,
+    pub(crate) server: String,
+    pub(crate) tags: Vec<String>,
+    pub(crate) generation: (u64, u64),
+    /// Number of its present start, from 1.
+    pub(crate) attempt: u32,
+    /// Execution before this one.
+    pub(crate) replaces: Option<String>,
+    /// Its start was told.
+    pub(crate) announced: bool,
+    /// We asked it to end.
+    pub(crate) ending: bool,
+    /// Its end is confirmed and told.
+    pub(crate) buried: bool,
+}
+
+/// One forwarder's numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ForwardRecord {
+    pub(crate) door: Door,
+    pub(crate) generation: (u64, u64),
+    pub(crate) attempt: u32,
+}
+
+impl Record {
+    pub(crate) fn read(home: &Home, namespace: &str) -> io::Result<Option<Self>> {
+        durable::read_json(&home.record(namespace))
+    }
+
+    pub(crate) fn write(&self, home: &Home) -> io::Result<()> {
+        durable::write_json(&home.record(&self.namespace), self)
+    }
+
+    pub(crate) const fn generation(&self) -> Generation {
+        Generation { document: self.generation.0, term: self.generation.1 }
+    }
+
+    /// The label of the container's present execution.
+    pub(crate) fn cell_label(&self, ordinal: u32) -> Option<Label> {
+        let container = self.containers.get(&ordinal)?;
+        Some(Label {
+            namespace: self.namespace.clone(),
+            generation: container.generation,
+            attempt: container.attempt,
+            subject: Subject::Cell { ordinal },
+        })
+    }
+
+    /// The label of the forwarder's present execution.
+    pub(crate) fn forward_label(&self, listen: SocketAddr) -> Option<Label> {
+        let forward = self.forwards.get(&listen)?;
+        Some(Label {
+            namespace: self.namespace.clone(),
+            generation: forward.generation,
+            attempt: forward.attempt,
+            subject: Subject::Forward {
+                listen,
+                class: forward.door.class.clone(),
+                port: forward.door.port,
+            },
+        })
+    }
+}
+
+/// The highest generation of a namespace that anybody wrote down, also after it was dissolved.
+pub(crate) fn last_generation(home: &Home, namespace: &str) -> Option<u64> {
+    std::fs::read_to_string(home.generation(namespace)).ok()?.trim().parse().ok()
+}
+
+/// Writes the highest generation down unless a higher one, or something else, stands there.
+pub(crate) fn keep_generation(home: &Home, namespace: &str, generation: u64) -> io::Result<()> {
+    let path = home.generation(namespace);
+    let lower = last_generation(home, namespace).is_some_and(|last| last < generation);
+    if !lower && path.exists() {
+        return Ok(());
+    }
+    durable::create_dir(&home.path().join("generations"))?;
+    durable::write(&path, format!("{generation}\n").as_bytes())
+}

@@ -1,0 +1,175 @@
+//! What is told of a horde: running containers, the effective spec, the capability record. Pure.
+
+use std::net::IpAddr;
+
+use underverse::{
+    Capabilities, Capability, ContainerId, Effective, EffectiveNetwork, EffectivePort,
+    EffectiveRole, Generation, HordeName, Obtained, PortState, Role, Running, RunningState,
+    Strength, Tag, Weaker,
+};
+
+use crate::base::ExecutionView;
+use crate::config::Isolation;
+use crate::label::rnode_label;
+use crate::layout::Home;
+use crate::plan::Observed;
+use crate::record::{Door, Record};
+use crate::wanted::{FLOCK_PRIVATE, NO_NETWORK_ISOLATION};
+
+fn execution_of(observed: &Observed, record: &Record, ordinal: u32) -> Option<ExecutionView> {
+    let label = record.cell_label(ordinal)?;
+    observed.executions.iter().find(|view| view.label == label).cloned()
+}
+
+/// The containers of a horde, by ordinal.
+pub(crate) fn running(home: &Home, horde: &HordeName, observed: &Observed) -> Vec<Running> {
+    let Some(record) = observed.record.as_ref() else { return Vec::new() };
+    let mut running = Vec::new();
+    for (&ordinal, container) in &record.containers {
+        let label = rnode_label(ordinal);
+        let execution = execution_of(observed, record, ordinal);
+        let state = match execution.as_ref().map(|view| view.ended.as_ref()) {
+            None => RunningState::Waiting,
+            Some(None) => RunningState::Started,
+            Some(Some(ended)) => RunningState::Failed(ended.how.clone()),
+        };
+        let Some(id) = record.cell_label(ordinal) else { continue };
+        let Ok(role) = Role::new(container.role.clone()) else { continue };
+        let lease = observed.leases.iter().find(|lease| lease.ordinal == ordinal);
+        running.push(Running {
+            id: ContainerId::from_backend(id.execution()),
+            ordinal,
+            role,
+            server: container.server.clone(),
+            address: lease.map(|lease| IpAddr::V4(lease.host)),
+            tags: container.tags.iter().filter_map(|tag| Tag::new(tag.clone()).ok()).collect(),
+            state,
+            generation: Generation {
+                document: container.generation.0,
+                term: container.generation.1,
+            },
+            pid: execution.map(|view| view.pid),
+            directory: Some(home.rnode(horde.as_str(), &label)),
+            label,
+        });
+    }
+    running
+}
+
+/// What the horde really got.
+pub(crate) fn effective(
+    horde: &HordeName,
+    generation: Generation,
+    observed: &Observed,
+) -> Effective {
+    let record = observed.record.as_ref();
+    let network = record.map(|record| record.network.clone()).unwrap_or_default();
+    let absent = || Strength::Absent(NO_NETWORK_ISOLATION.to_owned());
+    let flock_private = match network.flock_private {
+        true => Strength::Weak(FLOCK_PRIVATE.to_owned()),
+        false => absent(),
+    };
+    Effective {
+        name: horde.clone(),
+        generation: record.map_or(generation, Record::generation),
+        roles: record.map_or_else(Vec::new, |record| roles(record, observed)),
+        network: EffectiveNetwork {
+            horde_private: Obtained { value: false, strength: absent() },
+            flock_private: Obtained { value: network.flock_private, strength: flock_private },
+            horde_connected: Obtained { value: true, strength: Strength::Enforced },
+            external_connections_max: Obtained { value: None, strength: absent() },
+            ports: record.map_or_else(Vec::new, |record| {
+                record.doors.iter().map(|door| port(door, record, observed)).collect()
+            }),
+        },
+        weaker: record.map_or_else(Vec::new, |record| {
+            let weaker = |(asked, obtained): &(String, String)| Weaker {
+                asked: asked.clone(),
+                obtained: obtained.clone(),
+            };
+            record.weaker.iter().map(weaker).collect()
+        }),
+    }
+}
+
+fn roles(record: &Record, observed: &Observed) -> Vec<EffectiveRole> {
+    let mut roles = Vec::new();
+    for asked in &record.roles {
+        let Ok(role) = Role::new(asked.role.clone()) else { continue };
+        let mine = || record.containers.iter().filter(|(_, held)| held.role == asked.role);
+        let runs = |ordinal: u32| {
+            execution_of(observed, record, ordinal).is_some_and(|view| view.ended.is_none())
+        };
+        let obtained = mine().filter(|(ordinal, _)| runs(**ordinal)).count();
+        let obtained = u32::try_from(obtained).unwrap_or(u32::MAX);
+        let ended: Vec<String> = mine()
+            .filter_map(|(&ordinal, _)| {
+                let ended = execution_of(observed, record, ordinal)?.ended?;
+                Some(format!("{} {}", rnode_label(ordinal), ended.how))
+            })
+            .collect();
+        let shortfall = (obtained < asked.count).then(|| match ended.is_empty() {
+            true => "not started yet".to_owned(),
+            false => ended.join("; "),
+        });
+        roles.push(EffectiveRole { role, wanted: asked.count, obtained, shortfall });
+    }
+    roles
+}
+
+fn port(door: &Door, record: &Record, observed: &Observed) -> EffectivePort {
+    let label = record.forward_label(door.listen);
+    let running = observed
+        .executions
+        .iter()
+        .any(|view| Some(&view.label) == label.as_ref() && view.ended.is_none());
+    let state = match (running, observed.doors_taken.get(&door.listen)) {
+        (true, _) => PortState::Open,
+        (false, Some(reason)) => PortState::Refused(reason.clone()),
+        (false, None) => PortState::Waiting,
+    };
+    EffectivePort {
+        address: door.listen,
+        class: door.class.clone(),
+        internal_port: door.port,
+        state,
+    }
+}
+
+/// What this machine can do, given what namespaces it grants and who we are.
+pub(crate) fn capabilities(isolation: Isolation, uid: u32) -> Capabilities {
+    use Capability as C;
+    let absent = |reason: &str| Strength::Absent(reason.to_owned());
+    let weak = |reason: &str| Strength::Weak(reason.to_owned());
+    let isolated = |reason: &str| match isolation {
+        Isolation::PidMount => Strength::Enforced,
+        Isolation::None => weak(reason),
+    };
+    let users = match uid {
+        0 => Strength::Enforced,
+        _ => weak("only root can lease users; others run everything as themselves"),
+    };
+    Capabilities::new()
+        .enforced(&[C::Fulcrums, C::Tags, C::HordeConnected, C::Outbound, C::ExposeTcp])
+        .enforced(&[C::Resize, C::Heal, C::Adopt])
+        .with(C::Commands, absent("the base rnode runs signed commands only"))
+        .with(C::Images, absent("nested rnodes share this machine's files"))
+        .with(C::HostMounts, isolated("values typed as paths are rewritten instead"))
+        .with(C::FileTrees, absent("storage is not bound on this backend yet"))
+        .with(C::Volumes, absent("storage is not bound on this backend yet"))
+        .with(C::StorageCapacity, absent("storage is not bound on this backend yet"))
+        .with(C::Limits, absent("rnodes are not limited on this backend yet"))
+        .with(C::Users, users)
+        .with(C::ProcessIsolation, isolated("processes are found by the mark they carry"))
+        .with(C::MountIsolation, isolated("this machine grants no mount namespace"))
+        .with(C::NetworkIsolation, absent(NO_NETWORK_ISOLATION))
+        .with(C::HordePrivate, absent(NO_NETWORK_ISOLATION))
+        .with(C::FlockPrivate, weak(FLOCK_PRIVATE))
+        .with(C::ExternalConnectionLimit, absent(NO_NETWORK_ISOLATION))
+        .with(C::ExposeUdp, absent("the forwarder carries TCP only"))
+        .with(C::ExternalAddresses, absent("ports are opened on loopback"))
+        .with(C::Names, absent("no name server yet; services are found by handles"))
+        .with(C::Ipv6, absent("addresses are leased from 127.0.0.0/8"))
+        .with(C::Multicast, absent("loopback carries none"))
+        .with(C::Maintenance, weak("answers are kept; nothing here plans maintenance"))
+}

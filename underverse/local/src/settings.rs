@@ -1,0 +1,45 @@
+//! What this backend is told by whoever starts it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use underverse::Tag;
+
+use crate::config::{Executable, Isolation};
+use crate::layout::Home;
+
+/// Time a cell is given to end after being asked. 15 s: its instances have 10 s.
+pub const CELL_GRACE: Duration = Duration::from_secs(15);
+
+/// Settings of the backend `local`.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// State directory.
+    pub home: Home,
+    /// The `radix` that nested rnodes run from.
+    pub executable: Executable,
+    /// What namespaces this machine grants us; probed by the caller.
+    pub isolation: Isolation,
+    /// Virtual servers with their tags; never empty. Containers spread over them.
+    pub servers: Vec<VirtualServer>,
+    /// Time a cell is given to end after being asked.
+    pub cell_grace: Duration,
+}
+
+impl Settings {
+    /// Settings with one server named `local` without tags.
+    #[must_use]
+    pub fn new(home: Home, executable: Executable, isolation: Isolation) -> Self {
+        let local = VirtualServer { name: "local".to_owned(), tags: BTreeSet::new() };
+        Self { home, executable, isolation, servers: vec![local], cell_grace: CELL_GRACE }
+    }
+}
+
+/// A share of this machine that has a name and tags of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VirtualServer {
+    /// Its name.
+    pub name: String,
+    /// Its tags; containers on it inherit them.
+    pub tags: BTreeSet<Tag>,
+}

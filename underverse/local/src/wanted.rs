@@ -1,0 +1,285 @@
+//! From what is asked to what this backend will make: capabilities checked, servers chosen, doors resolved. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use underverse::{
+    Error, Execable, ExternalAddress, Generation, HordeSpec, Kind, Members, MountSource,
+    PortConnect, Program, Protocol, Tag, UserSource, first_broken,
+};
+
+use crate::config::{Isolation, RnodeMount};
+use crate::record::{Door, NetworkRecord, Record, RoleRecord};
+use crate::settings::{Settings, VirtualServer};
+
+/// First uid that is leased to nested rnodes.
+const USER_RANGE_FIRST: u32 = 2_000_000_000;
+/// Uids of one horde.
+const USERS_PER_HORDE: u32 = 4096;
+/// Uids of one rnode.
+pub(crate) const USERS_PER_RNODE: u32 = 16;
+/// How many hordes' ranges there are to choose from.
+const USER_RANGES: u32 = 4096;
+
+/// A horde as this backend will make it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) namespace: String,
+    pub(crate) generation: (u64, u64),
+    pub(crate) roles: Vec<RoleRecord>,
+    /// By ordinal, 1 first, without gaps.
+    pub(crate) rnodes: Vec<WantedRnode>,
+    pub(crate) network: NetworkRecord,
+    pub(crate) doors: Vec<Door>,
+    pub(crate) weaker: Vec<(String, String)>,
+    pub(crate) user_range_start: Option<u32>,
+}
+
+/// A rnode as this backend will make it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WantedRnode {
+    pub(crate) ordinal: u32,
+    pub(crate) role: String,
+    pub(crate) server: String,
+    /// Inherited and added, sorted.
+    pub(crate) tags: Vec<String>,
+    pub(crate) mounts: Vec<RnodeMount>,
+    pub(crate) env: Vec<(String, String)>,
+}
+
+/// Facts of the machine that the checks need.
+pub(crate) struct Facts<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) uid: u32,
+    pub(crate) exists: &'a dyn Fn(&Path) -> bool,
+    /// What is kept of this horde.
+    pub(crate) record: Option<&'a Record>,
+    /// User ranges of other hordes.
+    pub(crate) user_ranges_taken: &'a BTreeSet<u32>,
+}
+
+/// Works out what to make, or why it cannot be.
+pub(crate) fn wanted(
+    generation: Generation,
+    spec: &HordeSpec,
+    facts: &Facts<'_>,
+) -> Result<Wanted, Error> {
+    spec.validate()?;
+    for execable in &spec.execables {
+        check_execable(spec, execable, facts)?;
+    }
+    let doors = spec.network.ports.iter().map(door).collect::<Result<Vec<_>, _>>()?;
+    let rnodes = rnodes(spec, facts)?;
+    let user_range_start = user_range(spec, facts);
+    Ok(Wanted {
+        namespace: spec.name.to_string(),
+        generation: (generation.document, generation.term),
+        roles: spec
+            .execables
+            .iter()
+            .map(|execable| RoleRecord { role: execable.role.to_string(), count: execable.count })
+            .collect(),
+        rnodes,
+        network: NetworkRecord {
+            horde_private: spec.network.horde_private,
+            flock_private: spec.network.flock_private,
+            horde_connected: spec.network.horde_connected,
+            external_connections_max: spec.network.external_connections_max,
+        },
+        doors,
+        weaker: weaker(spec, facts),
+        user_range_start,
+    })
+}
+
+fn check_execable(spec: &HordeSpec, execable: &Execable, facts: &Facts<'_>) -> Result<(), Error> {
+    let refuse = |kind, message: String| {
+        Err(Error::new(kind, "realise on backend local", message)
+            .with("horde", &spec.name)
+            .with("role", &execable.role))
+    };
+    let unsupported = |message: &str| refuse(Kind::Unsupported, message.to_owned());
+    match &execable.program {
+        Program::Fulcrum(_) => {}
+        Program::Command(words) => {
+            return refuse(
+                Kind::Unsupported,
+                format!(
+                    "it runs rnodes only, and {:?} is not a fulcrum; `myriad run` starts plain commands",
+                    words.join(" ")
+                ),
+            );
+        }
+    }
+    if let Some(image) = &execable.image {
+        return refuse(Kind::Unsupported, format!("it has no images, and {image} is asked for"));
+    }
+    if !execable.limits.is_none() {
+        return unsupported("it does not limit memory, processors or processes of a rnode yet");
+    }
+    for mount in &execable.mounts {
+        let target = mount.target.display();
+        match &mount.source {
+            MountSource::Host(path) if !(facts.exists)(path) => {
+                return refuse(
+                    Kind::Invalid,
+                    format!("mount {target}: {} does not exist on this machine", path.display()),
+                );
+            }
+            MountSource::Host(_) => {}
+            MountSource::Storage(id) => {
+                let request = spec.storage.iter().find(|request| request.id == *id);
+                let request = request.map_or_else(String::new, ToString::to_string);
+                return refuse(
+                    Kind::Unsupported,
+                    format!("mount {target} asks for {id}, a {request}: it binds no storage"),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn door(port: &PortConnect) -> Result<Door, Error> {
+    let refuse = |message: String| Err(Error::unsupported("open a port on backend local", message));
+    let host = match &port.external {
+        ExternalAddress::Default => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        ExternalAddress::Host(host) => *host,
+        ExternalAddress::Acquired(id) => {
+            return refuse(format!("it has no external addresses, and {id} is asked for"));
+        }
+    };
+    if port.protocol == Protocol::Udp {
+        return refuse(format!("port {} is UDP, and it forwards TCP only", port.external_port));
+    }
+    let class = match &port.members {
+        Members::Class(class) => class.clone(),
+        Members::All => String::new(),
+    };
+    Ok(Door { listen: SocketAddr::new(host, port.external_port), class, port: port.internal_port })
+}
+
+fn rnodes(spec: &HordeSpec, facts: &Facts<'_>) -> Result<Vec<WantedRnode>, Error> {
+    let mut load: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut rnodes = Vec::new();
+    let mut ordinal = 0_u32;
+    for execable in &spec.execables {
+        let fitting = fitting_servers(execable, &facts.settings.servers)?;
+        for _ in 0..execable.count {
+            ordinal += 1;
+            let server = choose(&fitting, &load, held_server(facts.record, ordinal));
+            *load.entry(server.name.as_str()).or_default() += 1;
+            let tags: BTreeSet<&Tag> = server.tags.iter().chain(&execable.added).collect();
+            rnodes.push(WantedRnode {
+                ordinal,
+                role: execable.role.to_string(),
+                server: server.name.clone(),
+                tags: tags.into_iter().map(ToString::to_string).collect(),
+                mounts: mounts(execable),
+                env: execable.env.iter().map(|(n, v)| (n.clone(), v.clone())).collect(),
+            });
+        }
+    }
+    Ok(rnodes)
+}
+
+fn held_server(record: Option<&Record>, ordinal: u32) -> Option<&str> {
+    Some(record?.containers.get(&ordinal)?.server.as_str())
+}
+
+/// The servers on which every required tag holds; the error names what no server has.
+fn fitting_servers<'a>(
+    execable: &Execable,
+    servers: &'a [VirtualServer],
+) -> Result<Vec<&'a VirtualServer>, Error> {
+    let fits = |server: &&VirtualServer| first_broken(&execable.required, &server.tags).is_none();
+    let fitting: Vec<_> = servers.iter().filter(fits).collect();
+    if !fitting.is_empty() || execable.count == 0 {
+        return Ok(fitting);
+    }
+    let broken: BTreeSet<String> = servers
+        .iter()
+        .filter_map(|server| first_broken(&execable.required, &server.tags))
+        .map(ToString::to_string)
+        .collect();
+    let broken = broken.into_iter().collect::<Vec<_>>().join(" ");
+    Err(Error::new(
+        Kind::Unsatisfiable,
+        "place a role on this machine",
+        format!("no server satisfies {broken}"),
+    )
+    .with("role", &execable.role))
+}
+
+/// The server it is on already if that still fits, else the one with the fewest, first by name.
+fn choose<'a>(
+    fitting: &[&'a VirtualServer],
+    load: &BTreeMap<&str, u32>,
+    held: Option<&str>,
+) -> &'a VirtualServer {
+    let held = held.and_then(|held| fitting.iter().find(|server| server.name == held));
+    let of = |server: &VirtualServer| load.get(server.name.as_str()).copied().unwrap_or(0);
+    let least = || fitting.iter().min_by(|a, b| of(a).cmp(&of(b)).then(a.name.cmp(&b.name)));
+    held.or_else(least).expect("the caller has checked that a server fits")
+}
+
+fn mounts(execable: &Execable) -> Vec<RnodeMount> {
+    let host = |source: &MountSource| match source {
+        MountSource::Host(path) => Some(path.clone()),
+        MountSource::Storage(_) => None,
+    };
+    let made = |mount: &underverse::Mount| -> Option<RnodeMount> {
+        Some(RnodeMount { host: host(&mount.source)?, target: PathBuf::from(&mount.target) })
+    };
+    execable.mounts.iter().filter_map(made).collect()
+}
+
+/// A range of uids for the horde, if it asks for one and we may give it: the one it has, else the first free.
+fn user_range(spec: &HordeSpec, facts: &Facts<'_>) -> Option<u32> {
+    let asked = spec.users.iter().any(|user| user.source == UserSource::Auto);
+    if !asked || facts.uid != 0 {
+        return None;
+    }
+    let held = facts.record.and_then(|record| record.user_range_start);
+    let mut ranges = (0..USER_RANGES).map(|index| USER_RANGE_FIRST + index * USERS_PER_HORDE);
+    held.or_else(|| ranges.find(|start| !facts.user_ranges_taken.contains(start)))
+}
+
+fn weaker(spec: &HordeSpec, facts: &Facts<'_>) -> Vec<(String, String)> {
+    let mut weaker = Vec::new();
+    let mut add = |asked: String, obtained: &str| weaker.push((asked, obtained.to_owned()));
+    for user in spec.users.iter().filter(|user| user.source == UserSource::Auto) {
+        if facts.uid != 0 {
+            let obtained = "runs as the user who started it: only root can lease users";
+            add(format!("user {} = auto", user.name), obtained);
+        }
+    }
+    let network = &spec.network;
+    if network.horde_private {
+        add("horde-private network".to_owned(), NO_NETWORK_ISOLATION);
+    }
+    if network.flock_private {
+        add("flock-private network".to_owned(), FLOCK_PRIVATE);
+    }
+    if let Some(limit) = network.external_connections_max {
+        let asked = format!("at most {limit} connections to the internet");
+        add(asked, "no limit: processes use this machine's own network");
+    }
+    if facts.settings.isolation == Isolation::None {
+        let obtained = "none here: a rnode's processes are found by the mark in their environment";
+        add("process isolation".to_owned(), obtained);
+        if spec.execables.iter().any(|execable| !execable.mounts.is_empty()) {
+            let obtained = "no mount namespace here: only values typed as paths are rewritten";
+            add("mounts".to_owned(), obtained);
+        }
+    }
+    weaker
+}
+
+/// Why hordes on this machine are not private.
+pub(crate) const NO_NETWORK_ISOLATION: &str =
+    "rnodes share this machine's loopback network, which every local process can reach";
+/// How far the flock is private.
+pub(crate) const FLOCK_PRIVATE: &str = "services of Radix admit members of the namespace only, by certificate; \
+     ports that applications open can be reached by every process of this machine";
