@@ -44,7 +44,9 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { blob_bytes_max: 16 << 30 }
+        Self {
+            blob_bytes_max: 16 << 30,
+        }
     }
 }
 
@@ -141,7 +143,11 @@ impl Store {
             .mode(0o700)
             .create(&temporary)
             .map_err(|source| Error::io("make the store's directory", &temporary, source))?;
-        let store = Self { dir, limits, verified: Mutex::default() };
+        let store = Self {
+            dir,
+            limits,
+            verified: Mutex::default(),
+        };
         store.sweep(&temporary);
         Ok(store)
     }
@@ -194,9 +200,17 @@ impl Store {
     /// [`Kind::NotRegular`] for anything but a file (or a link to one), else as [`Store::put_bytes`].
     pub fn put_file(&self, path: &Path) -> Result<Info, Error> {
         let mut file = open_regular(path)?;
-        let metadata = file.metadata().map_err(|source| Error::io("inspect", path, source))?;
+        let metadata = file
+            .metadata()
+            .map_err(|source| Error::io("inspect", path, source))?;
         let executable = metadata.permissions().mode() & 0o111 != 0;
-        self.put_reader(&mut file, Put { expected: None, executable })
+        self.put_reader(
+            &mut file,
+            Put {
+                expected: None,
+                executable,
+            },
+        )
     }
 
     /// Stores what `reader` gives until its end.
@@ -214,7 +228,9 @@ impl Store {
                 Ok(0) => return writer.commit(),
                 Ok(length) => writer.append(&piece[..length])?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(Error::io("read what is to be stored", &self.dir, source)),
+                Err(source) => {
+                    return Err(Error::io("read what is to be stored", &self.dir, source));
+                }
             }
         }
     }
@@ -240,7 +256,9 @@ impl Store {
             Err(error) if error.kind() == Kind::NotFound => return Err(Error::not_found(*digest)),
             other => other?,
         };
-        let metadata = file.metadata().map_err(|source| Error::io("inspect", &path, source))?;
+        let metadata = file
+            .metadata()
+            .map_err(|source| Error::io("inspect", &path, source))?;
         let key = StatKey::of(&metadata);
         if self.remembered(digest) == Some(key) {
             return Ok((file, key.size));
@@ -356,7 +374,9 @@ impl Store {
 
     /// Removes what dead writers left where the file system has no nameless files.
     fn sweep(&self, temporary: &Path) {
-        let Ok(entries) = fs::read_dir(temporary) else { return };
+        let Ok(entries) = fs::read_dir(temporary) else {
+            return;
+        };
         for entry in entries.filter_map(Result::ok) {
             let old = entry
                 .metadata()
@@ -373,7 +393,11 @@ impl Store {
 
 fn info(digest: Digest, metadata: &fs::Metadata) -> Info {
     let executable = metadata.permissions().mode() & 0o111 != 0;
-    Info { digest, size: metadata.len(), executable }
+    Info {
+        digest,
+        size: metadata.len(),
+        executable,
+    }
 }
 
 /// Opens a regular file for reading; never waits on a pipe that stands in its place.
@@ -383,8 +407,14 @@ pub(crate) fn open_regular(path: &Path) -> Result<File, Error> {
         .custom_flags(nix::libc::O_NONBLOCK)
         .open(path)
         .map_err(|source| Error::io("open", path, source))?;
-    let metadata = file.metadata().map_err(|source| Error::io("inspect", path, source))?;
-    if metadata.is_file() { Ok(file) } else { Err(Error::not_regular(path)) }
+    let metadata = file
+        .metadata()
+        .map_err(|source| Error::io("inspect", path, source))?;
+    if metadata.is_file() {
+        Ok(file)
+    } else {
+        Err(Error::not_regular(path))
+    }
 }
 
 /// Hashes the rest of `reader`.
@@ -413,7 +443,10 @@ fn rewind(file: &mut File) -> io::Result<()> {
 /// The names in a directory that are text; blobs and shards have no others.
 fn names(dir: &Path) -> Result<Vec<String>, Error> {
     let entries = fs::read_dir(dir).map_err(|source| Error::io("list", dir, source))?;
-    Ok(entries.filter_map(Result::ok).filter_map(|entry| entry.file_name().into_string().ok()).collect())
+    Ok(entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect())
 }
 
 /// A poisoned map is still right: every entry in it was whole when it was inserted.

@@ -53,7 +53,12 @@ impl Error {
     }
 
     fn plain(kind: Kind, text: String) -> Self {
-        Self { kind, text, path: None, source: None }
+        Self {
+            kind,
+            text,
+            path: None,
+            source: None,
+        }
     }
 
     pub(crate) fn io(operation: &str, path: &Path, source: io::Error) -> Self {
@@ -69,11 +74,19 @@ impl Error {
             Kind::Full => format!("{operation} {}: no room is left there", path.display()),
             _ => format!("{operation} {}", path.display()),
         };
-        Self { kind, text, path: Some(path.to_owned()), source: Some(source) }
+        Self {
+            kind,
+            text,
+            path: Some(path.to_owned()),
+            source: Some(source),
+        }
     }
 
     pub(crate) fn not_found(digest: Digest) -> Self {
-        Self::plain(Kind::NotFound, format!("open blob {digest}: it is not in this store"))
+        Self::plain(
+            Kind::NotFound,
+            format!("open blob {digest}: it is not in this store"),
+        )
     }
 
     pub(crate) fn corrupt(digest: Digest, found: Digest) -> Self {
@@ -82,16 +95,27 @@ impl Error {
     }
 
     pub(crate) fn mismatch(expected: Digest, found: Digest) -> Self {
-        Self::plain(Kind::Mismatch, format!("store blob {expected}: what came hashes to {found}"))
+        Self::plain(
+            Kind::Mismatch,
+            format!("store blob {expected}: what came hashes to {found}"),
+        )
     }
 
     pub(crate) fn too_large(limit: u64) -> Self {
-        Self::plain(Kind::TooLarge, format!("store a blob: it is larger than {limit} bytes"))
+        Self::plain(
+            Kind::TooLarge,
+            format!("store a blob: it is larger than {limit} bytes"),
+        )
     }
 
     pub(crate) fn not_regular(path: &Path) -> Self {
         let text = format!("open {}: it is not a regular file", path.display());
-        Self { kind: Kind::NotRegular, text, path: Some(path.to_owned()), source: None }
+        Self {
+            kind: Kind::NotRegular,
+            text,
+            path: Some(path.to_owned()),
+            source: None,
+        }
     }
 
     pub(crate) fn format(reason: &str) -> Self {

@@ -54,7 +54,11 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// [`Kind::Io`].
     pub fn start(writer: &'a mut dyn Write) -> Result<Self, Error> {
-        let mut stream = Self { writer, hasher: DigestHasher::new(), count: 0 };
+        let mut stream = Self {
+            writer,
+            hasher: DigestHasher::new(),
+            count: 0,
+        };
         stream.write(format!("{VERSION_LINE}\n").as_bytes())?;
         Ok(stream)
     }
@@ -71,7 +75,9 @@ impl<'a> Writer<'a> {
         let mut piece = vec![0; PIECE_BYTES];
         let mut left = size;
         while left > 0 {
-            let want = usize::try_from(left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+            let want = usize::try_from(left)
+                .unwrap_or(PIECE_BYTES)
+                .min(PIECE_BYTES);
             file.read_exact(&mut piece[..want])
                 .map_err(|source| Error::io("read", &store.path(digest), source))?;
             self.write(&piece[..want])?;
@@ -87,7 +93,9 @@ impl<'a> Writer<'a> {
     /// [`Kind::Format`] for a name or size that no reader would take; [`Kind::Io`].
     pub fn named(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         if !is_name(name) || bytes.len() as u64 > NAMED_BYTES_MAX {
-            return Err(Error::format(&format!("`{name}` is no part that a stream can hold")));
+            return Err(Error::format(&format!(
+                "`{name}` is no part that a stream can hold"
+            )));
         }
         self.write(format!("named {name} {}\n", bytes.len()).as_bytes())?;
         self.write(bytes)?;
@@ -102,18 +110,25 @@ impl<'a> Writer<'a> {
     pub fn finish(mut self) -> Result<(), Error> {
         let line = format!("end {} {}\n", self.count, self.hasher.finish());
         self.write(line.as_bytes())?;
-        self.writer.flush().map_err(|source| failed("write", source))
+        self.writer
+            .flush()
+            .map_err(|source| failed("write", source))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.hasher.update(bytes);
-        self.writer.write_all(bytes).map_err(|source| failed("write", source))
+        self.writer
+            .write_all(bytes)
+            .map_err(|source| failed("write", source))
     }
 }
 
 impl std::fmt::Debug for Writer<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Writer").field("count", &self.count).finish_non_exhaustive()
+        formatter
+            .debug_struct("Writer")
+            .field("count", &self.count)
+            .finish_non_exhaustive()
     }
 }
 
@@ -130,10 +145,16 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Kind::Format`], [`Kind::Io`].
     pub fn start(reader: &'a mut dyn Read) -> Result<Self, Error> {
-        let mut stream = Self { reader, hasher: DigestHasher::new(), count: 0 };
+        let mut stream = Self {
+            reader,
+            hasher: DigestHasher::new(),
+            count: 0,
+        };
         let line = stream.line()?;
         if line != VERSION_LINE {
-            return Err(Error::format(&format!("it does not begin with `{VERSION_LINE}`")));
+            return Err(Error::format(&format!(
+                "it does not begin with `{VERSION_LINE}`"
+            )));
         }
         Ok(stream)
     }
@@ -149,16 +170,24 @@ impl<'a> Reader<'a> {
         let part = match words.as_slice() {
             ["blob", digest, size, flag @ ("r" | "x")] => {
                 let expected = digest.parse().map_err(|_| bad_line(&line))?;
-                let put = Put { expected: Some(expected), executable: *flag == "x" };
+                let put = Put {
+                    expected: Some(expected),
+                    executable: *flag == "x",
+                };
                 Part::Blob(self.blob(store, put, decimal(size, &line)?)?)
             }
             ["named", name, size] if is_name(name) => {
                 let bytes = self.named(decimal(size, &line)?)?;
-                Part::Named { name: (*name).to_owned(), bytes }
+                Part::Named {
+                    name: (*name).to_owned(),
+                    bytes,
+                }
             }
             ["end", count, digest] => {
                 if decimal(count, &line)? != self.count || *digest != before.to_string() {
-                    return Err(Error::format("its last line does not match what came before"));
+                    return Err(Error::format(
+                        "its last line does not match what came before",
+                    ));
                 }
                 return Ok(None);
             }
@@ -177,7 +206,9 @@ impl<'a> Reader<'a> {
         let mut piece = vec![0; PIECE_BYTES];
         let mut left = size;
         while left > 0 {
-            let want = usize::try_from(left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+            let want = usize::try_from(left)
+                .unwrap_or(PIECE_BYTES)
+                .min(PIECE_BYTES);
             self.exact(&mut piece[..want])?;
             writer.append(&piece[..want])?;
             left -= want as u64;
@@ -211,10 +242,12 @@ impl<'a> Reader<'a> {
     }
 
     fn exact(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
-        self.reader.read_exact(bytes).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => Error::format("it is cut short"),
-            _ => failed("read", source),
-        })?;
+        self.reader
+            .read_exact(bytes)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::UnexpectedEof => Error::format("it is cut short"),
+                _ => failed("read", source),
+            })?;
         self.hasher.update(bytes);
         Ok(())
     }
@@ -222,17 +255,27 @@ impl<'a> Reader<'a> {
 
 impl std::fmt::Debug for Reader<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Reader").field("count", &self.count).finish_non_exhaustive()
+        formatter
+            .debug_struct("Reader")
+            .field("count", &self.count)
+            .finish_non_exhaustive()
     }
 }
 
 fn decimal(text: &str, line: &str) -> Result<u64, Error> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| digits).ok_or_else(|| bad_line(line))
+    text.parse()
+        .ok()
+        .filter(|_| digits)
+        .ok_or_else(|| bad_line(line))
 }
 
 fn bad_line(line: &str) -> Error {
-    let shown: String = line.chars().take(80).flat_map(char::escape_default).collect();
+    let shown: String = line
+        .chars()
+        .take(80)
+        .flat_map(char::escape_default)
+        .collect();
     Error::format(&format!("`{shown}` is no part of it"))
 }
 
@@ -242,7 +285,9 @@ fn is_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= NAME_BYTES_MAX
         && name.bytes().all(plain)
-        && name.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+        && name
+            .split('/')
+            .all(|part| !part.is_empty() && part != "." && part != "..")
 }
 
 fn failed(operation: &str, source: io::Error) -> Error {

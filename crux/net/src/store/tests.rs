@@ -40,18 +40,38 @@ fn what_is_put_is_found_under_its_digest() {
     let scratch = Scratch::new("put");
     let store = Store::open(&scratch.0).unwrap();
     let blob = store.put_bytes(b"hello").unwrap();
-    assert_eq!(blob, Info { digest: Digest::of(b"hello"), size: 5, executable: false });
-    assert_eq!(store.put_bytes(b"hello").unwrap(), blob, "a repeat changes nothing");
+    assert_eq!(
+        blob,
+        Info {
+            digest: Digest::of(b"hello"),
+            size: 5,
+            executable: false
+        }
+    );
+    assert_eq!(
+        store.put_bytes(b"hello").unwrap(),
+        blob,
+        "a repeat changes nothing"
+    );
     let (mut file, size) = store.open_verified(&blob.digest).unwrap();
     let mut text = String::new();
     file.read_to_string(&mut text).unwrap();
     assert_eq!((text.as_str(), size), ("hello", 5));
     assert_eq!(store.list().unwrap().collect::<Vec<_>>(), [blob]);
-    let mode = fs::metadata(store.path(&blob.digest)).unwrap().permissions().mode();
+    let mode = fs::metadata(store.path(&blob.digest))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o444);
-    assert_eq!(fs::metadata(&scratch.0).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(
+        fs::metadata(&scratch.0).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
     assert!(store.remove(&blob.digest).unwrap() && !store.remove(&blob.digest).unwrap());
-    assert_eq!(store.open_verified(&blob.digest).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(
+        store.open_verified(&blob.digest).unwrap_err().kind(),
+        Kind::NotFound
+    );
 }
 
 #[test]
@@ -59,7 +79,10 @@ fn an_executable_stays_one_when_its_bytes_are_stored_again_as_data() {
     let scratch = Scratch::new("executable");
     let store = Store::open(&scratch.0).unwrap();
     let data = store.put_bytes(b"#!/bin/true\n").unwrap();
-    let put = Put { executable: true, ..Put::default() };
+    let put = Put {
+        executable: true,
+        ..Put::default()
+    };
     let program = store.put_reader(&mut &b"#!/bin/true\n"[..], put).unwrap();
     assert!(program.executable && program.digest == data.digest);
     assert!(store.put_bytes(b"#!/bin/true\n").unwrap().executable);
@@ -73,14 +96,33 @@ fn an_executable_stays_one_when_its_bytes_are_stored_again_as_data() {
 #[test]
 fn what_does_not_arrive_whole_and_right_leaves_nothing() {
     let scratch = Scratch::new("partial");
-    let store = Store::open_with(&scratch.0, Limits { blob_bytes_max: 1 << 20 }).unwrap();
-    let broken = store.put_reader(&mut Failing(300_000), Put::default()).unwrap_err();
+    let store = Store::open_with(
+        &scratch.0,
+        Limits {
+            blob_bytes_max: 1 << 20,
+        },
+    )
+    .unwrap();
+    let broken = store
+        .put_reader(&mut Failing(300_000), Put::default())
+        .unwrap_err();
     assert_eq!(broken.kind(), Kind::Io);
-    let put = Put { expected: Some(Digest::of(b"one")), ..Put::default() };
-    assert_eq!(store.put_reader(&mut &b"two"[..], put).unwrap_err().kind(), Kind::Mismatch);
-    let endless = store.put_reader(&mut io::repeat(7), Put::default()).unwrap_err();
+    let put = Put {
+        expected: Some(Digest::of(b"one")),
+        ..Put::default()
+    };
+    assert_eq!(
+        store.put_reader(&mut &b"two"[..], put).unwrap_err().kind(),
+        Kind::Mismatch
+    );
+    let endless = store
+        .put_reader(&mut io::repeat(7), Put::default())
+        .unwrap_err();
     assert_eq!(endless.kind(), Kind::TooLarge);
-    assert_eq!(store.put_file(&scratch.0).unwrap_err().kind(), Kind::NotRegular);
+    assert_eq!(
+        store.put_file(&scratch.0).unwrap_err().kind(),
+        Kind::NotRegular
+    );
     assert_eq!(store.list().unwrap().count(), 0);
     assert_eq!(leftovers(&store), 0);
 }
@@ -94,10 +136,17 @@ fn a_damaged_blob_is_refused_removed_and_can_be_stored_again() {
     let path = store.path(&blob.digest);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(&path, "evil").unwrap();
-    assert_eq!(store.open_verified(&blob.digest).unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(
+        store.open_verified(&blob.digest).unwrap_err().kind(),
+        Kind::Corrupt
+    );
     assert!(!store.has(&blob.digest));
     fs::write(&path, "cut").unwrap();
-    assert_eq!(store.put_bytes(b"good").unwrap(), blob, "put heals what it finds damaged");
+    assert_eq!(
+        store.put_bytes(b"good").unwrap(),
+        blob,
+        "put heals what it finds damaged"
+    );
     assert_eq!(fs::read(&path).unwrap(), b"good");
 }
 
@@ -107,7 +156,10 @@ fn a_stream_carries_blobs_and_named_parts_to_another_store() {
     let from = Store::open(scratch.0.join("from")).unwrap();
     let to = Store::open(scratch.0.join("to")).unwrap();
     let large = from.put_bytes(&vec![3; 700_000]).unwrap();
-    let put = Put { executable: true, ..Put::default() };
+    let put = Put {
+        executable: true,
+        ..Put::default()
+    };
     let program = from.put_reader(&mut &b"program"[..], put).unwrap();
     let mut bytes = Vec::new();
     let mut stream = stream::Writer::start(&mut bytes).unwrap();
@@ -118,7 +170,11 @@ fn a_stream_carries_blobs_and_named_parts_to_another_store() {
     stream.finish().unwrap();
     assert_eq!(to.import(&mut bytes.as_slice()).unwrap(), [large, program]);
     assert_eq!(to.list().unwrap().count(), 2);
-    for (place, kind) in [(40, Kind::Format), (200, Kind::Mismatch), (bytes.len() - 4, Kind::Format)] {
+    for (place, kind) in [
+        (40, Kind::Format),
+        (200, Kind::Mismatch),
+        (bytes.len() - 4, Kind::Format),
+    ] {
         let other = Store::open(scratch.0.join(format!("other{place}"))).unwrap();
         let mut damaged = bytes.clone();
         damaged[place] ^= 1;

@@ -40,7 +40,14 @@ impl<'a> Writer<'a> {
                 (file, Some(name))
             }
         };
-        Ok(Self { store, put, file, name, hasher: DigestHasher::new(), size: 0 })
+        Ok(Self {
+            store,
+            put,
+            file,
+            name,
+            hasher: DigestHasher::new(),
+            size: 0,
+        })
     }
 
     /// Appends the next piece.
@@ -55,7 +62,9 @@ impl<'a> Writer<'a> {
             return Err(Error::too_large(limit));
         }
         self.hasher.update(piece);
-        self.file.write_all(piece).map_err(|source| self.failed(source))
+        self.file
+            .write_all(piece)
+            .map_err(|source| self.failed(source))
     }
 
     /// Bytes taken so far.
@@ -83,7 +92,8 @@ impl<'a> Writer<'a> {
             .and_then(|()| self.file.sync_all())
             .map_err(|source| self.failed(source))?;
         let path = self.store.path(&digest);
-        self.link(&path).map_err(|source| Error::io("write", &path, source))?;
+        self.link(&path)
+            .map_err(|source| Error::io("write", &path, source))?;
         // Another writer may have been first, and without our execute bit.
         let executable = self.put.executable;
         if executable && !self.store.info(&digest).is_some_and(|info| info.executable) {
@@ -91,7 +101,11 @@ impl<'a> Writer<'a> {
                 .make_executable(&digest)
                 .map_err(|source| Error::io("mark as executable", &path, source))?;
         }
-        Ok(Info { digest, size: self.size, executable })
+        Ok(Info {
+            digest,
+            size: self.size,
+            executable,
+        })
     }
 
     /// Moves the synced file to its final name and syncs the directories on the way.
@@ -168,7 +182,13 @@ pub(super) fn named(dir: &Path) -> io::Result<(File, PathBuf)> {
     for _ in 0..NAME_TRIES_MAX {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let path = dir.join(format!("{}-{serial}", std::process::id()));
-        match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+        match OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+        {
             Ok(file) => {
                 file.lock()?;
                 return Ok((file, path));
