@@ -13,5 +13,6 @@ pub(crate) fn run() -> Result<(), String> {
     proto_history::write()?;
     requirements::write(&tree::read(&crate::cargo::root())?)?;
     tidy::imports::write_table()?;
+    tidy::numbers::write()?;
     succeed(cargo().args(["fmt", "--all"]))
 }

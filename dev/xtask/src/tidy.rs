@@ -6,7 +6,7 @@
 mod files;
 pub(crate) mod imports;
 mod links;
-mod numbers;
+pub(crate) mod numbers;
 mod places;
 mod words;
 
