@@ -53,6 +53,9 @@ pub struct Document {
     /// true: this generation asks for nothing; the namespace is being ended
     #[prost(bool, tag = "13")]
     pub dissolved: bool,
+    /// absolute, where it was signed: relative sources of mounts start there; empty: it has none
+    #[prost(string, tag = "14")]
+    pub directory: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SourceFile {
