@@ -2,6 +2,8 @@
 //!
 //! Not for decisions: those are in `crux-core`.
 
+pub mod error;
 pub mod identity;
+pub mod rpc;
 pub mod store;
 pub mod task;

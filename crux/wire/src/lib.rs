@@ -4,12 +4,38 @@
 
 #[expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
 mod generated {
-    pub mod document { pub mod v1 { include!("generated/radix.document.v1.rs"); } }
-    pub mod keeper { pub mod v1 { include!("generated/radix.keeper.v1.rs"); } }
-    pub mod fulcrum { pub mod v1 { include!("generated/radix.fulcrum.v1.rs"); } }
-    pub mod rexec { pub mod v1 { include!("generated/radix.rexec.v1.rs"); } }
-    pub mod fileio { pub mod v1 { include!("generated/radix.fileio.v1.rs"); } }
-    pub mod process { pub mod v1 { include!("generated/radix.process.v1.rs"); } }
+    pub mod document {
+        pub mod v1 {
+            include!("generated/radix.document.v1.rs");
+        }
+    }
+    pub mod keeper {
+        pub mod v1 {
+            include!("generated/radix.keeper.v1.rs");
+        }
+    }
+    pub mod fulcrum {
+        pub mod v1 {
+            include!("generated/radix.fulcrum.v1.rs");
+        }
+    }
+    pub mod rexec {
+        pub mod v1 {
+            include!("generated/radix.rexec.v1.rs");
+        }
+    }
+    pub mod fileio {
+        pub mod v1 {
+            include!("generated/radix.fileio.v1.rs");
+        }
+    }
+    pub mod process {
+        pub mod v1 {
+            include!("generated/radix.process.v1.rs");
+        }
+    }
 }
+
+pub mod status;
 
 pub use generated::*;

@@ -1,0 +1,15 @@
+//! gRPC between us: mutual TLS listeners that know who calls, channels that know whom they call, and process sockets.
+//!
+//! Not for what a caller may do: handlers read the [`Principal`](crux_core::identity::Principal) from the request's
+//! extensions and decide. Start with [`Server`] or [`connect`].
+//!
+//! Tasks: one a connection inside [`Server::serve`], ended with it; tonic's own one a channel.
+
+mod client;
+mod process;
+mod server;
+mod session;
+
+pub use client::{CONNECT_TIME_MAX, NotConnected, connect, connect_lazy, connect_over, connect_process};
+pub use process::{AGENT_FD_VARIABLE, ProcessListener, ProcessSocket};
+pub use server::{CONNECTIONS_MAX, HANDSHAKE_TIME_MAX, PeerAddress, RefusedPeer, Server, serve, serve_stream};

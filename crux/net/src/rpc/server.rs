@@ -1,0 +1,319 @@
+//! The accepting side: mutual TLS, one task a connection, a judged principal in every request.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crux_core::identity::{Principal, Refusal};
+use crux_wire::status::{Effect, Kind};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tower::ServiceExt as _;
+
+use crate::error::Error;
+use crate::identity::{ALPN_GRPC, Credentials, refusal_in};
+use crate::rpc::session::Session;
+
+/// Longest a TLS handshake may take. 5 s: a slow stranger holds a place no longer.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+/// Most connections at once; more are closed as they come.
+pub const CONNECTIONS_MAX: usize = 1_024;
+/// Most calls at once on one connection; the peer waits beyond it.
+const STREAMS_MAX: u32 = 256;
+/// Largest header block of one call.
+const HEADER_BYTES_MAX: u32 = 16_384;
+/// How often an idle peer is asked whether it is still there, and how long it may take to say so.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// How long open calls may take to end when the server stops. 10 s: as long as a process gets.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long to wait before accepting again after the system refused (out of descriptors).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where a request came from; in its extensions when it came over TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerAddress(pub SocketAddr);
+
+/// Someone who was turned away before any call.
+#[derive(Debug, Clone)]
+pub struct RefusedPeer {
+    /// Where it came from.
+    pub address: SocketAddr,
+    /// Why, if identity was why.
+    pub refusal: Option<Refusal>,
+    /// Why, for people.
+    pub reason: String,
+}
+
+type OnRefusal = Arc<dyn Fn(RefusedPeer) + Send + Sync>;
+
+/// A listener for gRPC and HTTP/1.1 under mutual TLS.
+#[derive(Clone)]
+pub struct Server {
+    credentials: Credentials,
+    routes: Routes,
+    on_refusal: OnRefusal,
+}
+
+impl Server {
+    /// Serves `routes` to whoever our owner vouches for.
+    #[must_use]
+    pub fn new(credentials: Credentials, routes: Routes) -> Self {
+        let on_refusal: OnRefusal = Arc::new(|refused| {
+            tracing::info!(address = %refused.address, reason = %refused.reason, "a peer was refused");
+        });
+        Self { credentials, routes: routes.prepare(), on_refusal }
+    }
+
+    /// Tells `tell` of everyone who is turned away. It must not block.
+    #[must_use]
+    pub fn on_refusal(mut self, tell: impl Fn(RefusedPeer) + Send + Sync + 'static) -> Self {
+        self.on_refusal = Arc::new(tell);
+        self
+    }
+
+    /// Accepts until `shutdown` ends, then lets open calls end for at most 10 s.
+    ///
+    /// # Errors
+    /// [`Kind::Bug`] when TLS cannot be prepared; nothing was accepted.
+    ///
+    /// # Cancel safety
+    /// Dropping it cuts every connection at once.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let config = self
+            .credentials
+            .server_config(&ALPN_GRPC)
+            .map_err(|error| Error::new(Kind::Bug, "serve").because(error))?;
+        let acceptor = TlsAcceptor::from(config);
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let stop = Arc::new(Stop::default());
+        let mut tasks = JoinSet::new();
+        let mut shutdown = pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(_) = tasks.join_next() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, address)) => {
+                        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+                        let (server, acceptor, stop) = (self.clone(), acceptor.clone(), stop.clone());
+                        tasks.spawn(async move {
+                            server.connection(acceptor, stream, address, &stop).await;
+                            drop(place);
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        drop(listener);
+        stop.order();
+        let drained = tokio::time::timeout(DRAIN_TIME_MAX, async { while tasks.join_next().await.is_some() {} }).await;
+        if drained.is_err() {
+            tracing::warn!(connections = tasks.len(), "calls were cut at the end of the drain time");
+        }
+        Ok(())
+    }
+
+    async fn connection(self, acceptor: TlsAcceptor, stream: TcpStream, address: SocketAddr, stop: &Stop) {
+        // Replies are small and awaited; a failure to set this costs time, not correctness.
+        let _ = stream.set_nodelay(true);
+        let refuse = |refusal: Option<Refusal>, reason: String| (self.on_refusal)(RefusedPeer { address, refusal, reason });
+        let stream = match tokio::time::timeout(HANDSHAKE_TIME_MAX, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                let refusal = refusal_in(&error).cloned();
+                let reason = refusal.as_ref().map_or_else(|| error.to_string(), ToString::to_string);
+                return refuse(refusal, reason);
+            }
+            Err(_) => return refuse(None, "the handshake took too long".to_owned()),
+        };
+        let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let chain = shown.iter().map(|certificate| certificate.to_vec()).collect();
+        match Session::begin(chain, self.credentials.trust().clone()) {
+            Ok(session) => converse(stream, Arc::new(session), Some(address), self.routes, stop).await,
+            Err(refusal) => {
+                let reason = refusal.to_string();
+                refuse(Some(refusal), reason);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Server").field("credentials", &self.credentials).finish_non_exhaustive()
+    }
+}
+
+/// Serves `routes` on `listener` to whoever our owner vouches for: [`Server`] without more.
+///
+/// # Errors
+/// As [`Server::serve`].
+///
+/// # Cancel safety
+/// Dropping it cuts every connection at once.
+pub async fn serve(
+    listener: TcpListener,
+    credentials: Credentials,
+    routes: Routes,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    Server::new(credentials, routes).serve(listener, shutdown).await
+}
+
+/// Serves `routes` on one stream to `principal`, whom the caller knows by other means, until the stream ends.
+///
+/// # Cancel safety
+/// Dropping it cuts the stream.
+pub async fn serve_stream<S>(stream: S, principal: Principal, routes: Routes)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    converse(stream, Arc::new(Session::Given(principal)), None, routes, &Stop::default()).await;
+}
+
+/// The order to stop, which is not missed by whoever looks late.
+#[derive(Debug, Default)]
+struct Stop {
+    given: std::sync::atomic::AtomicBool,
+    notify: Notify,
+}
+
+impl Stop {
+    fn order(&self) {
+        self.given.store(true, std::sync::atomic::Ordering::Release);
+        self.notify.notify_waiters();
+    }
+
+    async fn ordered(&self) {
+        // Ordering: the waiter is registered before the flag is read, so an order between the two wakes it.
+        let mut notified = pin!(self.notify.notified());
+        notified.as_mut().enable();
+        if !self.given.load(std::sync::atomic::Ordering::Acquire) {
+            notified.await;
+        }
+    }
+}
+
+/// Answers calls on one connection until either side has had enough.
+async fn converse<S>(stream: S, session: Arc<Session>, address: Option<SocketAddr>, routes: Routes, stop: &Stop)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let renew = Arc::new(Notify::new());
+    let renew_at = session.renew_at();
+    let service = {
+        let (session, renew) = (session.clone(), renew.clone());
+        service_fn(move |request: Request<Incoming>| {
+            let (session, renew, routes) = (session.clone(), renew.clone(), routes.clone());
+            async move {
+                let judged = session.principal();
+                if judged.is_err() || session.is_due(renew_at) {
+                    renew.notify_one();
+                }
+                Ok::<_, Infallible>(match judged {
+                    Ok(principal) => answer(request, principal, address, routes).await,
+                    Err(refusal) => turned_away(&refusal),
+                })
+            }
+        })
+    };
+    let builder = builder();
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let timer = session.seconds_to_renewal().map(|seconds| tokio::time::sleep(Duration::from_secs(seconds)));
+    let mut timer = pin!(optional(timer));
+    let mut changes = session.changes();
+    let mut stopped = pin!(stop.ordered());
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(error, "a connection ended");
+                }
+                return;
+            }
+            () = &mut timer, if !ending => ending = true,
+            () = &mut stopped, if !ending => ending = true,
+            () = renew.notified(), if !ending => ending = true,
+            () = changed(&mut changes) => {
+                if session.recheck().is_err() {
+                    // A denied peer is cut off in the middle of whatever it has open.
+                    return;
+                }
+                continue;
+            }
+        }
+        connection.as_mut().graceful_shutdown();
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIME_MAX);
+    builder
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    principal: Principal,
+    address: Option<SocketAddr>,
+    routes: Routes,
+) -> Response<Body> {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(principal);
+    if let Some(address) = address {
+        request.extensions_mut().insert(PeerAddress(address));
+    }
+    match routes.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// The answer to a call whose caller no longer passes. Nothing was carried out.
+fn turned_away(refusal: &Refusal) -> Response<Body> {
+    // An expired leaf is no fault of the caller: it comes again with its next one.
+    let kind = if matches!(refusal, Refusal::Expired(_)) { Kind::Unavailable } else { Kind::Unauthenticated };
+    crux_wire::status::status(kind, Effect::None, refusal.to_string()).into_http()
+}
+
+async fn optional(timer: Option<tokio::time::Sleep>) {
+    match timer {
+        Some(timer) => timer.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the next change; for ever when there will be none.
+async fn changed(changes: &mut Option<tokio::sync::watch::Receiver<u64>>) {
+    if let Some(receiver) = changes
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
