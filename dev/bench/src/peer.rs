@@ -1,5 +1,7 @@
 //! The others: a shell loop, supervisord, sshd. Each is ended when its value is dropped.
 
+pub(crate) mod ssh;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,7 +19,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 
 /// A process that is told to end, and waited for, when dropped.
 #[derive(Debug)]
-pub(crate) struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -175,124 +177,4 @@ fn configuration(folder: &Path, marks: &Path, count: usize) -> String {
         text.push_str(&format!("[program:p{index}]\ncommand=sh -c '{body}'\n"));
     }
     text
-}
-
-/// An sshd on loopback with keys of its own, and one shared connection to it.
-#[derive(Debug)]
-pub(crate) struct Ssh {
-    _server: Running,
-    _client: Running,
-    socket: PathBuf,
-}
-
-impl Ssh {
-    /// Starts server and shared connection.
-    ///
-    /// # Errors
-    ///
-    /// When either is not installed or does not start.
-    pub(crate) fn start() -> Result<Self, String> {
-        let sshd = find("sshd").ok_or("no sshd")?;
-        let (ssh, keygen) = (
-            find("ssh").ok_or("no ssh")?,
-            find("ssh-keygen").ok_or("no ssh-keygen")?,
-        );
-        let at = folder("ssh")?;
-        for name in ["host", "user"] {
-            let made = Command::new(&keygen)
-                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-                .arg(at.join(name))
-                .output();
-            succeeded("ssh-keygen", made.map_err(|error| error.to_string())?)?;
-        }
-        let port = free_port()?;
-        let server = Command::new(sshd)
-            .args([
-                "-D",
-                "-f",
-                "/dev/null",
-                "-o",
-                "ListenAddress=127.0.0.1",
-                "-o",
-                "UsePAM=no",
-            ])
-            .args(["-o", "StrictModes=no", "-o", &format!("Port={port}")])
-            .args(["-o", &format!("HostKey={}", at.join("host").display())])
-            .args([
-                "-o",
-                &format!("AuthorizedKeysFile={}", at.join("user.pub").display()),
-            ])
-            .args(["-o", &format!("PidFile={}", at.join("pid").display())])
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| format!("sshd: {error}"))?;
-        let server = Running(server);
-        let socket = at.join("socket");
-        let client = Command::new(ssh)
-            .args([
-                "-M",
-                "-N",
-                "-F",
-                "/dev/null",
-                "-o",
-                "StrictHostKeyChecking=no",
-            ])
-            .args([
-                "-o",
-                "UserKnownHostsFile=/dev/null",
-                "-o",
-                "ConnectionAttempts=20",
-            ])
-            .args(["-o", "LogLevel=ERROR", "-p", &port.to_string(), "-S"])
-            .arg(&socket)
-            .arg("-i")
-            .arg(at.join("user"))
-            .arg("127.0.0.1")
-            .stdin(Stdio::null())
-            .spawn()
-            .map_err(|error| format!("ssh: {error}"))?;
-        let ssh = Self {
-            _server: server,
-            _client: Running(client),
-            socket,
-        };
-        ssh.wait()?;
-        Ok(ssh)
-    }
-
-    fn wait(&self) -> Result<(), String> {
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(20) {
-            if self.socket.exists() && self.run(&["true"]).is_ok() {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Err("the shared ssh connection does not come up".to_owned())
-    }
-
-    /// Runs a command over the shared connection.
-    ///
-    /// # Errors
-    ///
-    /// When it does not succeed.
-    pub(crate) fn run(&self, words: &[&str]) -> Result<(), String> {
-        let output = Command::new("ssh")
-            .args(["-F", "/dev/null", "-S"])
-            .arg(&self.socket)
-            .arg("127.0.0.1")
-            .args(words)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| error.to_string())?;
-        succeeded("ssh", output).map(drop)
-    }
-}
-
-fn free_port() -> Result<u16, String> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-    listener
-        .local_addr()
-        .map(|address| address.port())
-        .map_err(|error| error.to_string())
 }

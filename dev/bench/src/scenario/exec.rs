@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::measure::{cost, median, p99};
-use crate::peer::Ssh;
+use crate::peer::ssh::Ssh;
 use crate::radix::Radix;
 use crate::row::{Row, show};
 
