@@ -3,6 +3,7 @@
 //! No runtime, clock, socket, file, environment or random source: time and randomness are inputs.
 //! Start with [`digest`], then the module of your concern.
 
+pub mod adf;
 pub mod digest;
 pub mod identity;
 pub mod names;
