@@ -15,6 +15,9 @@ mod principal;
 mod refusal;
 mod time;
 
+#[cfg(test)]
+mod tests;
+
 
 pub use chain::{CHAIN_LENGTH_MAX, Denied, Denies, Moment, verify};
 pub use certificate::{CERTIFICATE_BYTES_MAX, validity_of_certificate};

@@ -32,9 +32,12 @@ impl<'a> Certificate<'a> {
         if !rest.is_empty() {
             return Err(Refusal::Malformed("bytes follow it"));
         }
-        let algorithms = [&parsed.signature_algorithm, &parsed.tbs_certificate.signature];
-        if algorithms.iter().any(|algorithm| algorithm.algorithm.to_id_string() != ECDSA_WITH_SHA256) {
+        let algorithm = &parsed.tbs_certificate.signature;
+        if algorithm.algorithm.to_id_string() != ECDSA_WITH_SHA256 || parsed.signature_algorithm != *algorithm {
             return Err(Refusal::Malformed("it is not signed with ECDSA and SHA-256"));
+        }
+        if parsed.signature_value.unused_bits != 0 {
+            return Err(Refusal::Malformed("its signature has stray bits"));
         }
         let key = PublicKey::from_spki(parsed.tbs_certificate.subject_pki.raw)?;
         let grant = grant_of(&parsed)?;
