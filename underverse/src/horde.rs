@@ -1,5 +1,6 @@
 //! The user's face of a horde: built up step by step, then realised.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ impl Horde {
             network: NetworkSpec::default(),
             storage: Vec::new(),
             users: Vec::new(),
+            servers: Vec::new(),
+            settings: BTreeMap::new(),
         };
         Ok(Self {
             spec,

@@ -14,6 +14,7 @@ mod generation;
 mod horde;
 mod name;
 mod progress;
+mod rnodes;
 mod running;
 mod spec;
 mod storage;
@@ -32,11 +33,12 @@ pub use name::{ByteCount, ContainerId, HordeName, NAME_BYTES_MAX, Role};
 pub use progress::{
     Action, End, Failure, HordePlan, PlannedStep, Progress, ProgressStream, StepDone, finish,
 };
+pub use rnodes::{FromRnodes, backend_of, from_rnodes};
 pub use running::{Running, RunningState, Server};
 pub use spec::{
     AddressId, EXECABLES_MAX, Execable, ExternalAddress, HordeSpec, Limits, MOUNTS_MAX, Members,
-    Mount, MountSource, NetworkSpec, PORTS_MAX, PortConnect, Program, Protocol, UserSource,
-    UserSpec,
+    Mount, MountSource, NetworkSpec, PORTS_MAX, PortConnect, Program, Protocol, ServerSpec,
+    UserSource, UserSpec,
 };
 pub use storage::{StorageExposure, StorageId, StorageKind, StorageRequest, properties};
 pub use tag::{TAG_BYTES_MAX, Tag, TagRule, first_broken};

@@ -29,6 +29,10 @@ pub struct HordeSpec {
     pub storage: Vec<StorageRequest>,
     /// Users that must exist in the containers.
     pub users: Vec<UserSpec>,
+    /// Virtual servers to declare, where the backend can; empty: the backend's own.
+    pub servers: Vec<ServerSpec>,
+    /// Words that only one backend understands, by key; each checks its own.
+    pub settings: BTreeMap<String, Vec<String>>,
 }
 
 impl HordeSpec {
@@ -238,6 +242,15 @@ pub enum UserSource {
     Oneself,
     /// An unprivileged account of its own where the backend can lease one, else oneself, reported as weaker.
     Auto,
+}
+
+/// A virtual server to declare.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServerSpec {
+    /// Its name, unique within the spec.
+    pub name: String,
+    /// Its tags.
+    pub tags: BTreeSet<Tag>,
 }
 
 /// What is asked of a horde's network.

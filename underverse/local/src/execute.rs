@@ -169,7 +169,8 @@ impl<'a> Pass<'a> {
 
     /// Without a pid namespace, ends what carries the rnode's mark: only then is it dead.
     async fn sweep(&self, ordinal: u32) -> Result<(), Error> {
-        if self.local.settings().isolation == Isolation::PidMount {
+        let isolation = self.record.lock().await.as_ref().map(|record| record.isolation);
+        if isolation == Some(Isolation::PidMount) {
             return Ok(());
         }
         let label = rnode_label(ordinal);
@@ -375,7 +376,7 @@ impl<'a> Pass<'a> {
             store_dir: home.rnode(namespace, &label).join("store"),
             executable: settings.executable.clone(),
             mounts: rnode.mounts.clone(),
-            isolation: settings.isolation,
+            isolation: wanted.isolation,
             user_range_start: rnode_users(wanted, ordinal),
             tags: rnode.tags.clone(),
             label,
@@ -449,6 +450,7 @@ fn recorded(wanted: &Wanted, held: Option<Record>) -> Record {
         doors: wanted.doors.clone(),
         weaker: wanted.weaker.clone(),
         user_range_start: wanted.user_range_start,
+        isolation: wanted.isolation,
         containers,
         forwards,
     }

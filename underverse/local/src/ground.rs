@@ -34,6 +34,9 @@ pub trait Ground: Send + Sync + Debug {
     /// `TimedOut` if some do not end.
     async fn sweep(&self, mark: String) -> io::Result<()>;
 
+    /// The keeper that runs below a cell's process; 0 while there is none.
+    fn keeper_of(&self, cell: i32) -> i32;
+
     /// The machine's figures.
     fn machine(&self) -> Machine;
 
@@ -67,6 +70,10 @@ impl Ground for ThisMachine {
         tokio::task::spawn_blocking(end).await.map_err(io::Error::other)?
     }
 
+    fn keeper_of(&self, cell: i32) -> i32 {
+        keeper_below(cell, KEEPER_DEPTH_MAX).unwrap_or(0)
+    }
+
     fn machine(&self) -> Machine {
         Machine::read()
     }
@@ -79,4 +86,20 @@ impl Ground for ThisMachine {
     fn uid(&self) -> u32 {
         rustix::process::getuid().as_raw()
     }
+}
+
+/// How far below its cell a keeper is looked for: a fork for each namespace at most.
+const KEEPER_DEPTH_MAX: u32 = 3;
+
+/// The first descendant whose first argument is `keep`.
+fn keeper_below(pid: i32, depth: u32) -> Option<i32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    let mut children = children.split_whitespace().filter_map(|child| child.parse::<i32>().ok());
+    children.find_map(|child| {
+        let arguments = std::fs::read(format!("/proc/{child}/cmdline")).ok()?;
+        if arguments.split(|&byte| byte == 0).nth(1) == Some(b"keep") {
+            return Some(child);
+        }
+        if depth == 0 { None } else { keeper_below(child, depth - 1) }
+    })
 }

@@ -5,11 +5,15 @@
 
 mod address;
 mod answers;
+pub mod backend;
 mod base;
+mod base_client;
 mod config;
+mod document;
 mod durable;
 mod events;
 mod execute;
+pub mod forward;
 mod ground;
 mod label;
 mod layout;
@@ -19,13 +23,17 @@ pub mod mark;
 mod plan;
 mod record;
 mod report;
+mod restarts;
 mod settings;
 mod wanted;
 
+pub use base_client::BaseClient;
 pub use base::{Base, BaseView, EndSignal, Ended, ExecutionView, Start};
 pub use config::{Executable, HostPort, Isolation};
+pub use document::{Asked, asked};
 pub use ground::{Ground, ThisMachine};
 pub use label::{Label, Subject, ordinal_of, rnode_label};
 pub use layout::Home;
 pub use local::Local;
+pub use restarts::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET};
 pub use settings::{CELL_GRACE, Settings, VirtualServer};

@@ -16,17 +16,18 @@ use underverse::{
     StepDone, Underverse, UnderverseEvent,
 };
 
-use crate::base::{Base, BaseView};
+use crate::address::{self, Lease};
+use crate::base::{Base, BaseView, ExecutionView};
 use crate::config::RnodeFile;
 use crate::events::EventFile;
 use crate::execute::{Pass, io_at, is_of};
 use crate::ground::Ground;
 use crate::label::{Subject, ordinal_of};
 use crate::plan::{self, DirectoryView, Observed, Plan, Step};
-use crate::record::{self, Record};
+use crate::record::{self, Door, Record};
 use crate::settings::Settings;
 use crate::wanted::{Facts, Wanted, wanted};
-use crate::{address, answers, limits, report};
+use crate::{answers, limits, report};
 
 /// Most rounds of one pass; each takes at least one step, and replacing takes one a rnode.
 const ROUNDS_MAX: u32 = 2 * limits::RNODES_MAX + 8;
@@ -70,6 +71,10 @@ impl Local {
         self.base.as_ref()
     }
 
+    pub(crate) fn base_arc(&self) -> Arc<dyn Base> {
+        Arc::clone(&self.base)
+    }
+
     pub(crate) fn ground(&self) -> &dyn Ground {
         self.ground.as_ref()
     }
@@ -105,9 +110,9 @@ impl Local {
         })
     }
 
-    /// The doors of `wanted` that nobody of ours holds and that cannot be had.
-    fn doors_taken(&self, wanted: &Wanted, observed: &mut Observed) {
-        for door in &wanted.doors {
+    /// The doors that nobody of ours holds and that cannot be had.
+    fn doors_taken(&self, doors: &[Door], observed: &mut Observed) {
+        for door in doors {
             let ours = observed.executions.iter().any(|view| {
                 view.ended.is_none()
                     && matches!(view.label.subject, Subject::Forward { listen, .. } if listen == door.listen)
@@ -188,7 +193,7 @@ impl Local {
                 limits::check(spec.count(), running, &self.ground.machine())
                     .map_err(|error| error.with("horde", &spec.name))?;
                 let wanted = self.wanted(*generation, spec, &observed)?;
-                self.doors_taken(&wanted, &mut observed);
+                self.doors_taken(&wanted.doors, &mut observed);
                 let plan = plan::realise(&wanted, &observed, hold);
                 Ok((observed, Some(wanted), plan))
             }
@@ -363,6 +368,26 @@ impl Local {
         self.stream(Ask::Realise(generation, spec), hold, deadline)
     }
 
+    /// The horde's executions as the base lists them.
+    pub(crate) async fn executions(&self, horde: &HordeName) -> Result<Vec<ExecutionView>, Error> {
+        let executions = self.base.list().await?;
+        Ok(executions.into_iter().filter(|view| is_of(view, horde.as_str())).collect())
+    }
+
+    /// What can be seen of a horde now; nothing while the base is away.
+    pub(crate) async fn seen(&self, horde: &HordeName) -> (Vec<Running>, Option<Effective>) {
+        let Ok(mut observed) = self.observe(horde).await else { return (Vec::new(), None) };
+        let Some(record) = observed.record.clone() else { return (Vec::new(), None) };
+        self.doors_taken(&record.doors, &mut observed);
+        let running = report::running(&self.settings.home, horde, &observed);
+        (running, Some(report::effective(horde, record.generation(), &observed)))
+    }
+
+    /// The addresses that are leased for a horde; none if they cannot be read.
+    pub(crate) fn leases(&self, horde: &HordeName) -> Vec<Lease> {
+        address::read(&self.settings.home, horde.as_str()).unwrap_or_default()
+    }
+
     /// The kept events of a horde after `since`.
     ///
     /// # Errors
@@ -503,17 +528,15 @@ impl Underverse for Local {
     }
 
     async fn effective(&self, name: &HordeName) -> Result<Effective, Error> {
-        let mut observed = self.observe(name).await?;
-        let Some(record) = observed.record.clone() else {
-            let error = Error::new(Kind::NotFound, "describe a horde", "it is not there");
-            return Err(error.with("horde", name));
-        };
-        for door in &record.doors {
-            if let Err(error) = self.ground.can_listen(door.listen) {
-                observed.doors_taken.insert(door.listen, why_closed(door.listen, &error));
+        match self.seen(name).await {
+            (_, Some(effective)) => Ok(effective),
+            (_, None) => {
+                // Tells a base that is away from a horde that is not there.
+                self.observe(name).await?;
+                let error = Error::new(Kind::NotFound, "describe a horde", "it is not there");
+                Err(error.with("horde", name))
             }
         }
-        Ok(report::effective(name, record.generation(), &observed))
     }
 
     fn dissolve<'a>(

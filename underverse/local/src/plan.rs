@@ -179,6 +179,7 @@ fn records(wanted: &Wanted, record: &Record) -> bool {
         && record.doors == wanted.doors
         && record.weaker == wanted.weaker
         && record.user_range_start == wanted.user_range_start
+        && record.isolation == wanted.isolation
 }
 
 fn surplus_ordinals(wanted: &Wanted, observed: &Observed) -> Vec<u32> {
@@ -307,6 +308,7 @@ fn differs(rnode: &WantedRnode, wanted: &Wanted, observed: &Observed) -> bool {
     let Some(file) = directory.and_then(|directory| directory.file.as_ref()) else { return false };
     file.mounts != rnode.mounts
         || file.tags != rnode.tags
+        || file.isolation != wanted.isolation
         || file.user_range_start != rnode_users(wanted, rnode.ordinal)
 }
 

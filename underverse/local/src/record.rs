@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use underverse::Generation;
 
+use crate::config::Isolation;
 use crate::durable;
 use crate::label::{Label, Subject};
 use crate::layout::Home;
@@ -26,6 +27,7 @@ pub(crate) struct Record {
     pub(crate) doors: Vec<Door>,
     pub(crate) weaker: Vec<(String, String)>,
     pub(crate) user_range_start: Option<u32>,
+    pub(crate) isolation: Isolation,
     /// By ordinal.
     pub(crate) containers: BTreeMap<u32, ContainerRecord>,
     /// By listening address.

@@ -34,6 +34,7 @@ pub(crate) struct Wanted {
     pub(crate) doors: Vec<Door>,
     pub(crate) weaker: Vec<(String, String)>,
     pub(crate) user_range_start: Option<u32>,
+    pub(crate) isolation: Isolation,
 }
 
 /// A rnode as this backend will make it.
@@ -70,7 +71,8 @@ pub(crate) fn wanted(
         check_execable(spec, execable, facts)?;
     }
     let doors = spec.network.ports.iter().map(door).collect::<Result<Vec<_>, _>>()?;
-    let rnodes = rnodes(spec, facts)?;
+    let isolation = isolation(spec, facts)?;
+    let rnodes = rnodes(spec, &servers(spec, facts), facts.record)?;
     let user_range_start = user_range(spec, facts);
     Ok(Wanted {
         namespace: spec.name.to_string(),
@@ -88,8 +90,9 @@ pub(crate) fn wanted(
             external_connections_max: spec.network.external_connections_max,
         },
         doors,
-        weaker: weaker(spec, facts),
+        weaker: weaker(spec, isolation, facts),
         user_range_start,
+        isolation,
     })
 }
 
@@ -160,15 +163,48 @@ fn door(port: &PortConnect) -> Result<Door, Error> {
     Ok(Door { listen: SocketAddr::new(host, port.external_port), class, port: port.internal_port })
 }
 
-fn rnodes(spec: &HordeSpec, facts: &Facts<'_>) -> Result<Vec<WantedRnode>, Error> {
+/// The isolation asked for, or the strongest this machine grants.
+fn isolation(spec: &HordeSpec, facts: &Facts<'_>) -> Result<Isolation, Error> {
+    let unknown = |what: String| {
+        Err(Error::new(Kind::Invalid, "read the settings of backend local", what)
+            .with("horde", &spec.name))
+    };
+    let mut isolation = facts.settings.isolation;
+    for (key, words) in &spec.settings {
+        match (key.as_str(), words.join(",").as_str()) {
+            ("isolation", "none") => isolation = Isolation::None,
+            ("isolation", "pid,mount") => {}
+            ("isolation", other) => {
+                return unknown(format!("isolation {other} is neither `none` nor `pid,mount`"));
+            }
+            (other, _) => return unknown(format!("it has no setting {other}")),
+        }
+    }
+    Ok(isolation)
+}
+
+/// The servers that the spec declares, else those of the settings.
+fn servers(spec: &HordeSpec, facts: &Facts<'_>) -> Vec<VirtualServer> {
+    let declared = spec.servers.iter();
+    let declared: Vec<VirtualServer> = declared
+        .map(|server| VirtualServer { name: server.name.clone(), tags: server.tags.clone() })
+        .collect();
+    if declared.is_empty() { facts.settings.servers.clone() } else { declared }
+}
+
+fn rnodes(
+    spec: &HordeSpec,
+    servers: &[VirtualServer],
+    record: Option<&Record>,
+) -> Result<Vec<WantedRnode>, Error> {
     let mut load: BTreeMap<&str, u32> = BTreeMap::new();
     let mut rnodes = Vec::new();
     let mut ordinal = 0_u32;
     for execable in &spec.execables {
-        let fitting = fitting_servers(execable, &facts.settings.servers)?;
+        let fitting = fitting_servers(execable, servers)?;
         for _ in 0..execable.count {
             ordinal += 1;
-            let server = choose(&fitting, &load, held_server(facts.record, ordinal));
+            let server = choose(&fitting, &load, held_server(record, ordinal));
             *load.entry(server.name.as_str()).or_default() += 1;
             let tags: BTreeSet<&Tag> = server.tags.iter().chain(&execable.added).collect();
             rnodes.push(WantedRnode {
@@ -246,7 +282,11 @@ fn user_range(spec: &HordeSpec, facts: &Facts<'_>) -> Option<u32> {
     held.or_else(|| ranges.find(|start| !facts.user_ranges_taken.contains(start)))
 }
 
-fn weaker(spec: &HordeSpec, facts: &Facts<'_>) -> Vec<(String, String)> {
+fn weaker(
+    spec: &HordeSpec,
+    isolation: Isolation,
+    facts: &Facts<'_>,
+) -> Vec<(String, String)> {
     let mut weaker = Vec::new();
     let mut add = |asked: String, obtained: &str| weaker.push((asked, obtained.to_owned()));
     for user in spec.users.iter().filter(|user| user.source == UserSource::Auto) {
@@ -266,7 +306,7 @@ fn weaker(spec: &HordeSpec, facts: &Facts<'_>) -> Vec<(String, String)> {
         let asked = format!("at most {limit} connections to the internet");
         add(asked, "no limit: processes use this machine's own network");
     }
-    if facts.settings.isolation == Isolation::None {
+    if isolation == Isolation::None {
         let obtained = "none here: a rnode's processes are found by the mark in their environment";
         add("process isolation".to_owned(), obtained);
         if spec.execables.iter().any(|execable| !execable.mounts.is_empty()) {

@@ -1,0 +1,127 @@
+//! A horde as it is told to the base.
+
+use crux_wire::fulcrum::v1::{Event, Exposure, Field, HordeRnode, HordeState};
+use underverse::{
+    Effective, EventKind, HordeName, PortState, Running, RunningState, UnderverseEvent,
+};
+
+use crate::local::Local;
+
+/// Where a horde is on its way, in the words of `HordeState.phase`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Realising,
+    Done,
+    Partial,
+    Refused,
+    Dissolving,
+    Dissolved,
+}
+
+impl Phase {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Realising => "realising",
+            Self::Done => "done",
+            Self::Partial => "partial",
+            Self::Refused => "refused",
+            Self::Dissolving => "dissolving",
+            Self::Dissolved => "dissolved",
+        }
+    }
+}
+
+/// What is told of a horde now: as much as can be seen.
+pub(super) async fn state(
+    local: &Local,
+    horde: &HordeName,
+    generation: u64,
+    (phase, message): (Phase, &str),
+) -> HordeState {
+    let (running, effective) = local.seen(horde).await;
+    let leases = local.leases(horde);
+    let rnodes = running.iter().map(|running| {
+        let lease = leases.iter().find(|lease| lease.ordinal == running.ordinal);
+        HordeRnode {
+            port: lease.map_or(0, |lease| u32::from(lease.tcp_port)),
+            flock_port: lease.map_or(0, |lease| u32::from(lease.flock_port)),
+            ..rnode(local, running)
+        }
+    });
+    HordeState {
+        namespace: horde.to_string(),
+        backend: "local".to_owned(),
+        generation,
+        phase: phase.word().to_owned(),
+        message: message.to_owned(),
+        rnodes: rnodes.collect(),
+        exposures: effective.as_ref().map_or_else(Vec::new, exposures),
+        weaker: effective
+            .map_or_else(Vec::new, |e| e.weaker.iter().map(ToString::to_string).collect()),
+    }
+}
+
+fn rnode(local: &Local, running: &Running) -> HordeRnode {
+    let started = running.state == RunningState::Started;
+    let keeper = running.pid.filter(|_| started).map_or(0, |pid| local.ground().keeper_of(pid));
+    HordeRnode {
+        ordinal: running.ordinal,
+        label: running.label.clone(),
+        host: running.address.map_or_else(String::new, |address| address.to_string()),
+        port: 0,
+        flock_port: 0,
+        state: match &running.state {
+            RunningState::Waiting => "waiting".to_owned(),
+            RunningState::Started => "running".to_owned(),
+            RunningState::Failed(_) => "failed".to_owned(),
+        },
+        execution: running.id.to_string(),
+        keeper_pid: keeper,
+        directory: running.directory.as_ref().map_or_else(String::new, |d| d.display().to_string()),
+        generation: running.generation.document,
+        rnode: String::new(),
+    }
+}
+
+fn exposures(effective: &Effective) -> Vec<Exposure> {
+    let exposure = |port: &underverse::EffectivePort| {
+        let (state, message) = match &port.state {
+            PortState::Waiting => ("waiting", String::new()),
+            PortState::Open => ("open", String::new()),
+            PortState::Refused(reason) => ("refused", reason.clone()),
+        };
+        Exposure {
+            address: port.address.to_string(),
+            class: port.class.clone(),
+            port: u32::from(port.internal_port),
+            state: state.to_owned(),
+            message,
+        }
+    };
+    effective.network.ports.iter().map(exposure).collect()
+}
+
+/// An event as the base keeps it; the token is the same at every delivery.
+pub(super) fn event(event: &UnderverseEvent) -> Event {
+    let field = |name: &str, value: &str| Field { name: name.to_owned(), value: value.to_owned() };
+    let fields = match &event.kind {
+        EventKind::ContainerFailed { container, reason } => {
+            vec![field("container", container), field("reason", reason)]
+        }
+        EventKind::ContainerStarted { container, replaces } => {
+            let old = replaces.iter().map(|old| field("replaces", old));
+            std::iter::once(field("container", container)).chain(old).collect()
+        }
+        _ => Vec::new(),
+    };
+    Event {
+        token: format!("underverse/{}/{}", event.horde, event.id),
+        unix_ms: event.unix_ms,
+        kind: event.kind.word().to_owned(),
+        subject: event.subject.clone(),
+        text: event.to_string(),
+        namespace: event.horde.to_string(),
+        rnode: event.subject.clone(),
+        fields,
+    }
+}

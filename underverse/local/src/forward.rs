@@ -1,0 +1,126 @@
+//! The L4 forwarder: spreads the connections to one external port over the ready members of a class.
+//!
+//! It runs as an execution of the base, one a port, and outlives its agent: `forward/follow.rs` keeps the members,
+//! `forward/pool.rs` decides whose turn it is. It carries what the application speaks and looks at none of it.
+//! One task serves all connections.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+mod follow;
+mod pool;
+
+pub use follow::{Followed, follow};
+use pool::Pool;
+
+/// Most connections carried at once; more wait in the kernel's queue until one ends.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// Time one member is given to accept. 1 s: on one machine it answers in microseconds or not at all.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes buffered a direction.
+const BUFFER_BYTES: usize = 16 << 10;
+/// Pause after the system refused to accept, for descriptors to become free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves `listener` until `cancel` ends: each connection goes to the next member that accepts.
+///
+/// A connection for which no member accepts is closed. When one side has no more to send, the other may still send.
+/// `members` may change at any time; connections that exist stay with their member.
+/// Connections that exist when `cancel` ends are dropped.
+///
+/// # Cancel safety
+/// Dropping the future drops all connections.
+pub async fn run(
+    listener: TcpListener,
+    members: watch::Receiver<Vec<SocketAddr>>,
+    cancel: impl Future<Output = ()>,
+) {
+    let mut cancel = std::pin::pin!(cancel);
+    let mut members = members;
+    let pool = Arc::new(Mutex::new(Pool::default()));
+    set(&pool, members.borrow_and_update().clone());
+    let mut connections = FuturesUnordered::new();
+    let mut following = true;
+    loop {
+        tokio::select! {
+            () = &mut cancel => return,
+            changed = members.changed(), if following => {
+                // Without its source the last known members stay.
+                following = changed.is_ok();
+                set(&pool, members.borrow_and_update().clone());
+            }
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Ok((client, _)) => connections.push(Box::pin(carry(client, Arc::clone(&pool)))),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection is not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(()) = connections.next() => {}
+        }
+    }
+}
+
+/// Binds `listen`, follows the members over `channel` and serves until `cancel` ends.
+///
+/// # Errors
+/// What binding says, `AddrInUse` above all; nothing is served then.
+pub async fn run_on_agent(
+    listen: SocketAddr,
+    followed: Followed,
+    channel: tonic::transport::Channel,
+    cancel: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let listener = TcpListener::bind(listen).await?;
+    let (sender, receiver) = watch::channel(Vec::new());
+    tokio::select! {
+        () = run(listener, receiver, cancel) => {}
+        () = follow(channel, &followed, &sender) => {}
+    }
+    Ok(())
+}
+
+fn set(pool: &Mutex<Pool>, members: Vec<SocketAddr>) {
+    pool.lock().unwrap_or_else(PoisonError::into_inner).set(members);
+}
+
+async fn carry(mut client: TcpStream, pool: Arc<Mutex<Pool>>) {
+    let Some(mut member) = reach(&pool).await else { return };
+    // Both ends are told at once what was written: requests and answers are small.
+    drop(client.set_nodelay(true));
+    drop(member.set_nodelay(true));
+    let copied = tokio::io::copy_bidirectional_with_sizes(
+        &mut client,
+        &mut member,
+        BUFFER_BYTES,
+        BUFFER_BYTES,
+    );
+    if let Err(error) = copied.await {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// A connection to the next member that accepts; `None` if none does.
+async fn reach(pool: &Mutex<Pool>) -> Option<TcpStream> {
+    let order = pool.lock().unwrap_or_else(PoisonError::into_inner).order(Instant::now());
+    for address in order {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+        let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
+        match connected {
+            Ok(Ok(member)) => {
+                pool.trust(address);
+                return Some(member);
+            }
+            Ok(Err(_)) | Err(_) => pool.suspect(address, Instant::now()),
+        }
+    }
+    tracing::debug!("no member accepts");
+    None
+}
