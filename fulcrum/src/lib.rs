@@ -7,7 +7,9 @@
 
 pub mod agent;
 pub mod authority;
+pub mod cell;
 pub mod config;
 pub mod error;
 pub mod keeper;
+pub mod mark;
 pub mod memoir;

@@ -86,7 +86,12 @@ struct Talk {
 pub fn inherited() -> io::Result<OwnedFd> {
     let missing = || io::Error::new(io::ErrorKind::NotFound, format!("{KEEPER_FD} is not set"));
     let text = std::env::var(KEEPER_FD).map_err(|_| missing())?;
-    let wrong = || io::Error::new(io::ErrorKind::InvalidInput, format!("{KEEPER_FD} is {text:?}"));
+    let wrong = || {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{KEEPER_FD} is {text:?}"),
+        )
+    };
     let number: RawFd = text.parse().map_err(|_| wrong())?;
     if number < 3 {
         return Err(wrong());
@@ -100,7 +105,10 @@ pub fn inherited() -> io::Result<OwnedFd> {
 }
 
 /// Takes ownership of an inherited descriptor and keeps it from our own children.
-#[expect(unsafe_code, reason = "an inherited descriptor has no owner in this process yet")]
+#[expect(
+    unsafe_code,
+    reason = "an inherited descriptor has no owner in this process yet"
+)]
 fn take(number: RawFd) -> io::Result<OwnedFd> {
     if nix::fcntl::fcntl(std::io::stdin(), nix::fcntl::FcntlArg::F_GETFD).is_err() {
         // Without a standard input the numbers cannot be trusted.
@@ -132,7 +140,13 @@ pub fn connect(socket: OwnedFd) -> io::Result<(KeeperRef, mpsc::Receiver<Executi
         exits: exit_tx,
         talk: Talk::default(),
     };
-    Ok((KeeperRef { requests: request_tx }, exit_rx, link))
+    Ok((
+        KeeperRef {
+            requests: request_tx,
+        },
+        exit_rx,
+        link,
+    ))
 }
 
 /// Puts the socket under the runtime's eye.
@@ -151,7 +165,10 @@ impl KeeperRef {
     /// # Cancel safety
     /// Safe: a greeting changes nothing.
     pub async fn hello(&self) -> Result<Welcome, CallError> {
-        match self.call(Action::Hello(Hello { version: VERSION }), Vec::new()).await? {
+        match self
+            .call(Action::Hello(Hello { version: VERSION }), Vec::new())
+            .await?
+        {
             (Reply::Welcome(welcome), _) => Ok(welcome),
             _ => Err(CallError::Unexpected),
         }
@@ -209,7 +226,11 @@ impl KeeperRef {
         signal: i32,
         group: bool,
     ) -> Result<(), CallError> {
-        let signal = Signal { execution: execution.into(), signal, group };
+        let signal = Signal {
+            execution: execution.into(),
+            signal,
+            group,
+        };
         self.done(Action::Signal(signal)).await
     }
 
@@ -225,7 +246,11 @@ impl KeeperRef {
             (Reply::Executions(executions), fds) => {
                 let mut fds = fds.into_iter();
                 let with_socket = |execution: Execution| {
-                    let socket = if execution.has_socket { fds.next() } else { None };
+                    let socket = if execution.has_socket {
+                        fds.next()
+                    } else {
+                        None
+                    };
                     (execution, socket)
                 };
                 Ok(executions.executions.into_iter().map(with_socket).collect())
@@ -242,7 +267,10 @@ impl KeeperRef {
     /// # Cancel safety
     /// It may have been forgotten; forgetting again answers `NotFound`.
     pub async fn forget(&self, execution: impl Into<String>) -> Result<(), CallError> {
-        self.done(Action::Forget(Forget { execution: execution.into() })).await
+        self.done(Action::Forget(Forget {
+            execution: execution.into(),
+        }))
+        .await
     }
 
     /// Ends every execution that is not detached, then answers; the keeper then ends this agent and itself.
@@ -270,12 +298,20 @@ impl KeeperRef {
         fds: Vec<OwnedFd>,
     ) -> Result<(Reply, Vec<OwnedFd>), CallError> {
         let (reply_tx, reply_rx) = oneshot::channel();
-        let request = Request { action, fds, reply: reply_tx };
-        self.requests.send(request).await.map_err(|_| CallError::Lost)?;
+        let request = Request {
+            action,
+            fds,
+            reply: reply_tx,
+        };
+        self.requests
+            .send(request)
+            .await
+            .map_err(|_| CallError::Lost)?;
         match reply_rx.await.map_err(|_| CallError::Lost)?? {
-            (Reply::Refused(refused), _) => {
-                Err(CallError::Refused { kind: refused.kind(), reason: refused.reason })
-            }
+            (Reply::Refused(refused), _) => Err(CallError::Refused {
+                kind: refused.kind(),
+                reason: refused.reason,
+            }),
             reply => Ok(reply),
         }
     }
@@ -290,7 +326,12 @@ impl Link {
     /// # Cancel safety
     /// Dropping it cuts the link: waiting calls answer [`CallError::Lost`].
     pub async fn run(self) -> io::Result<()> {
-        let Self { socket, mut requests, exits, mut talk } = self;
+        let Self {
+            socket,
+            mut requests,
+            exits,
+            mut talk,
+        } = self;
         loop {
             // Ordering: reading never waits for writing, else two full sockets would wait for each other.
             tokio::select! {
@@ -325,24 +366,38 @@ impl Link {
 
 impl Talk {
     async fn send(&self, socket: &AsyncFd<OwnedFd>) -> io::Result<()> {
-        let Some(outgoing) = &self.outgoing else { return Ok(()) };
+        let Some(outgoing) = &self.outgoing else {
+            return Ok(());
+        };
         let fds: Vec<_> = outgoing.fds.iter().map(AsFd::as_fd).collect();
         socket
-            .async_io(Interest::WRITABLE, |fd| packet::send(fd.as_fd(), &outgoing.bytes, &fds))
+            .async_io(Interest::WRITABLE, |fd| {
+                packet::send(fd.as_fd(), &outgoing.bytes, &fds)
+            })
             .await
     }
 
     fn accept(&mut self, request: Request) {
         self.last_request += 1;
-        let message = ToKeeper { request: self.last_request, action: Some(request.action) };
+        let message = ToKeeper {
+            request: self.last_request,
+            action: Some(request.action),
+        };
         let length = message.encoded_len();
         if length > PACKET_BYTES_MAX {
             // A caller that stopped waiting needs no answer.
             let _ = request.reply.send(Err(CallError::TooLarge(length)));
             return;
         }
-        self.outgoing = Some(Outgoing { bytes: message.encode_to_vec(), fds: request.fds });
-        let pending = Pending { reply: request.reply, executions: Vec::new(), fds: Vec::new() };
+        self.outgoing = Some(Outgoing {
+            bytes: message.encode_to_vec(),
+            fds: request.fds,
+        });
+        let pending = Pending {
+            reply: request.reply,
+            executions: Vec::new(),
+            fds: Vec::new(),
+        };
         self.pending.insert(self.last_request, pending);
     }
 
@@ -360,7 +415,9 @@ impl Talk {
     }
 
     fn replied(&mut self, request: u64, reply: Reply, fds: Vec<OwnedFd>) {
-        let Some(mut pending) = self.pending.remove(&request) else { return };
+        let Some(mut pending) = self.pending.remove(&request) else {
+            return;
+        };
         pending.fds.extend(fds);
         let reply = match reply {
             Reply::Executions(mut executions) => {

@@ -29,18 +29,29 @@ pub(crate) struct Packet {
 /// Makes a connected pair of packet sockets, closed on exec.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC;
-    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+    Ok(rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        flags,
+        None,
+    )?)
 }
 
 /// Sends one packet; `WouldBlock` when the other end does not keep up.
 pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     if bytes.len() > PACKET_BYTES_MAX || fds.len() > PACKET_FDS_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the packet is too large"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the packet is too large",
+        ));
     }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PACKET_FDS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "too many descriptors",
+        ));
     }
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)?;
@@ -56,16 +67,26 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Packet>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PACKET_FDS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    let message =
-        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
+    let message = rustix::net::recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut bytes)],
+        &mut control,
+        flags,
+    )?;
     let mut fds = Vec::new();
     for part in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = part {
             fds.extend(rights);
         }
     }
-    if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a packet was cut"));
+    if message
+        .flags
+        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a packet was cut",
+        ));
     }
     if message.bytes == 0 {
         return Ok(None);
@@ -85,11 +106,22 @@ mod tests {
         let (near, far) = pair().unwrap();
         let nothing = receive(far.as_fd()).expect_err("there is no packet yet");
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
-        send(near.as_fd(), &vec![7; PACKET_BYTES_MAX], &[near.as_fd(), far.as_fd()]).unwrap();
+        send(
+            near.as_fd(),
+            &vec![7; PACKET_BYTES_MAX],
+            &[near.as_fd(), far.as_fd()],
+        )
+        .unwrap();
         let packet = receive(far.as_fd()).unwrap().unwrap();
-        assert_eq!((packet.bytes.len(), packet.fds.len()), (PACKET_BYTES_MAX, 2));
+        assert_eq!(
+            (packet.bytes.len(), packet.fds.len()),
+            (PACKET_BYTES_MAX, 2)
+        );
         let large = send(near.as_fd(), &vec![7; PACKET_BYTES_MAX + 1], &[]);
-        assert_eq!(large.expect_err("is too large").kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(
+            large.expect_err("is too large").kind(),
+            io::ErrorKind::InvalidInput
+        );
         drop(packet);
         drop(near);
         assert!(receive(far.as_fd()).unwrap().is_none());
