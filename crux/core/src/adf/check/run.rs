@@ -10,7 +10,7 @@ use crate::adf::nearest::nearest;
 use crate::adf::reader::shown;
 use crate::adf::rexec::{AllowedCommand, ArgumentWord};
 use crate::adf::source::{At, Span};
-use crate::adf::template::{ExpandError, Part, Template, Values};
+use crate::adf::template::{ExpandError, Part, Template, Values, expand};
 
 impl<'a> Checker<'a> {
     /// Everything about classes.
@@ -57,12 +57,24 @@ impl<'a> Checker<'a> {
     /// Names of lets, each checked to use only those before it.
     pub(super) fn lets(&mut self) -> BTreeSet<&'a str> {
         let mut known: BTreeSet<&'a str> = BTreeSet::new();
+        let mut values = Values::new();
         for binding in &self.application.begat.lets {
             for word in &binding.words {
                 self.set_variables(word, &known);
                 self.no_lists(word);
             }
             known.insert(binding.name.value.as_str());
+            match expand(&binding.words, &values) {
+                Ok(words) => {
+                    values.set_words(binding.name.value.as_str(), words);
+                }
+                Err(ExpandError::TooLong) => {
+                    let message = "the value grows too long once others are put in";
+                    self.error(Code::TooMany, binding.name.span, message);
+                }
+                // Said above.
+                Err(ExpandError::Unset(_) | ExpandError::NoSuch(..)) => {}
+            }
         }
         known
     }

@@ -1,0 +1,3 @@
+//! Integration tests of crux-core.
+
+mod adf;
