@@ -7,7 +7,7 @@ use crate::adf::begat::{BuildRule, Command, OutputKind};
 use crate::adf::diagnostic::Code;
 use crate::adf::reader::shown;
 use crate::adf::source::{At, Span};
-use crate::adf::template::{Part, Template, Values};
+use crate::adf::template::{Part, Template, Values, expand};
 
 /// A path that a dictum makes.
 struct Made {
@@ -166,21 +166,30 @@ impl Checker<'_> {
         made: &BTreeMap<String, Made>,
     ) {
         for input in &rule.inputs {
-            let Ok(text) = input.pattern.expand(values) else {
+            // A let with several words stands for several inputs.
+            let Ok(texts) = expand(std::slice::from_ref(&input.pattern), values) else {
                 continue;
             };
-            if !self.inside(&text, input.span) {
-                continue;
+            for text in texts {
+                self.input(index, (&text, input.span), made);
             }
-            let own = made.get(&text).filter(|one| one.rule == index);
-            if let Some(own) = own {
-                let own = own.span;
-                self.push(|files| {
-                    let message = format!("a dictum needs {}, which it makes", shown(&text));
-                    let found = files.error(Code::Cycle, input.span, message);
-                    found.relating(files.related(own, "made here"))
-                });
-            }
+        }
+    }
+
+    fn input(&mut self, index: usize, (text, span): (&str, Span), made: &BTreeMap<String, Made>) {
+        // A workspace may be larger than the application in it, so an input may lead upwards.
+        let below = text.trim_start_matches("../");
+        if !self.inside(if below.is_empty() { text } else { below }, span) {
+            return;
+        }
+        let own = made.get(text).filter(|one| one.rule == index);
+        if let Some(own) = own {
+            let own = own.span;
+            self.push(|files| {
+                let message = format!("a dictum needs {}, which it makes", shown(text));
+                let found = files.error(Code::Cycle, span, message);
+                found.relating(files.related(own, "made here"))
+            });
         }
     }
 
