@@ -44,6 +44,15 @@ pub(crate) fn candidates(uid: u32) -> impl Iterator<Item = Ipv4Addr> {
     })
 }
 
+/// The addresses a base rnode of `uid` may have: those of its blocks below the first that hordes lease.
+pub(crate) fn base_candidates(uid: u32) -> impl Iterator<Item = Ipv4Addr> {
+    let [_, _, high, low] = uid.to_be_bytes();
+    let blocks = (0..BLOCKS).map(move |block| (64 + high % 32 + block * 32, low));
+    blocks.flat_map(|(second, third)| {
+        (1..FIRST_HOST).map(move |host| Ipv4Addr::new(127, second, third, host))
+    })
+}
+
 /// The leases of one horde.
 pub(crate) fn read(home: &Home, namespace: &str) -> io::Result<Vec<Lease>> {
     let file: Option<File> = durable::read_json(&home.addresses(namespace))?;
@@ -52,7 +61,12 @@ pub(crate) fn read(home: &Home, namespace: &str) -> io::Result<Vec<Lease>> {
 
 /// Writes the leases of one horde durably.
 pub(crate) fn write(home: &Home, namespace: &str, leases: &[Lease]) -> io::Result<()> {
-    durable::write_json(&home.addresses(namespace), &File { leases: leases.to_vec() })
+    durable::write_json(
+        &home.addresses(namespace),
+        &File {
+            leases: leases.to_vec(),
+        },
+    )
 }
 
 /// Addresses leased by any horde of `home` but `namespace`.
@@ -65,7 +79,9 @@ pub(crate) fn leased_elsewhere(home: &Home, namespace: &str) -> io::Result<BTree
     };
     for entry in entries {
         let name = entry?.file_name();
-        let Some(other) = name.to_str().filter(|other| *other != namespace) else { continue };
+        let Some(other) = name.to_str().filter(|other| *other != namespace) else {
+            continue;
+        };
         taken.extend(read(home, other)?.into_iter().map(|lease| lease.host));
     }
     Ok(taken)
@@ -80,8 +96,18 @@ pub(crate) fn lease(
     taken: &BTreeSet<Ipv4Addr>,
     probe: &dyn Fn(Ipv4Addr, u16, u16) -> io::Result<(u16, u16)>,
 ) -> Option<Lease> {
-    let free = || candidates.iter().copied().filter(|host| !taken.contains(host));
-    let found = |host, (tcp_port, flock_port)| Lease { ordinal, host, tcp_port, flock_port };
+    let free = || {
+        candidates
+            .iter()
+            .copied()
+            .filter(|host| !taken.contains(host))
+    };
+    let found = |host, (tcp_port, flock_port)| Lease {
+        ordinal,
+        host,
+        tcp_port,
+        flock_port,
+    };
     let fixed = free().find_map(|host| Some(found(host, probe(host, PORT, PORT).ok()?)));
     fixed.or_else(|| free().find_map(|host| Some(found(host, probe(host, 0, 0).ok()?))))
 }
@@ -106,7 +132,10 @@ mod tests {
             let all: Vec<_> = candidates(uid).collect();
             let count = u32::try_from(all.len()).unwrap();
             assert_eq!(count, ADDRESSES_MAX);
-            assert!(all.iter().all(|host| host.is_loopback() && host.octets()[1] >= 64));
+            assert!(
+                all.iter()
+                    .all(|host| host.is_loopback() && host.octets()[1] >= 64)
+            );
             assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
         }
         assert_eq!(candidates(0).next(), Some(Ipv4Addr::new(127, 64, 0, 16)));
@@ -128,7 +157,10 @@ mod tests {
             _ => Ok((40_000, 40_001)),
         };
         let got = lease(1, &candidates, &taken, &all_busy).unwrap();
-        assert_eq!((got.host, got.tcp_port, got.flock_port), (candidates[1], 40_000, 40_001));
+        assert_eq!(
+            (got.host, got.tcp_port, got.flock_port),
+            (candidates[1], 40_000, 40_001)
+        );
         assert_eq!(lease(1, &candidates[..1], &taken, &all_busy), None);
     }
 
@@ -137,7 +169,10 @@ mod tests {
         let host = Ipv4Addr::new(127, 0, 0, 1);
         let (tcp, udp) = probe(host, 0, 0).unwrap();
         let held = std::net::UdpSocket::bind((host, udp)).unwrap();
-        assert_eq!(probe(host, tcp, udp).map_err(|e| e.kind()), Err(io::ErrorKind::AddrInUse));
+        assert_eq!(
+            probe(host, tcp, udp).map_err(|e| e.kind()),
+            Err(io::ErrorKind::AddrInUse)
+        );
         drop(held);
     }
 }

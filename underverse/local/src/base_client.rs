@@ -38,7 +38,10 @@ impl BaseClient {
     /// Takes the channel of a process socket.
     #[must_use]
     pub fn new(channel: Channel) -> Self {
-        Self { fulcrum: FulcrumClient::new(channel.clone()), rexec: RexecClient::new(channel) }
+        Self {
+            fulcrum: FulcrumClient::new(channel.clone()),
+            rexec: RexecClient::new(channel),
+        }
     }
 }
 
@@ -66,13 +69,19 @@ fn refused(operation: &'static str, changes: Effect, status: Status) -> Error {
         "" => status.code().to_string(),
         message => message.to_owned(),
     };
-    Error::new(kind, operation, message).effect(effect).caused_by(status)
+    Error::new(kind, operation, message)
+        .effect(effect)
+        .caused_by(status)
 }
 
 #[async_trait]
 impl Base for BaseClient {
     async fn describe(&self) -> Result<BaseView, Error> {
-        let reply = self.fulcrum.clone().describe(request(DescribeRequest {})).await;
+        let reply = self
+            .fulcrum
+            .clone()
+            .describe(request(DescribeRequest {}))
+            .await;
         let reply = reply.map_err(|s| refused("ask the base who it is", Effect::None, s))?;
         let reply = reply.into_inner();
         let service = reply.rnode.iter().flat_map(|rnode| &rnode.addresses);
@@ -80,7 +89,10 @@ impl Base for BaseClient {
             .filter(|address| address.service == "fulcrum")
             .find_map(|address| Some((address.host.clone(), u16::try_from(address.port).ok()?)))
             .map(|(host, port)| HostPort { host, port });
-        Ok(BaseView { owner: reply.owner, address })
+        Ok(BaseView {
+            owner: reply.owner,
+            address,
+        })
     }
 
     async fn start(&self, start: Start) -> Result<(), Error> {
@@ -90,7 +102,9 @@ impl Base for BaseClient {
             configuration: RADIX.to_owned(),
             command: RADIX.to_owned(),
             args: start.args,
-            env: env.map(|(name, value)| EnvironmentVariable { name, value }).collect(),
+            env: env
+                .map(|(name, value)| EnvironmentVariable { name, value })
+                .collect(),
             detached: true,
             label: start.label.encode(),
             instance: String::new(),
@@ -105,10 +119,18 @@ impl Base for BaseClient {
     }
 
     async fn list(&self) -> Result<Vec<ExecutionView>, Error> {
-        let message = ListRequest { configuration: RADIX.to_owned(), finished: true };
+        let message = ListRequest {
+            configuration: RADIX.to_owned(),
+            finished: true,
+        };
         let reply = self.rexec.clone().list(request(message)).await;
         let reply = reply.map_err(|s| refused("list the base's executions", Effect::None, s))?;
-        Ok(reply.into_inner().executions.into_iter().filter_map(view).collect())
+        Ok(reply
+            .into_inner()
+            .executions
+            .into_iter()
+            .filter_map(view)
+            .collect())
     }
 
     async fn signal(&self, execution: &str, signal: EndSignal) -> Result<(), Error> {
@@ -129,7 +151,10 @@ impl Base for BaseClient {
     }
 
     async fn invite(&self, namespace: &str, label: &str) -> Result<String, Error> {
-        let message = InviteRequest { namespace: namespace.to_owned(), label: label.to_owned() };
+        let message = InviteRequest {
+            namespace: namespace.to_owned(),
+            label: label.to_owned(),
+        };
         let reply = self.fulcrum.clone().invite(request(message)).await;
         let reply = reply.map_err(|status| {
             refused("get an invitation from the base", Effect::Unknown, status)
@@ -140,8 +165,14 @@ impl Base for BaseClient {
 
     async fn documents(&self) -> Result<BoxStream<'static, Result<Document, Error>>, Error> {
         let operation = "watch the base's documents";
-        let reply = self.fulcrum.clone().watch_documents(WatchDocumentsRequest {}).await;
-        let stream = reply.map_err(|s| refused(operation, Effect::None, s))?.into_inner();
+        let reply = self
+            .fulcrum
+            .clone()
+            .watch_documents(WatchDocumentsRequest {})
+            .await;
+        let stream = reply
+            .map_err(|s| refused(operation, Effect::None, s))?
+            .into_inner();
         let read = move |item: Result<GetDocumentReply, Status>| async move {
             match item {
                 Err(status) => Some(Err(refused(operation, Effect::None, status))),
@@ -152,9 +183,14 @@ impl Base for BaseClient {
     }
 
     async fn report(&self, state: HordeState, events: Vec<Event>) -> Result<(), Error> {
-        let message = PutHordeStateRequest { state: Some(state), events };
+        let message = PutHordeStateRequest {
+            state: Some(state),
+            events,
+        };
         let reply = self.fulcrum.clone().put_horde_state(request(message)).await;
-        reply.map(drop).map_err(|s| refused("tell the base of a horde", Effect::Unknown, s))
+        reply
+            .map(drop)
+            .map_err(|s| refused("tell the base of a horde", Effect::Unknown, s))
     }
 }
 
@@ -163,8 +199,12 @@ fn document(reply: GetDocumentReply) -> Option<Result<Document, Error>> {
     let signed = reply.document.filter(|_| reply.found)?;
     let decoded = Document::decode(signed.payload.as_slice());
     Some(decoded.map_err(|error| {
-        Error::new(Kind::Bug, "read a document", "the base sent one that cannot be read")
-            .caused_by(error)
+        Error::new(
+            Kind::Bug,
+            "read a document",
+            "the base sent one that cannot be read",
+        )
+        .caused_by(error)
     }))
 }
 
@@ -176,9 +216,10 @@ fn view(execution: Execution) -> Option<ExecutionView> {
         label,
         pid: execution.pid,
         started_unix_ms: execution.started_unix_ms,
-        ended: execution
-            .outcome
-            .map(|outcome| Ended { how: how(&outcome), unix_ms: outcome.ended_unix_ms }),
+        ended: execution.outcome.map(|outcome| Ended {
+            how: how(&outcome),
+            unix_ms: outcome.ended_unix_ms,
+        }),
     })
 }
 
@@ -209,9 +250,20 @@ mod tests {
             attempt: 1,
             subject: Subject::Cell { ordinal: 1 },
         };
-        let outcome = Outcome { code: 9, reason: "killed".to_owned(), ..Outcome::default() };
-        let outcome = Outcome { kind: OutcomeKind::Signalled.into(), ..outcome };
-        let ours = Execution { label: label.encode(), outcome: Some(outcome), ..Default::default() };
+        let outcome = Outcome {
+            code: 9,
+            reason: "killed".to_owned(),
+            ..Outcome::default()
+        };
+        let outcome = Outcome {
+            kind: OutcomeKind::Signalled.into(),
+            ..outcome
+        };
+        let ours = Execution {
+            label: label.encode(),
+            outcome: Some(outcome),
+            ..Default::default()
+        };
         let seen = view(ours).unwrap();
         assert_eq!(seen.ended.unwrap().how, "was ended by signal 9: killed");
         assert_eq!(seen.label, label);
@@ -221,8 +273,14 @@ mod tests {
     #[test]
     fn a_lost_answer_to_a_start_is_unknown_and_a_refusal_is_not() {
         let lost = refused("start", Effect::Unknown, Status::unavailable("gone"));
-        assert_eq!((lost.kind(), lost.what_changed()), (Kind::Unavailable, Effect::Unknown));
+        assert_eq!(
+            (lost.kind(), lost.what_changed()),
+            (Kind::Unavailable, Effect::Unknown)
+        );
         let denied = refused("start", Effect::Unknown, Status::permission_denied("no"));
-        assert_eq!((denied.kind(), denied.what_changed()), (Kind::Denied, Effect::None));
+        assert_eq!(
+            (denied.kind(), denied.what_changed()),
+            (Kind::Denied, Effect::None)
+        );
     }
 }

@@ -25,10 +25,17 @@ pub fn asked(document: &Document, backend: &str) -> Result<Asked, Error> {
     let name = HordeName::new(document.namespace.clone())?;
     let generation = Generation::of_document(document.generation);
     if document.dissolved {
-        return Ok(Asked { name, generation, spec: None });
+        return Ok(Asked {
+            name,
+            generation,
+            spec: None,
+        });
     }
     let sources = |library: bool| {
-        let files = document.files.iter().filter(move |file| file.library == library);
+        let files = document
+            .files
+            .iter()
+            .filter(move |file| file.library == library);
         files.map(|file| Source::new(file.name.clone(), file.text.clone()))
     };
     let own: Vec<Source> = sources(false).collect();
@@ -49,13 +56,21 @@ pub fn asked(document: &Document, backend: &str) -> Result<Asked, Error> {
         files: &application.files,
     };
     match from_rnodes(&application.rnodes, &request) {
-        Ok(spec) => Ok(Asked { name, generation, spec: Some(spec) }),
+        Ok(spec) => Ok(Asked {
+            name,
+            generation,
+            spec: Some(spec),
+        }),
         Err(found) => Err(refused(&name, found.iter())),
     }
 }
 
 fn refused<'a>(name: &HordeName, found: impl IntoIterator<Item = &'a Diagnostic>) -> Error {
     let text: Vec<String> = found.into_iter().map(ToString::to_string).collect();
-    Error::new(Kind::Invalid, "read the document's description", text.join("\n").trim_end())
-        .with("horde", name)
+    Error::new(
+        Kind::Invalid,
+        "read the document's description",
+        text.join("\n").trim_end(),
+    )
+    .with("horde", name)
 }

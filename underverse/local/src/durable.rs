@@ -13,7 +13,10 @@ const STATE_BYTES_MAX: u64 = 16 << 20;
 
 /// Makes `path` and what is missing above it, readable by its owner only.
 pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
 }
 
 /// Replaces `path` with `bytes`, mode 0600; the old content stays whole until the new one is durable.
@@ -21,8 +24,12 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().unwrap_or_else(|| Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let staged = directory.join(format!(".{name}.new"));
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&staged)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&staged, path)?;
@@ -45,13 +52,17 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()>
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     let text = match fs::metadata(path) {
         Ok(metadata) if metadata.len() > STATE_BYTES_MAX => {
-            return Err(io::Error::other(format!("more than {STATE_BYTES_MAX} bytes")));
+            return Err(io::Error::other(format!(
+                "more than {STATE_BYTES_MAX} bytes"
+            )));
         }
         Ok(_) => fs::read(path)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    serde_json::from_slice(&text).map(Some).map_err(io::Error::other)
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(io::Error::other)
 }
 
 /// Removes a tree, also one with directories that nobody may enter (an overlay's work directory); absent is fine.

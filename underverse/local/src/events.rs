@@ -29,9 +29,17 @@ struct Line {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum KindTwin {
-    ContainerFailed { container: String, reason: String },
-    ContainerStarted { container: String, replaces: Option<String> },
-    ServiceDegraded { text: String },
+    ContainerFailed {
+        container: String,
+        reason: String,
+    },
+    ContainerStarted {
+        container: String,
+        replaces: Option<String>,
+    },
+    ServiceDegraded {
+        text: String,
+    },
 }
 
 /// The event file of one horde.
@@ -43,14 +51,21 @@ pub(crate) struct EventFile {
 
 impl EventFile {
     pub(crate) fn new(home: &Home, horde: &HordeName) -> Self {
-        Self { path: home.events(horde.as_str()), horde: horde.clone() }
+        Self {
+            path: home.events(horde.as_str()),
+            horde: horde.clone(),
+        }
     }
 
     /// The kept events after `since`, in order. A torn last line is passed over.
     pub(crate) fn after(&self, since: Option<EventId>) -> io::Result<Vec<UnderverseEvent>> {
         let since = since.map_or(0, |id| id.0);
         let lines = self.lines()?;
-        Ok(lines.into_iter().filter(|line| line.id > since).map(|l| self.event(l)).collect())
+        Ok(lines
+            .into_iter()
+            .filter(|line| line.id > since)
+            .map(|l| self.event(l))
+            .collect())
     }
 
     /// Appends what is not yet told, durably, and returns it with its ids.
@@ -64,12 +79,23 @@ impl EventFile {
         let known = lines.len();
         for (subject, kind) in happened {
             let Some(kind) = twin(kind) else { continue };
-            if lines.iter().any(|line| line.kind == kind && line.subject == subject) {
+            if lines
+                .iter()
+                .any(|line| line.kind == kind && line.subject == subject)
+            {
                 continue;
             }
             let first = generation.saturating_mul(IDS_PER_GENERATION);
-            let id = lines.last().map_or(first, |line| (line.id + 1).max(first)).max(1);
-            lines.push(Line { id, unix_ms, subject, kind });
+            let id = lines
+                .last()
+                .map_or(first, |line| (line.id + 1).max(first))
+                .max(1);
+            lines.push(Line {
+                id,
+                unix_ms,
+                subject,
+                kind,
+            });
         }
         let new: Vec<Line> = lines[known..].to_vec();
         if new.is_empty() {
@@ -79,8 +105,11 @@ impl EventFile {
             let start = lines.len().saturating_sub(EVENTS_KEPT);
             durable::write(&self.path, &encode(&lines[start..])?)?;
         } else {
-            let mut file =
-                fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?;
+            let mut file = fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .open(&self.path)?;
             file.write_all(&encode(&new)?)?;
             file.sync_data()?;
         }
@@ -94,7 +123,9 @@ impl EventFile {
             Err(error) => return Err(error),
         };
         let lines = text.split(|&byte| byte == b'\n');
-        Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
+        Ok(lines
+            .filter_map(|line| serde_json::from_slice(line).ok())
+            .collect())
     }
 
     fn ends_whole(&self) -> io::Result<bool> {
@@ -115,9 +146,13 @@ impl EventFile {
                 KindTwin::ContainerFailed { container, reason } => {
                     EventKind::ContainerFailed { container, reason }
                 }
-                KindTwin::ContainerStarted { container, replaces } => {
-                    EventKind::ContainerStarted { container, replaces }
-                }
+                KindTwin::ContainerStarted {
+                    container,
+                    replaces,
+                } => EventKind::ContainerStarted {
+                    container,
+                    replaces,
+                },
                 KindTwin::ServiceDegraded { text } => EventKind::ServiceDegraded(text),
             },
         }
@@ -138,9 +173,13 @@ fn twin(kind: EventKind) -> Option<KindTwin> {
         EventKind::ContainerFailed { container, reason } => {
             Some(KindTwin::ContainerFailed { container, reason })
         }
-        EventKind::ContainerStarted { container, replaces } => {
-            Some(KindTwin::ContainerStarted { container, replaces })
-        }
+        EventKind::ContainerStarted {
+            container,
+            replaces,
+        } => Some(KindTwin::ContainerStarted {
+            container,
+            replaces,
+        }),
         EventKind::ServiceDegraded(text) => Some(KindTwin::ServiceDegraded { text }),
         _ => None,
     }

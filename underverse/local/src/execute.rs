@@ -53,7 +53,9 @@ fn io_error(operation: &'static str, error: io::Error) -> Error {
         io::ErrorKind::TimedOut => Kind::DeadlineExceeded,
         _ => Kind::Io,
     };
-    Error::new(kind, operation, error.to_string()).effect(Effect::Unknown).caused_by(error)
+    Error::new(kind, operation, error.to_string())
+        .effect(Effect::Unknown)
+        .caused_by(error)
 }
 
 /// Wraps an I/O error of `operation` on `path`.
@@ -88,14 +90,22 @@ impl<'a> Pass<'a> {
         match step {
             Step::Record => self.write_record().await,
             Step::Mark(ordinals) => {
-                self.change(|record| each(record, ordinals, |held| held.ending = true)).await
+                self.change(|record| each(record, ordinals, |held| held.ending = true))
+                    .await
             }
             Step::EndForward { execution, .. } => self.end(execution, FORWARD_GRACE).await,
-            Step::EndCell { execution, ordinal, .. } => {
-                self.end(execution, self.local.settings().cell_grace).await?;
+            Step::EndCell {
+                execution, ordinal, ..
+            } => {
+                self.end(execution, self.local.settings().cell_grace)
+                    .await?;
                 self.sweep(*ordinal).await
             }
-            Step::Bury { execution, ordinal, how } => self.bury(execution, *ordinal, how).await,
+            Step::Bury {
+                execution,
+                ordinal,
+                how,
+            } => self.bury(execution, *ordinal, how).await,
             Step::RemoveDirectory { ordinal } => self.remove_directory(*ordinal).await,
             Step::Forget { ordinals, doors } => self.forget(ordinals, doors).await,
             Step::Lease(ordinals) => self.lease(ordinals).await,
@@ -117,12 +127,17 @@ impl<'a> Pass<'a> {
             (Some(wanted), held) => recorded(wanted, held),
             (None, Some(held)) => {
                 let generation = held.generation.max(self.generation);
-                Record { dissolving: true, generation, ..held }
+                Record {
+                    dissolving: true,
+                    generation,
+                    ..held
+                }
             }
             (None, None) => return Ok(()),
         };
         let path = home.record(self.horde.as_str());
-        next.write(home).map_err(io_at("write the horde's record", &path))?;
+        next.write(home)
+            .map_err(io_at("write the horde's record", &path))?;
         *held = Some(next);
         Ok(())
     }
@@ -131,10 +146,13 @@ impl<'a> Pass<'a> {
     async fn change(&self, change: impl FnOnce(&mut Record)) -> Result<(), Error> {
         let home = &self.local.settings().home;
         let mut held = self.record.lock().await;
-        let Some(mut next) = held.clone() else { return Ok(()) };
+        let Some(mut next) = held.clone() else {
+            return Ok(());
+        };
         change(&mut next);
         let path = home.record(self.horde.as_str());
-        next.write(home).map_err(io_at("write the horde's record", &path))?;
+        next.write(home)
+            .map_err(io_at("write the horde's record", &path))?;
         *held = Some(next);
         Ok(())
     }
@@ -146,20 +164,30 @@ impl<'a> Pass<'a> {
                 Err(error) if error.kind() == Kind::NotFound => return Ok(()),
                 other => other?,
             }
-            if tokio::time::timeout(grace, self.ended(execution)).await.is_ok() {
+            if tokio::time::timeout(grace, self.ended(execution))
+                .await
+                .is_ok()
+            {
                 return Ok(());
             }
         }
-        Err(Error::new(Kind::DeadlineExceeded, "end an execution", "it does not end")
-            .effect(Effect::Unknown)
-            .with("execution", execution))
+        Err(Error::new(
+            Kind::DeadlineExceeded,
+            "end an execution",
+            "it does not end",
+        )
+        .effect(Effect::Unknown)
+        .with("execution", execution))
     }
 
     async fn ended(&self, execution: &str) {
         loop {
             // A base that is away for a moment is asked again; the time-out around us is the limit.
             if let Ok(list) = self.local.base().list().await {
-                if list.iter().all(|view| view.id != execution || view.ended.is_some()) {
+                if list
+                    .iter()
+                    .all(|view| view.id != execution || view.ended.is_some())
+                {
                     return;
                 }
             }
@@ -169,7 +197,12 @@ impl<'a> Pass<'a> {
 
     /// Without a pid namespace, ends what carries the rnode's mark: only then is it dead.
     async fn sweep(&self, ordinal: u32) -> Result<(), Error> {
-        let isolation = self.record.lock().await.as_ref().map(|record| record.isolation);
+        let isolation = self
+            .record
+            .lock()
+            .await
+            .as_ref()
+            .map(|record| record.isolation);
         if isolation == Some(Isolation::PidMount) {
             return Ok(());
         }
@@ -183,7 +216,9 @@ impl<'a> Pass<'a> {
         self.sweep(ordinal).await?;
         let asked = {
             let record = self.record.lock().await;
-            let held = record.as_ref().and_then(|record| record.containers.get(&ordinal));
+            let held = record
+                .as_ref()
+                .and_then(|record| record.containers.get(&ordinal));
             held.is_some_and(|held| held.ending)
         };
         if !asked {
@@ -193,31 +228,37 @@ impl<'a> Pass<'a> {
             };
             self.tell(vec![(rnode_label(ordinal), kind)])?;
         }
-        self.change(|record| each(record, &[ordinal], |held| held.buried = true)).await
+        self.change(|record| each(record, &[ordinal], |held| held.buried = true))
+            .await
     }
 
     async fn announce(&self, ordinals: &[u32]) -> Result<(), Error> {
         let happened: Vec<_> = {
             let record = self.record.lock().await;
-            let Some(record) = record.as_ref() else { return Ok(()) };
+            let Some(record) = record.as_ref() else {
+                return Ok(());
+            };
             let started = |&ordinal: &u32| {
                 let container = record.cell_label(ordinal)?.execution();
                 let replaces = record.containers.get(&ordinal)?.replaces.clone();
-                let kind = EventKind::ContainerStarted { container, replaces };
+                let kind = EventKind::ContainerStarted {
+                    container,
+                    replaces,
+                };
                 Some((rnode_label(ordinal), kind))
             };
             ordinals.iter().filter_map(started).collect()
         };
         self.tell(happened)?;
-        self.change(|record| each(record, ordinals, |held| held.announced = true)).await
+        self.change(|record| each(record, ordinals, |held| held.announced = true))
+            .await
     }
 
     fn tell(&self, happened: Vec<(String, EventKind)>) -> Result<(), Error> {
         let home = &self.local.settings().home;
         let path = home.events(self.horde.as_str());
         let now = self.local.ground().unix_ms();
-        let told =
-            EventFile::new(home, self.horde).append(self.generation.0, now, happened);
+        let told = EventFile::new(home, self.horde).append(self.generation.0, now, happened);
         let told = told.map_err(io_at("write down an event", &path))?;
         if !told.is_empty() {
             self.local.ring();
@@ -227,7 +268,11 @@ impl<'a> Pass<'a> {
 
     async fn remove_directory(&self, ordinal: u32) -> Result<(), Error> {
         self.sweep(ordinal).await?;
-        let path = self.local.settings().home.rnode(self.horde.as_str(), &rnode_label(ordinal));
+        let path = self
+            .local
+            .settings()
+            .home
+            .rnode(self.horde.as_str(), &rnode_label(ordinal));
         durable::remove_tree(&path).map_err(io_at("remove a rnode's directory", &path))
     }
 
@@ -239,7 +284,9 @@ impl<'a> Pass<'a> {
         *leases = kept;
         drop(leases);
         self.change(|record| {
-            record.containers.retain(|ordinal, _| !ordinals.contains(ordinal));
+            record
+                .containers
+                .retain(|ordinal, _| !ordinals.contains(ordinal));
             record.forwards.retain(|listen, _| !doors.contains(listen));
         })
         .await
@@ -277,13 +324,19 @@ impl<'a> Pass<'a> {
         let mut taken = address::leased_elsewhere(home, self.horde.as_str())
             .map_err(io_at("read leased addresses", &home.hordes()))?;
         taken.extend(own.iter().map(|lease| lease.host));
-        let base = self.base.address.as_ref().and_then(|base| base.host.parse().ok());
+        let base = self
+            .base
+            .address
+            .as_ref()
+            .and_then(|base| base.host.parse().ok());
         taken.extend::<Option<std::net::Ipv4Addr>>(base);
         Ok(taken)
     }
 
     async fn number(&self, cells: &[(u32, u32)], forwards: &[(Door, u32)]) -> Result<(), Error> {
-        let Some(wanted) = self.wanted else { return Ok(()) };
+        let Some(wanted) = self.wanted else {
+            return Ok(());
+        };
         self.change(|record| {
             for &(ordinal, attempt) in cells {
                 let replaces = record.cell_label(ordinal).map(|label| label.execution());
@@ -321,29 +374,48 @@ impl<'a> Pass<'a> {
         durable::create_dir(&directory).map_err(io_at("make a rnode's directory", &directory))?;
         self.settle_address(ordinal).await?;
         let file = self.rnode_file(ordinal).await?;
-        file.write(&directory).map_err(io_at("write a rnode's configuration", &directory))?;
+        file.write(&directory)
+            .map_err(io_at("write a rnode's configuration", &directory))?;
         let invitation = directory.join(INVITATION);
         if directory.join(ENROLLED).exists() || invitation.exists() {
             return Ok(());
         }
-        let text = self.local.base().invite(self.horde.as_str(), &label).await?;
+        let text = self
+            .local
+            .base()
+            .invite(self.horde.as_str(), &label)
+            .await?;
         durable::write(&invitation, text.as_bytes())
             .map_err(io_at("write a rnode's invitation", &invitation))
     }
 
     /// Keeps the rnode's address if its ports are free, else leases another.
     async fn settle_address(&self, ordinal: u32) -> Result<(), Error> {
-        let held = self.leases.lock().await.iter().find(|lease| lease.ordinal == ordinal).cloned();
-        let Some(lease) = held else { return self.lease(&[ordinal]).await };
+        let held = self
+            .leases
+            .lock()
+            .await
+            .iter()
+            .find(|lease| lease.ordinal == ordinal)
+            .cloned();
+        let Some(lease) = held else {
+            return self.lease(&[ordinal]).await;
+        };
         for _ in 0..PROBES_MAX {
-            let probed = self.local.ground().probe(lease.host, lease.tcp_port, lease.flock_port);
+            let probed = self
+                .local
+                .ground()
+                .probe(lease.host, lease.tcp_port, lease.flock_port);
             if probed.is_ok() {
                 return Ok(());
             }
             // What was just ended may hold its ports for a moment.
             tokio::time::sleep(END_POLL).await;
         }
-        self.leases.lock().await.retain(|lease| lease.ordinal != ordinal);
+        self.leases
+            .lock()
+            .await
+            .retain(|lease| lease.ordinal != ordinal);
         self.lease(&[ordinal]).await
     }
 
@@ -370,7 +442,10 @@ impl<'a> Pass<'a> {
             host: lease.host,
             tcp_port: lease.tcp_port,
             flock_port: lease.flock_port,
-            hints: hint.map(|hint| format!("{}:{}", hint.host, hint.flock_port)).into_iter().collect(),
+            hints: hint
+                .map(|hint| format!("{}:{}", hint.host, hint.flock_port))
+                .into_iter()
+                .collect(),
             base: self.base.address.clone(),
             memoir_dir: home.memoir(namespace, &label),
             store_dir: home.rnode(namespace, &label).join("store"),
@@ -385,24 +460,38 @@ impl<'a> Pass<'a> {
 
     async fn start_cell(&self, ordinal: u32) -> Result<(), Error> {
         let name = rnode_label(ordinal);
-        let label = self.record.lock().await.as_ref().and_then(|record| record.cell_label(ordinal));
+        let label = self
+            .record
+            .lock()
+            .await
+            .as_ref()
+            .and_then(|record| record.cell_label(ordinal));
         let label = label.ok_or_else(|| {
             Error::new(Kind::Bug, "start a cell", "it has no number").with("rnode", &name)
         })?;
         let directory = self.local.settings().home.rnode(self.horde.as_str(), &name);
-        let rnode = self.wanted.and_then(|wanted| wanted.rnodes.iter().find(|r| r.ordinal == ordinal));
+        let rnode = self
+            .wanted
+            .and_then(|wanted| wanted.rnodes.iter().find(|r| r.ordinal == ordinal));
         let mut env = rnode.map_or_else(Vec::new, |rnode| rnode.env.clone());
         let mark = mark::rnode_mark(self.horde.as_str(), &name, &self.base.owner);
         env.push((mark::RNODE_MARK.to_owned(), mark));
-        let args = vec!["cell".to_owned(), "--dir".to_owned(), directory.display().to_string()];
+        let args = vec![
+            "cell".to_owned(),
+            "--dir".to_owned(),
+            directory.display().to_string(),
+        ];
         self.local.base().start(Start { label, args, env }).await
     }
 
     async fn start_forward(&self, door: &Door) -> Result<(), Error> {
         let record = self.record.lock().await;
-        let label = record.as_ref().and_then(|record| record.forward_label(door.listen));
+        let label = record
+            .as_ref()
+            .and_then(|record| record.forward_label(door.listen));
         drop(record);
-        let label = label.ok_or_else(|| Error::new(Kind::Bug, "open a port", "it has no number"))?;
+        let label =
+            label.ok_or_else(|| Error::new(Kind::Bug, "open a port", "it has no number"))?;
         let words: Vec<String> = [
             ("--listen", door.listen.to_string()),
             ("--namespace", self.horde.to_string()),
@@ -413,7 +502,14 @@ impl<'a> Pass<'a> {
         .flat_map(|(flag, value)| [flag.to_owned(), value])
         .collect();
         let args = std::iter::once("forward".to_owned()).chain(words).collect();
-        self.local.base().start(Start { label, args, env: Vec::new() }).await
+        self.local
+            .base()
+            .start(Start {
+                label,
+                args,
+                env: Vec::new(),
+            })
+            .await
     }
 
     fn remove_horde(&self) -> Result<(), Error> {
@@ -439,8 +535,9 @@ fn each(record: &mut Record, ordinals: &[u32], change: impl Fn(&mut ContainerRec
 
 /// The record of what is wanted, with the numbers that are held.
 fn recorded(wanted: &Wanted, held: Option<Record>) -> Record {
-    let (containers, forwards) =
-        held.map(|held| (held.containers, held.forwards)).unwrap_or_default();
+    let (containers, forwards) = held
+        .map(|held| (held.containers, held.forwards))
+        .unwrap_or_default();
     Record {
         namespace: wanted.namespace.clone(),
         generation: wanted.generation,

@@ -88,11 +88,15 @@ pub async fn run_on_agent(
 }
 
 fn set(pool: &Mutex<Pool>, members: Vec<SocketAddr>) {
-    pool.lock().unwrap_or_else(PoisonError::into_inner).set(members);
+    pool.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .set(members);
 }
 
 async fn carry(mut client: TcpStream, pool: Arc<Mutex<Pool>>) {
-    let Some(mut member) = reach(&pool).await else { return };
+    let Some(mut member) = reach(&pool).await else {
+        return;
+    };
     // Both ends are told at once what was written: requests and answers are small.
     drop(client.set_nodelay(true));
     drop(member.set_nodelay(true));
@@ -109,7 +113,10 @@ async fn carry(mut client: TcpStream, pool: Arc<Mutex<Pool>>) {
 
 /// A connection to the next member that accepts; `None` if none does.
 async fn reach(pool: &Mutex<Pool>) -> Option<TcpStream> {
-    let order = pool.lock().unwrap_or_else(PoisonError::into_inner).order(Instant::now());
+    let order = pool
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .order(Instant::now());
     for address in order {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
         let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);

@@ -67,7 +67,9 @@ impl Ground for ThisMachine {
 
     async fn sweep(&self, mark: String) -> io::Result<()> {
         let end = move || mark::end_marked(mark::RNODE_MARK, &mark).map(drop);
-        tokio::task::spawn_blocking(end).await.map_err(io::Error::other)?
+        tokio::task::spawn_blocking(end)
+            .await
+            .map_err(io::Error::other)?
     }
 
     fn keeper_of(&self, cell: i32) -> i32 {
@@ -80,7 +82,9 @@ impl Ground for ThisMachine {
 
     fn unix_ms(&self) -> u64 {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        since.map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
     }
 
     fn uid(&self) -> u32 {
@@ -94,12 +98,18 @@ const KEEPER_DEPTH_MAX: u32 = 3;
 /// The first descendant whose first argument is `keep`.
 fn keeper_below(pid: i32, depth: u32) -> Option<i32> {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    let mut children = children.split_whitespace().filter_map(|child| child.parse::<i32>().ok());
+    let mut children = children
+        .split_whitespace()
+        .filter_map(|child| child.parse::<i32>().ok());
     children.find_map(|child| {
         let arguments = std::fs::read(format!("/proc/{child}/cmdline")).ok()?;
         if arguments.split(|&byte| byte == 0).nth(1) == Some(b"keep") {
             return Some(child);
         }
-        if depth == 0 { None } else { keeper_below(child, depth - 1) }
+        if depth == 0 {
+            None
+        } else {
+            keeper_below(child, depth - 1)
+        }
     })
 }

@@ -53,10 +53,18 @@ impl Label {
     /// The execution's name: unique for ever, since generations of a namespace never repeat.
     #[must_use]
     pub fn execution(&self) -> String {
-        let Self { namespace, generation: (document, term), attempt, subject } = self;
+        let Self {
+            namespace,
+            generation: (document, term),
+            attempt,
+            subject,
+        } = self;
         match subject {
             Subject::Cell { ordinal } => {
-                format!("cell-{namespace}-{}-g{document}.{term}-{attempt}", rnode_label(*ordinal))
+                format!(
+                    "cell-{namespace}-{}-g{document}.{term}-{attempt}",
+                    rnode_label(*ordinal)
+                )
             }
             Subject::Forward { listen, .. } => {
                 let host = listen.ip().to_string().replace(':', ".");
@@ -71,7 +79,10 @@ impl Label {
     /// The generation it was started under.
     #[must_use]
     pub const fn generation(&self) -> Generation {
-        Generation { document: self.generation.0, term: self.generation.1 }
+        Generation {
+            document: self.generation.0,
+            term: self.generation.1,
+        }
     }
 }
 
@@ -110,7 +121,16 @@ mod tests {
     #[test]
     fn only_our_own_directory_names_are_rnodes() {
         assert_eq!(ordinal_of("n12"), Some(12));
-        for other in ["n0", "n01", "n", "m1", "n-1", "n+1", "addresses.json", "n99999999999"] {
+        for other in [
+            "n0",
+            "n01",
+            "n",
+            "m1",
+            "n-1",
+            "n+1",
+            "addresses.json",
+            "n99999999999",
+        ] {
             assert_eq!(ordinal_of(other), None, "{other}");
         }
     }

@@ -7,6 +7,7 @@ mod address;
 mod answers;
 pub mod backend;
 mod base;
+mod base_address;
 mod base_client;
 mod config;
 mod document;
@@ -27,8 +28,9 @@ mod restarts;
 mod settings;
 mod wanted;
 
-pub use base_client::BaseClient;
 pub use base::{Base, BaseView, EndSignal, Ended, ExecutionView, Start};
+pub use base_address::base_host;
+pub use base_client::BaseClient;
 pub use config::{Executable, HostPort, Isolation};
 pub use document::{Asked, asked};
 pub use ground::{Ground, ThisMachine};

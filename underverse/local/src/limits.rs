@@ -68,7 +68,12 @@ fn meminfo(field: &str) -> Option<u64> {
 /// The fourth field of loadavg: runnable/existing tasks.
 fn loadavg_tasks() -> Option<u64> {
     let text = fs::read_to_string("/proc/loadavg").ok()?;
-    text.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
+    text.split_whitespace()
+        .nth(3)?
+        .split_once('/')?
+        .1
+        .parse()
+        .ok()
 }
 
 /// Whether `machine` can hold `wanted` rnodes of a horde of which `running` exist already.
@@ -97,7 +102,9 @@ pub fn check(wanted: u32, running: u32, machine: &Machine) -> Result<(), Error> 
         ));
     }
     if wanted > RNODES_MAX.min(address::ADDRESSES_MAX) {
-        reasons.push(format!("backend local holds at most {RNODES_MAX} rnodes a horde"));
+        reasons.push(format!(
+            "backend local holds at most {RNODES_MAX} rnodes a horde"
+        ));
     }
     if reasons.is_empty() {
         return Ok(());
@@ -128,14 +135,25 @@ mod tests {
         assert!(check(6, 0, &laptop()).is_ok());
         let error = check(10_000, 0, &laptop()).unwrap_err();
         assert_eq!(error.kind(), Kind::Limit);
-        for part in ["10000 rnodes", "25.0 MiB", "244.1 GiB", "20.0 GiB", "80000", "32468", "200"] {
+        for part in [
+            "10000 rnodes",
+            "25.0 MiB",
+            "244.1 GiB",
+            "20.0 GiB",
+            "80000",
+            "32468",
+            "200",
+        ] {
             assert!(error.message().contains(part), "{part}: {error}");
         }
     }
 
     #[test]
     fn what_runs_already_is_not_counted_against_the_machine() {
-        let small = Machine { memory_available: ByteCount::mebibytes(1), ..laptop() };
+        let small = Machine {
+            memory_available: ByteCount::mebibytes(1),
+            ..laptop()
+        };
         assert!(check(6, 6, &small).is_ok());
         assert!(check(7, 6, &small).is_err());
     }

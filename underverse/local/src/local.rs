@@ -58,9 +58,18 @@ impl Local {
     /// The backend over `base`, on the machine `ground`.
     #[must_use]
     pub fn new(settings: Settings, base: Arc<dyn Base>, ground: Arc<dyn Ground>) -> Self {
-        assert!(!settings.servers.is_empty(), "a machine is at least one server");
+        assert!(
+            !settings.servers.is_empty(),
+            "a machine is at least one server"
+        );
         let (bell, _) = watch::channel(0);
-        Self { settings, base, ground, bell, gates: StdMutex::default() }
+        Self {
+            settings,
+            base,
+            ground,
+            bell,
+            gates: StdMutex::default(),
+        }
     }
 
     pub(crate) const fn settings(&self) -> &Settings {
@@ -84,7 +93,10 @@ impl Local {
     }
 
     fn gate(&self, horde: &HordeName) -> Arc<Mutex<()>> {
-        let mut gates = self.gates.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut gates = self
+            .gates
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         Arc::clone(gates.entry(horde.clone()).or_default())
     }
 
@@ -92,7 +104,10 @@ impl Local {
     pub(crate) async fn observe(&self, horde: &HordeName) -> Result<Observed, Error> {
         let (home, name) = (&self.settings.home, horde.as_str());
         let executions = self.base.list().await?;
-        let executions = executions.into_iter().filter(|view| is_of(view, name)).collect();
+        let executions = executions
+            .into_iter()
+            .filter(|view| is_of(view, name))
+            .collect();
         let directory = home.horde(name);
         let record = Record::read(home, name)
             .map_err(io_at("read the horde's record", &home.record(name)))?;
@@ -121,7 +136,9 @@ impl Local {
                 continue;
             }
             if let Err(error) = self.ground.can_listen(door.listen) {
-                observed.doors_taken.insert(door.listen, why_closed(door.listen, &error));
+                observed
+                    .doors_taken
+                    .insert(door.listen, why_closed(door.listen, &error));
             }
         }
     }
@@ -148,7 +165,11 @@ impl Local {
         let home = &self.settings.home;
         let others = horde_directories(&home.hordes()).unwrap_or_default();
         let held = |other: &String| Record::read(home, other).ok()??.user_range_start;
-        others.iter().filter(|other| *other != horde).filter_map(held).collect()
+        others
+            .iter()
+            .filter(|other| *other != horde)
+            .filter_map(held)
+            .collect()
     }
 
     /// Refuses a generation below the highest that was ever written down for the horde.
@@ -235,14 +256,23 @@ impl Local {
                 Err(error) if round == 0 => return End::Refused(error),
                 Err(error) => return End::Unknown(error.effect(Effect::Unknown)),
             };
-            let failures =
-                self.follow((horde, generation, wanted.as_ref()), base, &observed, &plan, progress);
+            let failures = self.follow(
+                (horde, generation, wanted.as_ref()),
+                base,
+                &observed,
+                &plan,
+                progress,
+            );
             let failures = failures.await;
             if !failures.is_empty() {
                 return self.partial(horde, generation, failures).await;
             }
         }
-        let error = Error::new(Kind::Bug, "converge", format!("not done in {ROUNDS_MAX} rounds"));
+        let error = Error::new(
+            Kind::Bug,
+            "converge",
+            format!("not done in {ROUNDS_MAX} rounds"),
+        );
         End::Unknown(error.effect(Effect::Unknown))
     }
 
@@ -253,9 +283,7 @@ impl Local {
         failures: Vec<Failure>,
     ) -> End {
         match self.observe(horde).await {
-            Ok(observed) => {
-                End::Partial(report::effective(horde, generation, &observed), failures)
-            }
+            Ok(observed) => End::Partial(report::effective(horde, generation, &observed), failures),
             Err(error) => End::Unknown(error.effect(Effect::Unknown)),
         }
     }
@@ -271,14 +299,23 @@ impl Local {
     ) -> Vec<Failure> {
         let generation = (generation.document, generation.term);
         let pass = Pass::new(self, horde, (wanted, generation), base, observed);
-        let all = plan.stages.iter().flatten().filter(|step| step.planned().is_some()).count();
+        let all = plan
+            .stages
+            .iter()
+            .flatten()
+            .filter(|step| step.planned().is_some())
+            .count();
         let of = u32::try_from(all).unwrap_or(u32::MAX);
         let mut number = 0;
         let mut failures: Vec<Failure> = Vec::new();
         for stage in &plan.stages {
             let mut left: Vec<&Step> = stage
                 .iter()
-                .filter(|step| failures.iter().all(|failure| failure.subject != step.subject()))
+                .filter(|step| {
+                    failures
+                        .iter()
+                        .all(|failure| failure.subject != step.subject())
+                })
                 .collect();
             while !left.is_empty() {
                 let batch: Vec<&Step> = left.drain(..left.len().min(STEPS_AT_ONCE)).collect();
@@ -296,7 +333,12 @@ impl Local {
                     if let Some(planned) = step.planned() {
                         number += 1;
                         let failure = failure.as_ref().map(|(text, _)| text.clone());
-                        let done = StepDone { step: planned, number, of, failure };
+                        let done = StepDone {
+                            step: planned,
+                            number,
+                            of,
+                            failure,
+                        };
                         // Nobody need listen for the work to be done.
                         drop(progress.send(Progress::Step(done)).await);
                     }
@@ -325,25 +367,28 @@ impl Local {
                 Err(_) => self.too_late(&ask, deadline).await,
             }
         });
-        Box::pin(stream::unfold((Some(work), rx, None), |(mut work, mut rx, mut end)| async move {
-            loop {
-                if let Some(running) = work.as_mut() {
-                    tokio::select! {
-                        biased;
-                        Some(item) = rx.recv() => return Some((item, (work, rx, end))),
-                        ended = running => {
-                            end = Some(ended);
-                            work = None;
+        Box::pin(stream::unfold(
+            (Some(work), rx, None),
+            |(mut work, mut rx, mut end)| async move {
+                loop {
+                    if let Some(running) = work.as_mut() {
+                        tokio::select! {
+                            biased;
+                            Some(item) = rx.recv() => return Some((item, (work, rx, end))),
+                            ended = running => {
+                                end = Some(ended);
+                                work = None;
+                            }
                         }
+                    } else if let Ok(item) = rx.try_recv() {
+                        return Some((item, (work, rx, end)));
+                    } else {
+                        let ended = end.take()?;
+                        return Some((Progress::End(ended), (work, rx, end)));
                     }
-                } else if let Ok(item) = rx.try_recv() {
-                    return Some((item, (work, rx, end)));
-                } else {
-                    let ended = end.take()?;
-                    return Some((Progress::End(ended), (work, rx, end)));
                 }
-            }
-        }))
+            },
+        ))
     }
 
     async fn too_late(&self, ask: &Ask<'_>, deadline: Duration) -> End {
@@ -352,9 +397,17 @@ impl Local {
             Ask::Dissolve(generation, horde) => (*horde, *generation),
         };
         let message = format!("{} s have passed", deadline.as_secs_f32());
-        let error = Error::new(Kind::DeadlineExceeded, "finish in time", message)
-            .effect(Effect::Unknown);
-        self.partial(horde, generation, vec![Failure { subject: horde.to_string(), error }]).await
+        let error =
+            Error::new(Kind::DeadlineExceeded, "finish in time", message).effect(Effect::Unknown);
+        self.partial(
+            horde,
+            generation,
+            vec![Failure {
+                subject: horde.to_string(),
+                error,
+            }],
+        )
+        .await
     }
 
     /// As [`Underverse::realise`], but the dead executions in `hold` are not started again yet.
@@ -371,16 +424,26 @@ impl Local {
     /// The horde's executions as the base lists them.
     pub(crate) async fn executions(&self, horde: &HordeName) -> Result<Vec<ExecutionView>, Error> {
         let executions = self.base.list().await?;
-        Ok(executions.into_iter().filter(|view| is_of(view, horde.as_str())).collect())
+        Ok(executions
+            .into_iter()
+            .filter(|view| is_of(view, horde.as_str()))
+            .collect())
     }
 
     /// What can be seen of a horde now; nothing while the base is away.
     pub(crate) async fn seen(&self, horde: &HordeName) -> (Vec<Running>, Option<Effective>) {
-        let Ok(mut observed) = self.observe(horde).await else { return (Vec::new(), None) };
-        let Some(record) = observed.record.clone() else { return (Vec::new(), None) };
+        let Ok(mut observed) = self.observe(horde).await else {
+            return (Vec::new(), None);
+        };
+        let Some(record) = observed.record.clone() else {
+            return (Vec::new(), None);
+        };
         self.doors_taken(&record.doors, &mut observed);
         let running = report::running(&self.settings.home, horde, &observed);
-        (running, Some(report::effective(horde, record.generation(), &observed)))
+        (
+            running,
+            Some(report::effective(horde, record.generation(), &observed)),
+        )
     }
 
     /// The addresses that are leased for a horde; none if they cannot be read.
@@ -417,9 +480,17 @@ fn ended(horde: &HordeName, generation: Generation, observed: &Observed, plan: &
         .collect();
     failures.extend(plan.waiting.iter().map(|ordinal| Failure {
         subject: crate::label::rnode_label(*ordinal),
-        error: Error::new(Kind::Unavailable, "start a rnode", "it ended and waits to be restarted"),
+        error: Error::new(
+            Kind::Unavailable,
+            "start a rnode",
+            "it ended and waits to be restarted",
+        ),
     }));
-    if failures.is_empty() { End::Done(effective) } else { End::Partial(effective, failures) }
+    if failures.is_empty() {
+        End::Done(effective)
+    } else {
+        End::Partial(effective, failures)
+    }
 }
 
 fn why_closed(listen: std::net::SocketAddr, error: &io::Error) -> String {
@@ -444,7 +515,9 @@ fn directories(horde: &Path) -> io::Result<BTreeMap<u32, DirectoryView>> {
     for entry in entries {
         let entry = entry?;
         let ordinal = entry.file_name().to_str().and_then(ordinal_of);
-        let Some(ordinal) = ordinal.filter(|_| entry.path().is_dir()) else { continue };
+        let Some(ordinal) = ordinal.filter(|_| entry.path().is_dir()) else {
+            continue;
+        };
         // A file that cannot be read is written anew before the next start.
         let file = RnodeFile::read(&entry.path()).ok().flatten();
         found.insert(ordinal, DirectoryView { file });
@@ -501,16 +574,31 @@ impl Underverse for Local {
         _horde: &HordeName,
         _request: &str,
     ) -> Result<(AddressId, IpAddr), Error> {
-        Err(Error::unsupported("obtain an external address", NO_ADDRESSES))
+        Err(Error::unsupported(
+            "obtain an external address",
+            NO_ADDRESSES,
+        ))
     }
 
     async fn release_address(&self, _id: &AddressId) -> Result<(), Error> {
-        Err(Error::unsupported("release an external address", NO_ADDRESSES))
+        Err(Error::unsupported(
+            "release an external address",
+            NO_ADDRESSES,
+        ))
     }
 
     async fn plan(&self, generation: Generation, spec: &HordeSpec) -> Result<HordePlan, Error> {
-        let (_, _, plan) = self.look(&Ask::Realise(generation, spec), &BTreeSet::new()).await?;
-        Ok(HordePlan { steps: plan.stages.iter().flatten().filter_map(Step::planned).collect() })
+        let (_, _, plan) = self
+            .look(&Ask::Realise(generation, spec), &BTreeSet::new())
+            .await?;
+        Ok(HordePlan {
+            steps: plan
+                .stages
+                .iter()
+                .flatten()
+                .filter_map(Step::planned)
+                .collect(),
+        })
     }
 
     fn realise<'a>(
@@ -556,30 +644,38 @@ impl Underverse for Local {
     ) -> BoxStream<'static, UnderverseEvent> {
         let file = EventFile::new(&self.settings.home, horde);
         let state = (file, since, self.bell.subscribe(), Vec::new().into_iter());
-        Box::pin(stream::unfold(state, |(file, mut since, mut bell, mut queue)| async move {
-            loop {
-                if let Some(event) = queue.next() {
-                    let event: UnderverseEvent = event;
-                    since = Some(event.id);
-                    return Some((event, (file, since, bell, queue)));
+        Box::pin(stream::unfold(
+            state,
+            |(file, mut since, mut bell, mut queue)| async move {
+                loop {
+                    if let Some(event) = queue.next() {
+                        let event: UnderverseEvent = event;
+                        since = Some(event.id);
+                        return Some((event, (file, since, bell, queue)));
+                    }
+                    bell.mark_unchanged();
+                    // A file that cannot be read now is read again at the next ring.
+                    let fresh = file.after(since).unwrap_or_default();
+                    if fresh.is_empty() {
+                        bell.changed().await.ok()?;
+                    }
+                    queue = fresh.into_iter();
                 }
-                bell.mark_unchanged();
-                // A file that cannot be read now is read again at the next ring.
-                let fresh = file.after(since).unwrap_or_default();
-                if fresh.is_empty() {
-                    bell.changed().await.ok()?;
-                }
-                queue = fresh.into_iter();
-            }
-        }))
+            },
+        ))
     }
 
     async fn answer(&self, horde: &HordeName, event: EventId, reply: Reply) -> Result<(), Error> {
-        let known = self.events_after(horde, None)?.iter().any(|kept| kept.id == event);
+        let known = self
+            .events_after(horde, None)?
+            .iter()
+            .any(|kept| kept.id == event);
         if !known {
-            return Err(Error::new(Kind::NotFound, "answer an event", "it is not kept")
-                .with("horde", horde)
-                .with("event", event));
+            return Err(
+                Error::new(Kind::NotFound, "answer an event", "it is not kept")
+                    .with("horde", horde)
+                    .with("event", event),
+            );
         }
         let path = self.settings.home.answers(horde.as_str());
         answers::keep(&path, event, &reply).map_err(io_at("keep an answer", &path))
@@ -594,7 +690,10 @@ impl Underverse for Local {
         let executions = self.base.list().await?;
         let running = executions.into_iter().filter(|view| view.ended.is_none());
         names.extend(running.map(|view| view.label.namespace));
-        Ok(names.into_iter().filter_map(|name| HordeName::new(name).ok()).collect())
+        Ok(names
+            .into_iter()
+            .filter_map(|name| HordeName::new(name).ok())
+            .collect())
     }
 }
 

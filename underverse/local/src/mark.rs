@@ -29,7 +29,10 @@ pub fn marked(name: &str, value: &str) -> io::Result<Vec<i32>> {
     let wanted = format!("{name}={value}");
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok())
+        let Some(pid) = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok())
         else {
             continue;
         };
@@ -42,8 +45,12 @@ pub fn marked(name: &str, value: &str) -> io::Result<Vec<i32>> {
 
 /// A zombie's environment is empty, so the dead are never found.
 fn carries(pid: i32, wanted: &str) -> bool {
-    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
-    environment.split(|&byte| byte == 0).any(|variable| variable == wanted.as_bytes())
+    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
+        return false;
+    };
+    environment
+        .split(|&byte| byte == 0)
+        .any(|variable| variable == wanted.as_bytes())
 }
 
 /// Ends every process that carries the mark, and says how many signals that took.
@@ -61,14 +68,24 @@ pub fn end_marked(name: &str, value: &str) -> io::Result<u32> {
         if round > 0 {
             std::thread::sleep(ROUND_PAUSE);
         }
-        sent += pids.into_iter().filter(|&pid| end_one(pid, &wanted)).fold(0, |sum, _| sum + 1);
+        sent += pids
+            .into_iter()
+            .filter(|&pid| end_one(pid, &wanted))
+            .fold(0, |sum, _| sum + 1);
     }
-    Err(io::Error::new(io::ErrorKind::TimedOut, format!("processes marked {wanted} do not end")))
+    Err(io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("processes marked {wanted} do not end"),
+    ))
 }
 
 /// Ordering: the descriptor is opened before the mark is read again, so a pid used anew is never hit.
 fn end_one(pid: i32, wanted: &str) -> bool {
-    let Some(pid_typed) = Pid::from_raw(pid) else { return false };
-    let Ok(process) = pidfd_open(pid_typed, PidfdFlags::empty()) else { return false };
+    let Some(pid_typed) = Pid::from_raw(pid) else {
+        return false;
+    };
+    let Ok(process) = pidfd_open(pid_typed, PidfdFlags::empty()) else {
+        return false;
+    };
     carries(pid, wanted) && pidfd_send_signal(&process, Signal::KILL).is_ok()
 }

@@ -45,19 +45,37 @@ pub(crate) enum Step {
     /// Writes down that these are asked to end.
     Mark(Vec<u32>),
     /// Ends a forwarder.
-    EndForward { execution: String, listen: SocketAddr, reason: &'static str },
+    EndForward {
+        execution: String,
+        listen: SocketAddr,
+        reason: &'static str,
+    },
     /// Ends a cell and all in it.
-    EndCell { execution: String, ordinal: u32, reason: &'static str },
+    EndCell {
+        execution: String,
+        ordinal: u32,
+        reason: &'static str,
+    },
     /// Confirms the death of a cell and tells it.
-    Bury { execution: String, ordinal: u32, how: String },
+    Bury {
+        execution: String,
+        ordinal: u32,
+        how: String,
+    },
     /// Removes a rnode's directory.
     RemoveDirectory { ordinal: u32 },
     /// Takes numbers, addresses and forwarders out of the record that are no longer wanted.
-    Forget { ordinals: Vec<u32>, doors: Vec<SocketAddr> },
+    Forget {
+        ordinals: Vec<u32>,
+        doors: Vec<SocketAddr>,
+    },
     /// Gives these an address.
     Lease(Vec<u32>),
     /// Gives these the number of their next start.
-    Number { cells: Vec<(u32, u32)>, forwards: Vec<(Door, u32)> },
+    Number {
+        cells: Vec<(u32, u32)>,
+        forwards: Vec<(Door, u32)>,
+    },
     /// Writes a rnode's directory.
     Prepare { ordinal: u32 },
     /// Starts a cell.
@@ -103,8 +121,13 @@ enum Standing<'a> {
 }
 
 fn standing<'a>(label: Option<&Label>, executions: &'a [ExecutionView]) -> Standing<'a> {
-    let Some(label) = label else { return Standing::New };
-    match executions.iter().find(|execution| execution.label == *label) {
+    let Some(label) = label else {
+        return Standing::New;
+    };
+    match executions
+        .iter()
+        .find(|execution| execution.label == *label)
+    {
         None => Standing::Requested,
         Some(execution) if execution.ended.is_some() => Standing::Dead(execution),
         Some(_) => Standing::Running,
@@ -136,7 +159,13 @@ pub(crate) fn realise(wanted: &Wanted, observed: &Observed, hold: &BTreeSet<Stri
     surplus(wanted, observed, &mut work);
     let mut replaced = false;
     for rnode in &wanted.rnodes {
-        rnode_steps(rnode, wanted, observed, hold, (&mut plan, &mut work, &mut replaced));
+        rnode_steps(
+            rnode,
+            wanted,
+            observed,
+            hold,
+            (&mut plan, &mut work, &mut replaced),
+        );
     }
     for door in &wanted.doors {
         door_steps(door, wanted, observed, hold, (&mut plan, &mut work));
@@ -152,7 +181,10 @@ pub(crate) fn realise(wanted: &Wanted, observed: &Observed, hold: &BTreeSet<Stri
     plan.stage(work.bury);
     plan.stage(work.remove);
     if !gone.is_empty() || !gone_doors.is_empty() {
-        plan.stage(vec![Step::Forget { ordinals: gone, doors: gone_doors }]);
+        plan.stage(vec![Step::Forget {
+            ordinals: gone,
+            doors: gone_doors,
+        }]);
     }
     plan.stage(single(work.lease, Step::Lease));
     if !work.number_cells.is_empty() || !work.number_forwards.is_empty() {
@@ -167,7 +199,11 @@ pub(crate) fn realise(wanted: &Wanted, observed: &Observed, hold: &BTreeSet<Stri
 }
 
 fn single(ordinals: Vec<u32>, step: fn(Vec<u32>) -> Step) -> Vec<Step> {
-    if ordinals.is_empty() { Vec::new() } else { vec![step(ordinals)] }
+    if ordinals.is_empty() {
+        Vec::new()
+    } else {
+        vec![step(ordinals)]
+    }
 }
 
 /// Whether the record says what is wanted.
@@ -185,7 +221,10 @@ fn records(wanted: &Wanted, record: &Record) -> bool {
 fn surplus_ordinals(wanted: &Wanted, observed: &Observed) -> Vec<u32> {
     let last = wanted.rnodes.len();
     let beyond = |ordinal: &u32| usize::try_from(*ordinal).is_ok_and(|ordinal| ordinal > last);
-    let numbered = observed.record.iter().flat_map(|record| record.containers.keys().copied());
+    let numbered = observed
+        .record
+        .iter()
+        .flat_map(|record| record.containers.keys().copied());
     let leased = observed.leases.iter().map(|lease| lease.ordinal);
     let all: BTreeSet<u32> = numbered.chain(leased).filter(beyond).collect();
     all.into_iter().collect()
@@ -193,7 +232,9 @@ fn surplus_ordinals(wanted: &Wanted, observed: &Observed) -> Vec<u32> {
 
 fn surplus_doors(wanted: &Wanted, record: Option<&Record>) -> Vec<SocketAddr> {
     let kept: BTreeSet<SocketAddr> = wanted.doors.iter().map(|door| door.listen).collect();
-    let held = record.into_iter().flat_map(|record| record.forwards.keys().copied());
+    let held = record
+        .into_iter()
+        .flat_map(|record| record.forwards.keys().copied());
     held.filter(|listen| !kept.contains(listen)).collect()
 }
 
@@ -202,7 +243,11 @@ fn surplus(wanted: &Wanted, observed: &Observed, work: &mut Work) {
     let record = observed.record.as_ref();
     let last = wanted.rnodes.len();
     let beyond = |ordinal: u32| usize::try_from(ordinal).is_ok_and(|ordinal| ordinal > last);
-    for execution in observed.executions.iter().filter(|execution| execution.ended.is_none()) {
+    for execution in observed
+        .executions
+        .iter()
+        .filter(|execution| execution.ended.is_none())
+    {
         let id = execution.id.clone();
         match &execution.label.subject {
             Subject::Cell { ordinal } => {
@@ -212,14 +257,30 @@ fn surplus(wanted: &Wanted, observed: &Observed, work: &mut Work) {
                     () if current.as_ref() != Some(&execution.label) => "nothing asked for it",
                     () => continue,
                 };
-                work.end_cells.push(Step::EndCell { execution: id, ordinal: *ordinal, reason });
+                work.end_cells.push(Step::EndCell {
+                    execution: id,
+                    ordinal: *ordinal,
+                    reason,
+                });
             }
-            Subject::Forward { listen, class, port } => {
+            Subject::Forward {
+                listen,
+                class,
+                port,
+            } => {
                 let current = record.and_then(|record| record.forward_label(*listen));
-                let door = Door { listen: *listen, class: class.clone(), port: *port };
+                let door = Door {
+                    listen: *listen,
+                    class: class.clone(),
+                    port: *port,
+                };
                 if current.as_ref() != Some(&execution.label) || !wanted.doors.contains(&door) {
                     let reason = "it is not asked for any more";
-                    work.end_forwards.push(Step::EndForward { execution: id, listen: *listen, reason });
+                    work.end_forwards.push(Step::EndForward {
+                        execution: id,
+                        listen: *listen,
+                        reason,
+                    });
                 }
             }
         }
@@ -270,7 +331,11 @@ fn rnode_steps(
             work.mark.push(ordinal);
             let execution = label.map_or_else(String::new, |label| label.execution());
             let reason = "what it is started with has changed";
-            work.end_cells.push(Step::EndCell { execution, ordinal, reason });
+            work.end_cells.push(Step::EndCell {
+                execution,
+                ordinal,
+                reason,
+            });
             work.number_cells.push((ordinal, next));
         }
         Standing::Running => {
@@ -282,8 +347,15 @@ fn rnode_steps(
         Standing::Dead(execution) => {
             reason = "it ended by itself";
             if held.is_some_and(|held| !held.buried) {
-                let how = execution.ended.as_ref().map_or_else(String::new, |end| end.how.clone());
-                work.bury.push(Step::Bury { execution: execution.id.clone(), ordinal, how });
+                let how = execution
+                    .ended
+                    .as_ref()
+                    .map_or_else(String::new, |end| end.how.clone());
+                work.bury.push(Step::Bury {
+                    execution: execution.id.clone(),
+                    ordinal,
+                    how,
+                });
             }
             if hold.contains(&execution.id) {
                 plan.waiting.push(ordinal);
@@ -305,7 +377,9 @@ fn rnode_steps(
 /// Whether a running rnode was started with other mounts, tags or users than are wanted.
 fn differs(rnode: &WantedRnode, wanted: &Wanted, observed: &Observed) -> bool {
     let directory = observed.directories.get(&rnode.ordinal);
-    let Some(file) = directory.and_then(|directory| directory.file.as_ref()) else { return false };
+    let Some(file) = directory.and_then(|directory| directory.file.as_ref()) else {
+        return false;
+    };
     file.mounts != rnode.mounts
         || file.tags != rnode.tags
         || file.isolation != wanted.isolation
@@ -314,27 +388,31 @@ fn differs(rnode: &WantedRnode, wanted: &Wanted, observed: &Observed) -> bool {
 
 /// First uid of a rnode's share of the horde's range.
 pub(crate) fn rnode_users(wanted: &Wanted, ordinal: u32) -> Option<u32> {
-    wanted.user_range_start.map(|start| start + ordinal.saturating_sub(1) * USERS_PER_RNODE)
+    wanted
+        .user_range_start
+        .map(|start| start + ordinal.saturating_sub(1) * USERS_PER_RNODE)
 }
 
 /// The number after every number this generation has used for the rnode, on disk or at the base.
 fn next_cell_attempt(wanted: &Wanted, observed: &Observed, ordinal: u32) -> u32 {
-    let listed = observed.executions.iter().filter_map(|execution| match execution.label.subject {
-        Subject::Cell { ordinal: other } if other == ordinal => {
-            Some((execution.label.generation, execution.label.attempt))
-        }
-        _ => None,
-    });
+    let listed = observed
+        .executions
+        .iter()
+        .filter_map(|execution| match execution.label.subject {
+            Subject::Cell { ordinal: other } if other == ordinal => {
+                Some((execution.label.generation, execution.label.attempt))
+            }
+            _ => None,
+        });
     let held = container(observed.record.as_ref(), ordinal);
     let held = held.map(|held| (held.generation, held.attempt));
     next_attempt(wanted.generation, listed.chain(held))
 }
 
-fn next_attempt(
-    generation: (u64, u64),
-    used: impl Iterator<Item = ((u64, u64), u32)>,
-) -> u32 {
-    let same = used.filter(|(other, _)| *other == generation).map(|(_, attempt)| attempt);
+fn next_attempt(generation: (u64, u64), used: impl Iterator<Item = ((u64, u64), u32)>) -> u32 {
+    let same = used
+        .filter(|(other, _)| *other == generation)
+        .map(|(_, attempt)| attempt);
     same.max().unwrap_or(0) + 1
 }
 
@@ -362,28 +440,41 @@ fn door_steps(
     }
     if needs_number {
         let listed =
-            observed.executions.iter().filter_map(|execution| match &execution.label.subject {
-                Subject::Forward { listen, .. } if *listen == door.listen => {
-                    Some((execution.label.generation, execution.label.attempt))
-                }
-                _ => None,
-            });
+            observed
+                .executions
+                .iter()
+                .filter_map(|execution| match &execution.label.subject {
+                    Subject::Forward { listen, .. } if *listen == door.listen => {
+                        Some((execution.label.generation, execution.label.attempt))
+                    }
+                    _ => None,
+                });
         let held = held.map(|held| (held.generation, held.attempt));
         let next = next_attempt(wanted.generation, listed.chain(held));
         work.number_forwards.push((door.clone(), next));
     }
-    work.start_forwards.push(Step::StartForward { door: door.clone() });
+    work.start_forwards
+        .push(Step::StartForward { door: door.clone() });
 }
 
 /// Plans the end of the horde. `dissolving` is set before anything is ended.
 pub(crate) fn dissolve(observed: &Observed) -> Plan {
     let mut plan = Plan::default();
-    let running = || observed.executions.iter().filter(|execution| execution.ended.is_none());
+    let running = || {
+        observed
+            .executions
+            .iter()
+            .filter(|execution| execution.ended.is_none())
+    };
     if !observed.exists && running().next().is_none() {
         return plan;
     }
     let reason = "the horde is dissolved";
-    if observed.record.as_ref().is_some_and(|record| !record.dissolving) {
+    if observed
+        .record
+        .as_ref()
+        .is_some_and(|record| !record.dissolving)
+    {
         plan.stage(vec![Step::Record]);
     }
     let mut forwards = Vec::new();
@@ -392,17 +483,29 @@ pub(crate) fn dissolve(observed: &Observed) -> Plan {
         let id = execution.id.clone();
         match execution.label.subject {
             Subject::Cell { ordinal } => {
-                cells.push(Step::EndCell { execution: id, ordinal, reason });
+                cells.push(Step::EndCell {
+                    execution: id,
+                    ordinal,
+                    reason,
+                });
             }
             Subject::Forward { listen, .. } => {
-                forwards.push(Step::EndForward { execution: id, listen, reason });
+                forwards.push(Step::EndForward {
+                    execution: id,
+                    listen,
+                    reason,
+                });
             }
         }
     }
     plan.stage(forwards);
     plan.stage(cells);
     let directories = observed.directories.keys();
-    plan.stage(directories.map(|&ordinal| Step::RemoveDirectory { ordinal }).collect());
+    plan.stage(
+        directories
+            .map(|&ordinal| Step::RemoveDirectory { ordinal })
+            .collect(),
+    );
     plan.stage(vec![Step::RemoveHorde]);
     plan
 }
@@ -411,7 +514,11 @@ impl Step {
     /// The step for people; `None` for book-keeping they need not see.
     pub(crate) fn planned(&self) -> Option<PlannedStep> {
         let step = |action, subject: String, reason: &str| {
-            Some(PlannedStep { action, subject, reason: reason.to_owned() })
+            Some(PlannedStep {
+                action,
+                subject,
+                reason: reason.to_owned(),
+            })
         };
         match self {
             Self::Record
@@ -424,21 +531,27 @@ impl Step {
             Self::EndForward { listen, reason, .. } => {
                 step(Action::Stop, format!("port {listen}"), reason)
             }
-            Self::EndCell { ordinal, reason, .. } => {
-                step(Action::Stop, rnode_label(*ordinal), reason)
-            }
-            Self::RemoveDirectory { ordinal } => {
-                step(Action::Remove, rnode_label(*ordinal), "it is not asked for any more")
-            }
-            Self::Prepare { ordinal } => {
-                step(Action::Create, rnode_label(*ordinal), "its directory and address")
-            }
+            Self::EndCell {
+                ordinal, reason, ..
+            } => step(Action::Stop, rnode_label(*ordinal), reason),
+            Self::RemoveDirectory { ordinal } => step(
+                Action::Remove,
+                rnode_label(*ordinal),
+                "it is not asked for any more",
+            ),
+            Self::Prepare { ordinal } => step(
+                Action::Create,
+                rnode_label(*ordinal),
+                "its directory and address",
+            ),
             Self::StartCell { ordinal, reason } => {
                 step(Action::Start, rnode_label(*ordinal), reason)
             }
-            Self::StartForward { door } => {
-                step(Action::Start, format!("port {}", door.listen), "it is asked for")
-            }
+            Self::StartForward { door } => step(
+                Action::Start,
+                format!("port {}", door.listen),
+                "it is asked for",
+            ),
             Self::RemoveHorde => step(Action::Remove, "horde".to_owned(), "it is dissolved"),
         }
     }

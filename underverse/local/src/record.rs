@@ -96,7 +96,10 @@ impl Record {
     }
 
     pub(crate) const fn generation(&self) -> Generation {
-        Generation { document: self.generation.0, term: self.generation.1 }
+        Generation {
+            document: self.generation.0,
+            term: self.generation.1,
+        }
     }
 
     /// The label of the container's present execution.
@@ -128,7 +131,11 @@ impl Record {
 
 /// The highest generation of a namespace that anybody wrote down, also after it was dissolved.
 pub(crate) fn last_generation(home: &Home, namespace: &str) -> Option<u64> {
-    std::fs::read_to_string(home.generation(namespace)).ok()?.trim().parse().ok()
+    std::fs::read_to_string(home.generation(namespace))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// Writes the highest generation down unless a higher one, or something else, stands there.

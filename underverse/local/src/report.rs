@@ -18,12 +18,18 @@ use crate::wanted::{FLOCK_PRIVATE, NO_NETWORK_ISOLATION};
 
 fn execution_of(observed: &Observed, record: &Record, ordinal: u32) -> Option<ExecutionView> {
     let label = record.cell_label(ordinal)?;
-    observed.executions.iter().find(|view| view.label == label).cloned()
+    observed
+        .executions
+        .iter()
+        .find(|view| view.label == label)
+        .cloned()
 }
 
 /// The containers of a horde, by ordinal.
 pub(crate) fn running(home: &Home, horde: &HordeName, observed: &Observed) -> Vec<Running> {
-    let Some(record) = observed.record.as_ref() else { return Vec::new() };
+    let Some(record) = observed.record.as_ref() else {
+        return Vec::new();
+    };
     let mut running = Vec::new();
     for (&ordinal, container) in &record.containers {
         let label = rnode_label(ordinal);
@@ -33,16 +39,27 @@ pub(crate) fn running(home: &Home, horde: &HordeName, observed: &Observed) -> Ve
             Some(None) => RunningState::Started,
             Some(Some(ended)) => RunningState::Failed(ended.how.clone()),
         };
-        let Some(id) = record.cell_label(ordinal) else { continue };
-        let Ok(role) = Role::new(container.role.clone()) else { continue };
-        let lease = observed.leases.iter().find(|lease| lease.ordinal == ordinal);
+        let Some(id) = record.cell_label(ordinal) else {
+            continue;
+        };
+        let Ok(role) = Role::new(container.role.clone()) else {
+            continue;
+        };
+        let lease = observed
+            .leases
+            .iter()
+            .find(|lease| lease.ordinal == ordinal);
         running.push(Running {
             id: ContainerId::from_backend(id.execution()),
             ordinal,
             role,
             server: container.server.clone(),
             address: lease.map(|lease| IpAddr::V4(lease.host)),
-            tags: container.tags.iter().filter_map(|tag| Tag::new(tag.clone()).ok()).collect(),
+            tags: container
+                .tags
+                .iter()
+                .filter_map(|tag| Tag::new(tag.clone()).ok())
+                .collect(),
             state,
             generation: Generation {
                 document: container.generation.0,
@@ -63,7 +80,9 @@ pub(crate) fn effective(
     observed: &Observed,
 ) -> Effective {
     let record = observed.record.as_ref();
-    let network = record.map(|record| record.network.clone()).unwrap_or_default();
+    let network = record
+        .map(|record| record.network.clone())
+        .unwrap_or_default();
     let absent = || Strength::Absent(NO_NETWORK_ISOLATION.to_owned());
     let flock_private = match network.flock_private {
         true => Strength::Weak(FLOCK_PRIVATE.to_owned()),
@@ -74,12 +93,28 @@ pub(crate) fn effective(
         generation: record.map_or(generation, Record::generation),
         roles: record.map_or_else(Vec::new, |record| roles(record, observed)),
         network: EffectiveNetwork {
-            horde_private: Obtained { value: false, strength: absent() },
-            flock_private: Obtained { value: network.flock_private, strength: flock_private },
-            horde_connected: Obtained { value: true, strength: Strength::Enforced },
-            external_connections_max: Obtained { value: None, strength: absent() },
+            horde_private: Obtained {
+                value: false,
+                strength: absent(),
+            },
+            flock_private: Obtained {
+                value: network.flock_private,
+                strength: flock_private,
+            },
+            horde_connected: Obtained {
+                value: true,
+                strength: Strength::Enforced,
+            },
+            external_connections_max: Obtained {
+                value: None,
+                strength: absent(),
+            },
             ports: record.map_or_else(Vec::new, |record| {
-                record.doors.iter().map(|door| port(door, record, observed)).collect()
+                record
+                    .doors
+                    .iter()
+                    .map(|door| port(door, record, observed))
+                    .collect()
             }),
         },
         weaker: record.map_or_else(Vec::new, |record| {
@@ -95,8 +130,15 @@ pub(crate) fn effective(
 fn roles(record: &Record, observed: &Observed) -> Vec<EffectiveRole> {
     let mut roles = Vec::new();
     for asked in &record.roles {
-        let Ok(role) = Role::new(asked.role.clone()) else { continue };
-        let mine = || record.containers.iter().filter(|(_, held)| held.role == asked.role);
+        let Ok(role) = Role::new(asked.role.clone()) else {
+            continue;
+        };
+        let mine = || {
+            record
+                .containers
+                .iter()
+                .filter(|(_, held)| held.role == asked.role)
+        };
         let runs = |ordinal: u32| {
             execution_of(observed, record, ordinal).is_some_and(|view| view.ended.is_none())
         };
@@ -112,7 +154,12 @@ fn roles(record: &Record, observed: &Observed) -> Vec<EffectiveRole> {
             true => "not started yet".to_owned(),
             false => ended.join("; "),
         });
-        roles.push(EffectiveRole { role, wanted: asked.count, obtained, shortfall });
+        roles.push(EffectiveRole {
+            role,
+            wanted: asked.count,
+            obtained,
+            shortfall,
+        });
     }
     roles
 }
@@ -150,26 +197,65 @@ pub(crate) fn capabilities(isolation: Isolation, uid: u32) -> Capabilities {
         _ => weak("only root can lease users; others run everything as themselves"),
     };
     Capabilities::new()
-        .enforced(&[C::Fulcrums, C::Tags, C::HordeConnected, C::Outbound, C::ExposeTcp])
+        .enforced(&[
+            C::Fulcrums,
+            C::Tags,
+            C::HordeConnected,
+            C::Outbound,
+            C::ExposeTcp,
+        ])
         .enforced(&[C::Resize, C::Heal, C::Adopt])
-        .with(C::Commands, absent("the base rnode runs signed commands only"))
-        .with(C::Images, absent("nested rnodes share this machine's files"))
-        .with(C::HostMounts, isolated("values typed as paths are rewritten instead"))
-        .with(C::FileTrees, absent("storage is not bound on this backend yet"))
-        .with(C::Volumes, absent("storage is not bound on this backend yet"))
-        .with(C::StorageCapacity, absent("storage is not bound on this backend yet"))
-        .with(C::Limits, absent("rnodes are not limited on this backend yet"))
+        .with(
+            C::Commands,
+            absent("the base rnode runs signed commands only"),
+        )
+        .with(
+            C::Images,
+            absent("nested rnodes share this machine's files"),
+        )
+        .with(
+            C::HostMounts,
+            isolated("values typed as paths are rewritten instead"),
+        )
+        .with(
+            C::FileTrees,
+            absent("storage is not bound on this backend yet"),
+        )
+        .with(
+            C::Volumes,
+            absent("storage is not bound on this backend yet"),
+        )
+        .with(
+            C::StorageCapacity,
+            absent("storage is not bound on this backend yet"),
+        )
+        .with(
+            C::Limits,
+            absent("rnodes are not limited on this backend yet"),
+        )
         .with(C::Users, users)
-        .with(C::ProcessIsolation, isolated("processes are found by the mark they carry"))
-        .with(C::MountIsolation, isolated("this machine grants no mount namespace"))
+        .with(
+            C::ProcessIsolation,
+            isolated("processes are found by the mark they carry"),
+        )
+        .with(
+            C::MountIsolation,
+            isolated("this machine grants no mount namespace"),
+        )
         .with(C::NetworkIsolation, absent(NO_NETWORK_ISOLATION))
         .with(C::HordePrivate, absent(NO_NETWORK_ISOLATION))
         .with(C::FlockPrivate, weak(FLOCK_PRIVATE))
         .with(C::ExternalConnectionLimit, absent(NO_NETWORK_ISOLATION))
         .with(C::ExposeUdp, absent("the forwarder carries TCP only"))
         .with(C::ExternalAddresses, absent("ports are opened on loopback"))
-        .with(C::Names, absent("no name server yet; services are found by handles"))
+        .with(
+            C::Names,
+            absent("no name server yet; services are found by handles"),
+        )
         .with(C::Ipv6, absent("addresses are leased from 127.0.0.0/8"))
         .with(C::Multicast, absent("loopback carries none"))
-        .with(C::Maintenance, weak("answers are kept; nothing here plans maintenance"))
+        .with(
+            C::Maintenance,
+            weak("answers are kept; nothing here plans maintenance"),
+        )
 }

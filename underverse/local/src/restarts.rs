@@ -1,7 +1,9 @@
 //! When what ended by itself may be started again. Pure: the caller tells the time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::base::ExecutionView;
 use crate::label::Subject;
@@ -64,16 +66,28 @@ impl Restarts {
             return;
         }
         let before = held.map_or(0, |wait| wait.failures);
-        let failures = if lived >= BACKOFF_RESET { 1 } else { before.saturating_add(1) };
+        let failures = if lived >= BACKOFF_RESET {
+            1
+        } else {
+            before.saturating_add(1)
+        };
         let doublings = failures.saturating_sub(1).min(16);
         let wait = BACKOFF_MIN.saturating_mul(1 << doublings).min(BACKOFF_MAX);
-        let wait = Wait { execution: execution.to_owned(), failures, due: now + wait };
+        let wait = Wait {
+            execution: execution.to_owned(),
+            failures,
+            due: now + wait,
+        };
         self.0.insert(key, wait);
     }
 
     /// When the next wait is over; `None` if nothing waits.
     pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
-        self.0.values().map(|wait| wait.due).filter(|due| *due > now).min()
+        self.0
+            .values()
+            .map(|wait| wait.due)
+            .filter(|due| *due > now)
+            .min()
     }
 }
 
@@ -90,8 +104,17 @@ mod tests {
             attempt,
             subject: Subject::Cell { ordinal: 1 },
         };
-        let ended = Some(Ended { how: String::new(), unix_ms: 1000 + lived_ms });
-        ExecutionView { id: label.execution(), label, pid: 1, started_unix_ms: 1000, ended }
+        let ended = Some(Ended {
+            how: String::new(),
+            unix_ms: 1000 + lived_ms,
+        });
+        ExecutionView {
+            id: label.execution(),
+            label,
+            pid: 1,
+            started_unix_ms: 1000,
+            ended,
+        }
     }
 
     #[test]

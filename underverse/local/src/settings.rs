@@ -30,8 +30,17 @@ impl Settings {
     /// Settings with one server named `local` without tags.
     #[must_use]
     pub fn new(home: Home, executable: Executable, isolation: Isolation) -> Self {
-        let local = VirtualServer { name: "local".to_owned(), tags: BTreeSet::new() };
-        Self { home, executable, isolation, servers: vec![local], cell_grace: CELL_GRACE }
+        let local = VirtualServer {
+            name: "local".to_owned(),
+            tags: BTreeSet::new(),
+        };
+        Self {
+            home,
+            executable,
+            isolation,
+            servers: vec![local],
+            cell_grace: CELL_GRACE,
+        }
     }
 }
 

@@ -70,7 +70,12 @@ pub(crate) fn wanted(
     for execable in &spec.execables {
         check_execable(spec, execable, facts)?;
     }
-    let doors = spec.network.ports.iter().map(door).collect::<Result<Vec<_>, _>>()?;
+    let doors = spec
+        .network
+        .ports
+        .iter()
+        .map(door)
+        .collect::<Result<Vec<_>, _>>()?;
     let isolation = isolation(spec, facts)?;
     let rnodes = rnodes(spec, &servers(spec, facts), facts.record)?;
     let user_range_start = user_range(spec, facts);
@@ -80,7 +85,10 @@ pub(crate) fn wanted(
         roles: spec
             .execables
             .iter()
-            .map(|execable| RoleRecord { role: execable.role.to_string(), count: execable.count })
+            .map(|execable| RoleRecord {
+                role: execable.role.to_string(),
+                count: execable.count,
+            })
             .collect(),
         rnodes,
         network: NetworkRecord {
@@ -116,7 +124,10 @@ fn check_execable(spec: &HordeSpec, execable: &Execable, facts: &Facts<'_>) -> R
         }
     }
     if let Some(image) = &execable.image {
-        return refuse(Kind::Unsupported, format!("it has no images, and {image} is asked for"));
+        return refuse(
+            Kind::Unsupported,
+            format!("it has no images, and {image} is asked for"),
+        );
     }
     if !execable.limits.is_none() {
         return unsupported("it does not limit memory, processors or processes of a rnode yet");
@@ -127,7 +138,10 @@ fn check_execable(spec: &HordeSpec, execable: &Execable, facts: &Facts<'_>) -> R
             MountSource::Host(path) if !(facts.exists)(path) => {
                 return refuse(
                     Kind::Invalid,
-                    format!("mount {target}: {} does not exist on this machine", path.display()),
+                    format!(
+                        "mount {target}: {} does not exist on this machine",
+                        path.display()
+                    ),
                 );
             }
             MountSource::Host(_) => {}
@@ -150,24 +164,35 @@ fn door(port: &PortConnect) -> Result<Door, Error> {
         ExternalAddress::Default => IpAddr::V4(Ipv4Addr::LOCALHOST),
         ExternalAddress::Host(host) => *host,
         ExternalAddress::Acquired(id) => {
-            return refuse(format!("it has no external addresses, and {id} is asked for"));
+            return refuse(format!(
+                "it has no external addresses, and {id} is asked for"
+            ));
         }
     };
     if port.protocol == Protocol::Udp {
-        return refuse(format!("port {} is UDP, and it forwards TCP only", port.external_port));
+        return refuse(format!(
+            "port {} is UDP, and it forwards TCP only",
+            port.external_port
+        ));
     }
     let class = match &port.members {
         Members::Class(class) => class.clone(),
         Members::All => String::new(),
     };
-    Ok(Door { listen: SocketAddr::new(host, port.external_port), class, port: port.internal_port })
+    Ok(Door {
+        listen: SocketAddr::new(host, port.external_port),
+        class,
+        port: port.internal_port,
+    })
 }
 
 /// The isolation asked for, or the strongest this machine grants.
 fn isolation(spec: &HordeSpec, facts: &Facts<'_>) -> Result<Isolation, Error> {
     let unknown = |what: String| {
-        Err(Error::new(Kind::Invalid, "read the settings of backend local", what)
-            .with("horde", &spec.name))
+        Err(
+            Error::new(Kind::Invalid, "read the settings of backend local", what)
+                .with("horde", &spec.name),
+        )
     };
     let mut isolation = facts.settings.isolation;
     for (key, words) in &spec.settings {
@@ -175,7 +200,9 @@ fn isolation(spec: &HordeSpec, facts: &Facts<'_>) -> Result<Isolation, Error> {
             ("isolation", "none") => isolation = Isolation::None,
             ("isolation", "pid,mount") => {}
             ("isolation", other) => {
-                return unknown(format!("isolation {other} is neither `none` nor `pid,mount`"));
+                return unknown(format!(
+                    "isolation {other} is neither `none` nor `pid,mount`"
+                ));
             }
             (other, _) => return unknown(format!("it has no setting {other}")),
         }
@@ -187,9 +214,16 @@ fn isolation(spec: &HordeSpec, facts: &Facts<'_>) -> Result<Isolation, Error> {
 fn servers(spec: &HordeSpec, facts: &Facts<'_>) -> Vec<VirtualServer> {
     let declared = spec.servers.iter();
     let declared: Vec<VirtualServer> = declared
-        .map(|server| VirtualServer { name: server.name.clone(), tags: server.tags.clone() })
+        .map(|server| VirtualServer {
+            name: server.name.clone(),
+            tags: server.tags.clone(),
+        })
         .collect();
-    if declared.is_empty() { facts.settings.servers.clone() } else { declared }
+    if declared.is_empty() {
+        facts.settings.servers.clone()
+    } else {
+        declared
+    }
 }
 
 fn rnodes(
@@ -213,7 +247,11 @@ fn rnodes(
                 server: server.name.clone(),
                 tags: tags.into_iter().map(ToString::to_string).collect(),
                 mounts: mounts(execable),
-                env: execable.env.iter().map(|(n, v)| (n.clone(), v.clone())).collect(),
+                env: execable
+                    .env
+                    .iter()
+                    .map(|(n, v)| (n.clone(), v.clone()))
+                    .collect(),
             });
         }
     }
@@ -256,8 +294,13 @@ fn choose<'a>(
 ) -> &'a VirtualServer {
     let held = held.and_then(|held| fitting.iter().find(|server| server.name == held));
     let of = |server: &VirtualServer| load.get(server.name.as_str()).copied().unwrap_or(0);
-    let least = || fitting.iter().min_by(|a, b| of(a).cmp(&of(b)).then(a.name.cmp(&b.name)));
-    held.or_else(least).expect("the caller has checked that a server fits")
+    let least = || {
+        fitting
+            .iter()
+            .min_by(|a, b| of(a).cmp(&of(b)).then(a.name.cmp(&b.name)))
+    };
+    held.or_else(least)
+        .expect("the caller has checked that a server fits")
 }
 
 fn mounts(execable: &Execable) -> Vec<RnodeMount> {
@@ -266,14 +309,20 @@ fn mounts(execable: &Execable) -> Vec<RnodeMount> {
         MountSource::Storage(_) => None,
     };
     let made = |mount: &underverse::Mount| -> Option<RnodeMount> {
-        Some(RnodeMount { host: host(&mount.source)?, target: PathBuf::from(&mount.target) })
+        Some(RnodeMount {
+            host: host(&mount.source)?,
+            target: PathBuf::from(&mount.target),
+        })
     };
     execable.mounts.iter().filter_map(made).collect()
 }
 
 /// A range of uids for the horde, if it asks for one and we may give it: the one it has, else the first free.
 fn user_range(spec: &HordeSpec, facts: &Facts<'_>) -> Option<u32> {
-    let asked = spec.users.iter().any(|user| user.source == UserSource::Auto);
+    let asked = spec
+        .users
+        .iter()
+        .any(|user| user.source == UserSource::Auto);
     if !asked || facts.uid != 0 {
         return None;
     }
@@ -282,14 +331,14 @@ fn user_range(spec: &HordeSpec, facts: &Facts<'_>) -> Option<u32> {
     held.or_else(|| ranges.find(|start| !facts.user_ranges_taken.contains(start)))
 }
 
-fn weaker(
-    spec: &HordeSpec,
-    isolation: Isolation,
-    facts: &Facts<'_>,
-) -> Vec<(String, String)> {
+fn weaker(spec: &HordeSpec, isolation: Isolation, facts: &Facts<'_>) -> Vec<(String, String)> {
     let mut weaker = Vec::new();
     let mut add = |asked: String, obtained: &str| weaker.push((asked, obtained.to_owned()));
-    for user in spec.users.iter().filter(|user| user.source == UserSource::Auto) {
+    for user in spec
+        .users
+        .iter()
+        .filter(|user| user.source == UserSource::Auto)
+    {
         if facts.uid != 0 {
             let obtained = "runs as the user who started it: only root can lease users";
             add(format!("user {} = auto", user.name), obtained);
@@ -309,7 +358,11 @@ fn weaker(
     if isolation == Isolation::None {
         let obtained = "none here: a rnode's processes are found by the mark in their environment";
         add("process isolation".to_owned(), obtained);
-        if spec.execables.iter().any(|execable| !execable.mounts.is_empty()) {
+        if spec
+            .execables
+            .iter()
+            .any(|execable| !execable.mounts.is_empty())
+        {
             let obtained = "no mount namespace here: only values typed as paths are rewritten";
             add("mounts".to_owned(), obtained);
         }

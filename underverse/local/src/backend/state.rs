@@ -56,18 +56,24 @@ pub(super) async fn state(
         message: message.to_owned(),
         rnodes: rnodes.collect(),
         exposures: effective.as_ref().map_or_else(Vec::new, exposures),
-        weaker: effective
-            .map_or_else(Vec::new, |e| e.weaker.iter().map(ToString::to_string).collect()),
+        weaker: effective.map_or_else(Vec::new, |e| {
+            e.weaker.iter().map(ToString::to_string).collect()
+        }),
     }
 }
 
 fn rnode(local: &Local, running: &Running) -> HordeRnode {
     let started = running.state == RunningState::Started;
-    let keeper = running.pid.filter(|_| started).map_or(0, |pid| local.ground().keeper_of(pid));
+    let keeper = running
+        .pid
+        .filter(|_| started)
+        .map_or(0, |pid| local.ground().keeper_of(pid));
     HordeRnode {
         ordinal: running.ordinal,
         label: running.label.clone(),
-        host: running.address.map_or_else(String::new, |address| address.to_string()),
+        host: running
+            .address
+            .map_or_else(String::new, |address| address.to_string()),
         port: 0,
         flock_port: 0,
         state: match &running.state {
@@ -77,7 +83,10 @@ fn rnode(local: &Local, running: &Running) -> HordeRnode {
         },
         execution: running.id.to_string(),
         keeper_pid: keeper,
-        directory: running.directory.as_ref().map_or_else(String::new, |d| d.display().to_string()),
+        directory: running
+            .directory
+            .as_ref()
+            .map_or_else(String::new, |d| d.display().to_string()),
         generation: running.generation.document,
         rnode: String::new(),
     }
@@ -103,14 +112,22 @@ fn exposures(effective: &Effective) -> Vec<Exposure> {
 
 /// An event as the base keeps it; the token is the same at every delivery.
 pub(super) fn event(event: &UnderverseEvent) -> Event {
-    let field = |name: &str, value: &str| Field { name: name.to_owned(), value: value.to_owned() };
+    let field = |name: &str, value: &str| Field {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
     let fields = match &event.kind {
         EventKind::ContainerFailed { container, reason } => {
             vec![field("container", container), field("reason", reason)]
         }
-        EventKind::ContainerStarted { container, replaces } => {
+        EventKind::ContainerStarted {
+            container,
+            replaces,
+        } => {
             let old = replaces.iter().map(|old| field("replaces", old));
-            std::iter::once(field("container", container)).chain(old).collect()
+            std::iter::once(field("container", container))
+                .chain(old)
+                .collect()
         }
         _ => Vec::new(),
     };

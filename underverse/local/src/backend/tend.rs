@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crux_wire::document::v1::Document;
 use crux_wire::fulcrum::v1::HordeState;
 use futures_util::StreamExt as _;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use underverse::{
     Effect, End, EventId, Generation, HordeName, HordeSpec, Keep, Kind, Progress, ProgressStream,
     Underverse as _,
@@ -41,19 +42,34 @@ pub(super) async fn run(
         tracing::error!(namespace, "a document's namespace is not a name");
         return namespace;
     };
-    let mut tender = Tender { local: &local, horde: &horde, told: None, reported: None };
+    let mut tender = Tender {
+        local: &local,
+        horde: &horde,
+        told: None,
+        reported: None,
+    };
     loop {
         let document = documents.borrow_and_update().clone();
         let next = async {
             match asked(&document, local.name()) {
-                Ok(Asked { generation, spec: None, .. }) => tender.dissolve(generation).await,
-                Ok(Asked { generation, spec: Some(spec), .. }) => {
+                Ok(Asked {
+                    generation,
+                    spec: None,
+                    ..
+                }) => tender.dissolve(generation).await,
+                Ok(Asked {
+                    generation,
+                    spec: Some(spec),
+                    ..
+                }) => {
                     tender.realise(generation, &spec).await;
                     Next::Again
                 }
                 Err(error) => {
                     let text = error.message().to_owned();
-                    tender.report(document.generation, (Phase::Refused, &text)).await;
+                    tender
+                        .report(document.generation, (Phase::Refused, &text))
+                        .await;
                     std::future::pending().await
                 }
             }
@@ -101,7 +117,8 @@ impl Tender<'_> {
             pause = (pause * 2).min(RETRY_MAX);
             // Ordering: seen before the pass looked, so that a death during it is not passed over;
             // what the pass itself changed costs one more look.
-            self.wait(&mut restarts, before, retry, (generation, phase, &message)).await;
+            self.wait(&mut restarts, before, retry, (generation, phase, &message))
+                .await;
         }
     }
 
@@ -118,11 +135,15 @@ impl Tender<'_> {
         loop {
             let now = Instant::now();
             let left = limit.saturating_sub(now - begun);
-            let due = restarts.next_due(now).map_or(left, |due| left.min(due - now));
+            let due = restarts
+                .next_due(now)
+                .map_or(left, |due| left.min(due - now));
             tokio::time::sleep(due.min(POLL)).await;
             let marks = self.marks().await;
             let changed = marks.is_some() && marks != seen;
-            let over = restarts.next_due(now).is_some_and(|due| due <= Instant::now());
+            let over = restarts
+                .next_due(now)
+                .is_some_and(|due| due <= Instant::now());
             if changed || over || begun.elapsed() >= limit {
                 return;
             }
@@ -135,7 +156,9 @@ impl Tender<'_> {
     /// Whether the last report lacks a keeper that has started by now.
     fn keepers_unknown(&self) -> bool {
         let rnodes = self.reported.iter().flat_map(|state| &state.rnodes);
-        rnodes.into_iter().any(|rnode| rnode.state == "running" && rnode.keeper_pid == 0)
+        rnodes
+            .into_iter()
+            .any(|rnode| rnode.state == "running" && rnode.keeper_pid == 0)
     }
 
     /// Dissolves the horde; again after a pause if it does not end.
@@ -145,13 +168,17 @@ impl Tender<'_> {
             let stream = self.local.dissolve(generation, self.horde, Keep::Nothing);
             let end = self.follow(stream, generation, Phase::Dissolving).await;
             if end.is_done() {
-                while !self.report(generation.document, (Phase::Dissolved, "")).await {
+                while !self
+                    .report(generation.document, (Phase::Dissolved, ""))
+                    .await
+                {
                     tokio::time::sleep(RETRY_MIN).await;
                 }
                 return Next::Ended;
             }
             let (_, message) = outcome(&end);
-            self.report(generation.document, (Phase::Dissolving, &message)).await;
+            self.report(generation.document, (Phase::Dissolving, &message))
+                .await;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
         }
@@ -180,19 +207,29 @@ impl Tender<'_> {
             }
         }
         let text = "the pass ended without saying how";
-        End::Unknown(underverse::Error::new(Kind::Bug, "follow a pass", text).effect(Effect::Unknown))
+        End::Unknown(
+            underverse::Error::new(Kind::Bug, "follow a pass", text).effect(Effect::Unknown),
+        )
     }
 
     /// The horde's executions and whether each has ended; `None` while the base is away.
     async fn marks(&self) -> Option<BTreeMap<String, bool>> {
         let executions = self.local.executions(self.horde).await.ok()?;
-        Some(executions.into_iter().map(|view| (view.id, view.ended.is_some())).collect())
+        Some(
+            executions
+                .into_iter()
+                .map(|view| (view.id, view.ended.is_some()))
+                .collect(),
+        )
     }
 
     /// Tells the base what is new; says whether it heard.
     async fn report(&mut self, generation: u64, how: (Phase, &str)) -> bool {
         let state = state::state(self.local, self.horde, generation, how).await;
-        let fresh = self.local.events_after(self.horde, self.told).unwrap_or_default();
+        let fresh = self
+            .local
+            .events_after(self.horde, self.told)
+            .unwrap_or_default();
         if self.reported.as_ref() == Some(&state) && fresh.is_empty() {
             return true;
         }
@@ -216,7 +253,9 @@ fn outcome(end: &End) -> (Phase, String) {
     match end {
         End::Done(_) => (Phase::Done, String::new()),
         End::Partial(_, failures) => {
-            let parts = failures.iter().map(|f| format!("{}: {}", f.subject, f.error.chain()));
+            let parts = failures
+                .iter()
+                .map(|f| format!("{}: {}", f.subject, f.error.chain()));
             (Phase::Partial, parts.collect::<Vec<_>>().join("; "))
         }
         End::Unknown(error) => (Phase::Realising, error.chain()),

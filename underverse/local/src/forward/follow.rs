@@ -74,7 +74,9 @@ async fn once(
     members: &watch::Sender<Vec<SocketAddr>>,
 ) -> bool {
     let mut heard = false;
-    let request = LookupRequest { name: followed.name() };
+    let request = LookupRequest {
+        name: followed.name(),
+    };
     let mut stream = match ProcessClient::new(channel).watch(request).await {
         Ok(reply) => reply.into_inner(),
         Err(status) => {

@@ -32,8 +32,10 @@ impl Pool {
             return Vec::new();
         }
         // The turn goes round the healthy ones, so that a suspect's share is spread over all.
-        let (healthy, suspect): (Vec<_>, Vec<_>) =
-            self.members.iter().partition(|member| !self.suspects.contains_key(*member));
+        let (healthy, suspect): (Vec<_>, Vec<_>) = self
+            .members
+            .iter()
+            .partition(|member| !self.suspects.contains_key(*member));
         let mut order = healthy;
         if !order.is_empty() {
             let first = self.turn % order.len();
@@ -62,7 +64,10 @@ mod tests {
     use super::*;
 
     fn members(ports: &[u16]) -> Vec<SocketAddr> {
-        ports.iter().map(|&port| SocketAddr::from(([127, 0, 0, 1], port))).collect()
+        ports
+            .iter()
+            .map(|&port| SocketAddr::from(([127, 0, 0, 1], port)))
+            .collect()
     }
 
     #[test]

@@ -1,0 +1,153 @@
+//! The forwarder over real sockets on loopback.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::net::SocketAddr;
+
+use crux_wire::document::v1::ServiceRecord;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use underverse_local::forward::{Followed, run};
+
+/// A member that answers every connection with its own port and then what it read.
+async fn member(tasks: &mut JoinSet<()>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tasks.spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut read = Vec::new();
+            stream.read_to_end(&mut read).await.unwrap();
+            let text = format!("{} {}", address.port(), String::from_utf8(read).unwrap());
+            stream.write_all(text.as_bytes()).await.unwrap();
+        }
+    });
+    address
+}
+
+/// An address at which nobody listens.
+async fn deaf() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+async fn forwarder(
+    tasks: &mut JoinSet<()>,
+    members: Vec<SocketAddr>,
+) -> (SocketAddr, watch::Sender<Vec<SocketAddr>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, receiver) = watch::channel(members);
+    tasks.spawn(run(listener, receiver, pending()));
+    (address, sender)
+}
+
+/// Sends a line, ends sending, and reads all: works only where the half-closed connection still carries the answer.
+async fn ask(address: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"hello").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+// Shows: NET-11
+#[tokio::test]
+async fn three_hundred_requests_spread_evenly_and_a_member_that_does_not_listen_gets_none() {
+    let mut tasks = JoinSet::new();
+    let mut members = vec![deaf().await];
+    for _ in 0..3 {
+        members.push(member(&mut tasks).await);
+    }
+    let (address, _sender) = forwarder(&mut tasks, members.clone()).await;
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    for _ in 0..300 {
+        let answer = ask(address).await;
+        assert!(answer.ends_with(" hello"), "{answer}");
+        *counts.entry(answer).or_default() += 1;
+    }
+    assert_eq!(counts.len(), 3);
+    for (member, count) in counts {
+        assert!((90..=110).contains(&count), "{member}: {count}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_member_that_accepts_a_connection_is_closed() {
+    let mut tasks = JoinSet::new();
+    for members in [Vec::new(), vec![deaf().await]] {
+        let (address, _sender) = forwarder(&mut tasks, members).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn members_change_while_it_runs_and_the_last_known_stay_when_their_source_is_gone() {
+    let mut tasks = JoinSet::new();
+    let (first, second) = (member(&mut tasks).await, member(&mut tasks).await);
+    let (address, sender) = forwarder(&mut tasks, vec![first]).await;
+    assert_eq!(ask(address).await, format!("{} hello", first.port()));
+    sender.send(vec![second]).unwrap();
+    drop(sender);
+    // The change is seen before or after the next accept; from then on it holds.
+    while ask(address).await != format!("{} hello", second.port()) {}
+    for _ in 0..3 {
+        assert_eq!(ask(address).await, format!("{} hello", second.port()));
+    }
+}
+
+#[tokio::test]
+async fn an_open_connection_stays_with_its_member_when_the_members_change() {
+    let mut tasks = JoinSet::new();
+    let (first, second) = (member(&mut tasks).await, member(&mut tasks).await);
+    let (address, sender) = forwarder(&mut tasks, vec![first]).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"still").await.unwrap();
+    // Another connection shows that the first one was carried to its member.
+    assert_eq!(ask_pending(address, first).await, first.port());
+    sender.send(vec![second]).unwrap();
+    while !ask(address).await.starts_with(&second.port().to_string()) {}
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, format!("{} still", first.port()));
+}
+
+/// The member of one more connection, which is given up: the first member serves one at a time.
+async fn ask_pending(address: SocketAddr, member: SocketAddr) -> u16 {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    member.port()
+}
+
+#[test]
+fn members_are_the_addresses_of_ready_instances_at_the_internal_port() {
+    let followed = Followed {
+        namespace: "stix".to_owned(),
+        class: "prog1".to_owned(),
+        port: 45_271,
+    };
+    assert_eq!(followed.name(), "stix/class:prog1");
+    let record = |host: &str| ServiceRecord {
+        host: host.to_owned(),
+        port: 1,
+        ..Default::default()
+    };
+    let records = [
+        record("127.64.0.17"),
+        record("127.64.0.16"),
+        record(""),
+        record("127.64.0.16"),
+    ];
+    let addresses = ["127.64.0.16:45271", "127.64.0.17:45271"].map(|a| a.parse().unwrap());
+    assert_eq!(followed.addresses(&records), addresses);
+}
