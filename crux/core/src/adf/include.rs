@@ -143,7 +143,7 @@ impl<'a> Loader<'a> {
         let of_kind: Vec<&str> = names
             .filter(|name| FileKind::of_name(name) == Some(kind))
             .collect();
-        let near = nearest(name, of_kind.iter().copied()).or(of_kind.first().copied());
+        let near = nearest(name, of_kind.iter().copied()).or_else(|| of_kind.first().copied());
         let id = self.files.add(name, String::new(), false);
         let span = Span {
             file: id,

@@ -32,7 +32,7 @@ pub struct Statement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
     /// Instances of a class; its value is the set of rnodes chosen.
-    Pick(Pick),
+    Pick(Box<Pick>),
     /// A number or a set that others use.
     Value(At<Expression>),
 }
@@ -174,7 +174,7 @@ impl KhanFile {
         self.statements
             .iter()
             .filter_map(|statement| match &statement.body {
-                Body::Pick(pick) => Some((statement.name.as_ref(), pick)),
+                Body::Pick(pick) => Some((statement.name.as_ref(), pick.as_ref())),
                 Body::Value(_) => None,
             })
     }

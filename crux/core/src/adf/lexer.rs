@@ -264,6 +264,6 @@ fn is_closed(text: &str) -> bool {
     text.len() > 1 && quoted(text, quote) == text.len() && text.ends_with(quote) && {
         let inner = &text[1..text.len() - 1];
         let slashes = inner.len() - inner.trim_end_matches('\\').len();
-        quote == '\'' || slashes % 2 == 0
+        quote == '\'' || slashes.is_multiple_of(2)
     }
 }

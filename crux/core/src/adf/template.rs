@@ -380,7 +380,7 @@ impl Reader<'_> {
             if next == '%' {
                 self.variable(&mut scan, &mut template);
             } else {
-                let length = scan.rest().find('%').unwrap_or(scan.rest().len());
+                let length = scan.rest().find('%').unwrap_or_else(|| scan.rest().len());
                 scan.at += length;
                 let text = scan.text[start..scan.at].replace("\\\r\n", "\\\n");
                 template.push(Part::Text(text), scan.since(start));

@@ -52,7 +52,7 @@ pub(in crate::adf) fn parse(reader: &mut Reader<'_>, tokens: &[Token]) -> BegatF
             continue;
         }
         if let Some(rule) = current.take() {
-            finish(reader, &mut file, rule);
+            finish(reader, &mut file, &rule);
         }
         broken = false;
         if is_include(reader, line.tokens) {
@@ -73,7 +73,7 @@ pub(in crate::adf) fn parse(reader: &mut Reader<'_>, tokens: &[Token]) -> BegatF
         }
     }
     if let Some(rule) = current {
-        finish(reader, &mut file, rule);
+        finish(reader, &mut file, &rule);
     }
     file
 }
@@ -148,7 +148,7 @@ fn no_colon<'t, 's>(reader: &mut Reader<'s>, line: Line<'t>) -> Option<RawRule<'
     None
 }
 
-fn finish<'s>(reader: &mut Reader<'s>, file: &mut BegatFile, rule: RawRule<'_, 's>) {
+fn finish<'s>(reader: &mut Reader<'s>, file: &mut BegatFile, rule: &RawRule<'_, 's>) {
     if file.runs.len() + file.builds.len() >= ITEMS_MAX {
         let message = format!("there are more than {ITEMS_MAX} rules");
         reader.error(Code::TooMany, rule.target, message);
@@ -167,16 +167,16 @@ fn finish<'s>(reader: &mut Reader<'s>, file: &mut BegatFile, rule: RawRule<'_, '
             reader.expected(Code::Syntax, word.span, texts);
             file.lost.name(reader.text(rule.target));
         }
-        (true, None) => match build::rule(reader, &rule) {
+        (true, None) => match build::rule(reader, rule) {
             Some(build) => file.builds.push(build),
             None => file.lost.name(reader.text(rule.target)),
         },
-        (false, Some(_)) => match run::rule(reader, &rule) {
+        (false, Some(_)) => match run::rule(reader, rule) {
             Some(run) => file.runs.push(run),
             None => file.lost.name(reader.text(rule.target)),
         },
         (false, None) => {
-            neither(reader, &rule);
+            neither(reader, rule);
             file.lost.name(reader.text(rule.target));
         }
     }

@@ -103,7 +103,7 @@ impl Cursor<'_, '_, '_> {
         let span = span_of(self.tokens);
         let name = self.binding()?;
         let body = if self.word() == Some("pick") {
-            Body::Pick(self.pick()?)
+            Body::Pick(Box::new(self.pick()?))
         } else {
             let value = self.expression()?;
             if name.is_none() {

@@ -50,9 +50,8 @@ impl Cursor<'_, '_, '_> {
         let Some(token) = self.peek() else {
             return Err(self.ended("a number or a set"));
         };
-        let sign = match token.kind {
-            TokenKind::Symbol(sign @ ('~' | '!' | '-')) => sign,
-            _ => return self.primary(token),
+        let TokenKind::Symbol(sign @ ('~' | '!' | '-')) = token.kind else {
+            return self.primary(token);
         };
         self.enter(token.span)?;
         self.at += 1;
