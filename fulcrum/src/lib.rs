@@ -13,3 +13,4 @@ pub mod error;
 pub mod keeper;
 pub mod mark;
 pub mod memoir;
+pub mod output;

@@ -1,0 +1,144 @@
+//! What is left, and what is not, when agent or keeper are killed.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+
+use crux_wire::keeper::v1::OutcomeKind;
+
+use crate::rig::{Rig, lives, outcome, receive_descriptors, spawn, stdout, until, within};
+
+// Shows in part: RND-02
+#[tokio::test]
+async fn an_agent_killed_at_any_moment_loses_no_execution_no_output_and_no_exit_status() {
+    let rig = Rig::keeper();
+    let first = rig.agent().await;
+    let fifo = rig.scratch.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = format!("echo before; read x < {}; echo after; exit 9", fifo.display());
+    let before = first.spawn("ends-alone", &["/bin/sh", "-c", &script]).await;
+    let lasting = first.spawn("lasting", &["wait"]).await;
+    until(async || stdout(&before) == "before\n").await;
+    rig.kill(first.pid);
+    // It ends while no agent lives, or the next one has only begun.
+    fs::write(&fifo, "go\n").unwrap();
+
+    let second = rig.agent().await;
+    assert_eq!(within(second.keeper.hello()).await.unwrap().incarnation, 2);
+    until(async || second.find("ends-alone").await.unwrap().outcome.is_some()).await;
+    let after = second.find("ends-alone").await.unwrap();
+    assert_eq!(outcome(&after), (OutcomeKind::Exited, 9));
+    assert_eq!((stdout(&after), after.pid), ("before\nafter\n".to_owned(), before.pid));
+    assert_eq!(second.find("lasting").await.unwrap(), lasting);
+    assert!(lives(&lasting));
+}
+
+#[tokio::test]
+async fn agents_killed_in_a_row_each_find_every_execution() {
+    let rig = Rig::keeper();
+    for round in 1..=5 {
+        let agent = rig.agent().await;
+        assert_eq!(within(agent.keeper.hello()).await.unwrap().incarnation, round);
+        agent.spawn(&format!("e{round}"), &["wait"]).await;
+        // Killed in the midst of a request whose answer nobody takes.
+        let last = spawn(&format!("late{round}"), &["wait"]);
+        let program = fs::File::open(crate::rig::TESTEE).unwrap();
+        let late = agent.keeper.spawn(last, program.into(), None);
+        let (_, ()) = tokio::join!(late, async { rig.kill(agent.pid) });
+    }
+    let agent = rig.agent().await;
+    let list = within(agent.keeper.list()).await.unwrap();
+    for round in 1..=5 {
+        assert!(list.iter().any(|(execution, _)| execution.execution == format!("e{round}") && lives(execution)));
+    }
+}
+
+#[tokio::test]
+async fn the_right_to_connect_outlives_the_agent() {
+    let rig = Rig::keeper();
+    let first = rig.agent().await;
+    let fifo = rig.scratch.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = format!("read x < {}; exec {} connect 'hello again'", fifo.display(), crate::rig::TESTEE);
+    let mut asked = spawn("connected", &["/bin/sh", "-c", &script]);
+    asked.agent_socket = true;
+    drop(first.spawn_as(asked).await);
+    rig.kill(first.pid);
+    let second = rig.agent().await;
+    let list = within(second.keeper.list()).await.unwrap();
+    let (execution, socket) = list.into_iter().next().unwrap();
+    assert!(execution.has_socket);
+    fs::write(&fifo, "go\n").unwrap();
+    let socket = socket.unwrap();
+    let (_, mut fds) = within(tokio::task::spawn_blocking(move || receive_descriptors(&socket))).await.unwrap();
+    let mut text = String::new();
+    UnixStream::from(fds.remove(0)).read_to_string(&mut text).unwrap();
+    assert_eq!(text, "hello again");
+}
+
+#[tokio::test]
+async fn a_new_keeper_adopts_detached_executions_and_ends_what_else_was_left() {
+    let mut rig = Rig::keeper();
+    let mut first = rig.agent().await;
+    let done = first.run("done", &["exit", "4"]).await;
+    let left = first.spawn("left", &["/bin/sh", "-c", "setsid /bin/sleep 1000 & echo $!; wait"]).await;
+    until(async || !stdout(&left).is_empty()).await;
+    let stray: i32 = stdout(&left).trim().parse().unwrap();
+    let mut asked = spawn("detached", &["wait"]);
+    asked.detached = true;
+    let (detached, _) = first.spawn_as(asked).await;
+    let mut asked = spawn("detached-2", &["wait"]);
+    asked.detached = true;
+    let (dies_alone, _) = first.spawn_as(asked).await;
+    rig.kill_process();
+    until(async || !lives(&left)).await;
+    rig.kill(dies_alone.pid);
+    until(async || !lives(&dies_alone)).await;
+
+    rig.start_process();
+    let mut second = rig.agent().await;
+    assert_eq!(within(second.keeper.hello()).await.unwrap().incarnation, 2);
+    assert_eq!(second.find("done").await.unwrap(), done);
+    assert_eq!(outcome(&second.find("left").await.unwrap()).0, OutcomeKind::Lost);
+    assert_eq!(outcome(&second.find("detached-2").await.unwrap()).0, OutcomeKind::Lost);
+    let stat = fs::read_to_string(format!("/proc/{stray}/stat"));
+    assert!(stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z ")), "what it had started is left");
+
+    let adopted = second.find("detached").await.unwrap();
+    assert_eq!((adopted.pid, adopted.start_ticks), (detached.pid, detached.start_ticks));
+    assert!(adopted.outcome.is_none() && lives(&detached));
+    within(second.keeper.signal("detached", 15, false)).await.unwrap();
+    let ended = second.exit().await;
+    assert_eq!((ended.execution.as_str(), outcome(&ended).0), ("detached", OutcomeKind::Lost));
+    // Order goes on: what is started now comes last.
+    second.run("later", &["exit", "0"]).await;
+    let last = within(second.keeper.list()).await.unwrap().pop().unwrap();
+    assert_eq!(last.0.execution, "later");
+}
+
+#[tokio::test]
+async fn a_killed_keeper_takes_its_agent_and_attached_executions_with_it() {
+    let mut rig = Rig::keeper();
+    let agent = rig.agent().await;
+    let execution = agent.spawn("e", &["wait"]).await;
+    rig.kill_process();
+    until(async || !lives(&execution)).await;
+    let agent_stat = format!("/proc/{}/stat", agent.pid);
+    until(async || fs::read_to_string(&agent_stat).map_or(true, |stat| stat.contains(") Z "))).await;
+}
+
+#[tokio::test]
+async fn an_execution_cut_off_before_its_start_was_recorded_never_was() {
+    let mut rig = Rig::keeper();
+    drop(rig.agent().await);
+    rig.kill_process();
+    let executions = rig.dir.join("keeper/executions");
+    for (name, start) in [("empty", ""), ("torn", "{\"execution\":\"to"), (".forgotten-x", "{}")] {
+        fs::create_dir(executions.join(name)).unwrap();
+        fs::write(executions.join(name).join("start"), start).unwrap();
+    }
+    rig.start_process();
+    let agent = rig.agent().await;
+    assert!(within(agent.keeper.list()).await.unwrap().is_empty());
+    assert_eq!(fs::read_dir(executions).unwrap().count(), 0);
+}

@@ -1,0 +1,117 @@
+//! What the tests run: a stand-in for `radix` with the words `keep`, `agent` and `cell`, and small programs to execute.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a test program")]
+
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[1..] {
+        ["keep", "--dir", dir] => report(fulcrum::keeper::run(Path::new(dir)).map(|()| 0)),
+        ["cell", "--dir", dir] => report(fulcrum::cell::run(Path::new(dir))),
+        ["cell", "--probe", "--dir", dir] => report(fulcrum::cell::trial(Path::new(dir)).map(|()| 0)),
+        ["agent", "--dir", dir] => agent(&PathBuf::from(dir)),
+        ["exit", code] => ExitCode::from(code.parse::<u8>().unwrap()),
+        ["print", text, ref errors @ ..] => {
+            println!("{text}");
+            errors.iter().for_each(|text| eprintln!("{text}"));
+            ExitCode::SUCCESS
+        }
+        ["flood", mebibytes] => flood(mebibytes.parse().unwrap()),
+        ["environment"] => {
+            std::env::vars().for_each(|(name, value)| println!("{name}={value}"));
+            ExitCode::SUCCESS
+        }
+        ["connect", text] => connect(text),
+        ["remember", dir] => remember(Path::new(dir)),
+        ["wait"] => wait(),
+        ref other => {
+            eprintln!("unknown words {other:?}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn report<E: std::error::Error>(result: Result<i32, E>) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(255)),
+        Err(error) => {
+            let first: &dyn std::error::Error = &error;
+            let chain: Vec<_> = std::iter::successors(Some(first), |error| error.source()).map(ToString::to_string).collect();
+            eprintln!("failed to {}", chain.join(": "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Hands its end of the keeper's socket to the test, which then speaks as the agent, and lives on.
+fn agent(dir: &Path) -> ExitCode {
+    let socket = fulcrum::keeper::client::inherited().unwrap();
+    while let Err(error) = hand_over(dir, socket.as_fd()) {
+        eprintln!("the test does not listen yet: {error}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    wait()
+}
+
+fn hand_over(dir: &Path, socket: BorrowedFd<'_>) -> std::io::Result<()> {
+    let test = UnixStream::connect(dir.join("test.sock"))?;
+    send_descriptor(test.as_fd(), &std::process::id().to_le_bytes(), socket)
+}
+
+fn send_descriptor(to: BorrowedFd<'_>, bytes: &[u8], descriptor: BorrowedFd<'_>) -> std::io::Result<()> {
+    let fds = [descriptor];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
+    control.push(rustix::net::SendAncillaryMessage::ScmRights(&fds));
+    let flags = rustix::net::SendFlags::empty();
+    rustix::net::sendmsg(to, &[std::io::IoSlice::new(bytes)], &mut control, flags)?;
+    Ok(())
+}
+
+/// Uses the right to connect to its agent: sends one end of a new stream pair and writes to the other.
+#[expect(unsafe_code, reason = "the inherited descriptor has no owner yet")]
+fn connect(text: &str) -> ExitCode {
+    let number: i32 = std::env::var("RADIX_AGENT_FD").unwrap().parse().unwrap();
+    // Safety: the keeper passed this descriptor to us and nothing else here uses it.
+    let agent = unsafe { BorrowedFd::borrow_raw(number) };
+    let (mut near, far) = UnixStream::pair().unwrap();
+    send_descriptor(agent, b"c", far.as_fd()).unwrap();
+    near.write_all(text.as_bytes()).unwrap();
+    drop(near);
+    ExitCode::SUCCESS
+}
+
+/// Writes records until it is killed, and prints the number of each once it is acknowledged.
+fn remember(dir: &Path) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let writer = fulcrum::memoir::Writer::open(dir).unwrap();
+    loop {
+        let record = writer.record_synced("exec.start", fulcrum::memoir::Fields::new());
+        println!("{}", runtime.block_on(record).unwrap());
+    }
+}
+
+fn flood(mebibytes: usize) -> ExitCode {
+    let block = vec![b'x'; 1 << 20];
+    let mut stdout = std::io::stdout().lock();
+    for _ in 0..mebibytes {
+        stdout.write_all(&block).unwrap();
+    }
+    stdout.write_all(b"the end").unwrap();
+    stdout.flush().unwrap();
+    // Long enough for the keeper to look at the file while we live; ended by the test.
+    wait()
+}
+
+fn wait() -> ExitCode {
+    loop {
+        std::thread::park();
+    }
+}
