@@ -6,10 +6,12 @@
 //! Tasks: one a connection inside [`Server::serve`], ended with it; tonic's own one a channel.
 
 mod client;
+mod fate;
 mod process;
 mod server;
 mod session;
 
 pub use client::{CONNECT_TIME_MAX, NotConnected, connect, connect_lazy, connect_over, connect_process};
+pub use fate::{Fate, fate, repeat_unsent};
 pub use process::{AGENT_FD_VARIABLE, ProcessListener, ProcessSocket};
 pub use server::{CONNECTIONS_MAX, HANDSHAKE_TIME_MAX, PeerAddress, RefusedPeer, Server, serve, serve_stream};

@@ -100,6 +100,12 @@ impl Credentials {
         self.0.trust.verify(&leaf.certified.cert)
     }
 
+    /// What we show at the next handshake: the leaf first; `None`: it has ended and cannot be renewed.
+    #[must_use]
+    pub fn chain(&self) -> Option<Vec<Vec<u8>>> {
+        self.leaf().map(|leaf| leaf.certified.cert.iter().map(|certificate| certificate.to_vec()).collect())
+    }
+
     /// When the current leaf ends.
     #[must_use]
     pub fn until(&self) -> UnixTime {

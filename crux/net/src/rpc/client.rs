@@ -47,6 +47,8 @@ impl StdError for NotConnected {
 
 /// Connects to `expect` at `address` (`host:port`). The channel redials by itself when its connection ends.
 ///
+/// Connections are replaced as leaves are renewed; a call that meets that moment never arrives, and says so
+/// ([`fate`](crate::rpc::fate)): [`repeat_unsent`](crate::rpc::repeat_unsent) makes it again.
 /// A server that refuses *us* shows it only at the first call.
 ///
 /// # Errors

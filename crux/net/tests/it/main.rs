@@ -1,0 +1,5 @@
+//! The drivers of crux-net, over loopback and temporary directories.
+
+mod fixture;
+mod identity;
+mod rpc;
