@@ -1,16 +1,317 @@
 //! The agent of a rnode: serves `fulcrum`, `rexec` and `fileio`, and brings the rnode to its assignment.
 //!
-//! Start with docs/design/agent.md.
+//! [`run`] is all there is to call. Start with docs/design/agent.md, then `agent/context.rs`.
 
-pub(crate) mod documents;
-pub(crate) mod durable;
-pub(crate) mod events;
-pub(crate) mod executions;
-pub(crate) mod limits;
-pub(crate) mod materialise;
-pub(crate) mod paths;
-pub(crate) mod probe;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use crux_net::identity::{Invitation, Report, RnodeIdentity};
+use crux_net::rpc::Server;
+use crux_net::store::Store;
+use crux_wire::keeper::v1::Execution;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::config::RnodeConfig;
+use crate::keeper::client::{self, KeeperRef};
+use crate::memoir;
+use context::{Agent, BASE, Me, background, fields, unix_ms};
+use executions::{Executions, outcome_text};
+
+mod accept;
+mod application;
+mod base;
+mod base_task;
+mod class_watch;
+mod context;
+mod describe;
+mod documents;
+mod documents_task;
+mod durable;
+mod events;
+mod executions;
+mod fetch;
+mod fileio_service;
+mod fulcrum_service;
+mod guard;
+mod hordes;
+mod instance;
+mod label;
+mod launch;
+mod leader_task;
+mod limits;
+mod materialise;
+mod output;
+mod paths;
+mod placement;
+mod probe;
+mod process_service;
+mod process_sockets;
 pub mod reconcile;
-pub(crate) mod resources;
-pub(crate) mod status;
-pub(crate) mod verified;
+mod reconcile_task;
+mod registrations;
+mod resources;
+mod rexec_service;
+mod services;
+mod shared;
+mod status;
+mod streams;
+mod trouble;
+mod tunnel;
+mod verified;
+mod wanted;
+
+/// Why an agent cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The system refused something.
+    #[error("{0}")]
+    Io(&'static str, #[source] io::Error),
+    /// The rnode's configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] crate::error::ConfigError),
+    /// The rnode has no identity, or one that does not hold.
+    #[error("take the rnode's identity")]
+    Identity(#[source] crux_net::identity::Error),
+    /// The rnode was never claimed and there is no invitation.
+    #[error("take the rnode's identity: there is none, and no invitation")]
+    Uninvited,
+    /// The identity is another rnode's than the configuration names.
+    #[error("take the rnode's identity: it is {0}, the configuration says {1}")]
+    Misnamed(String, String),
+    /// The keeper does not answer.
+    #[error("greet the keeper")]
+    Keeper(#[source] client::CallError),
+    /// The memoir cannot be written.
+    #[error("open the memoir")]
+    Memoir(#[from] memoir::MemoirError),
+    /// The store cannot be opened.
+    #[error("open the store")]
+    Store(#[from] crux_net::store::Error),
+    /// The services cannot be served.
+    #[error("serve")]
+    Serve(#[from] crux_net::error::Error),
+}
+
+/// Runs the agent of the rnode in `dir` until its keeper is gone or it is told to exit.
+///
+/// Makes its own runtime, of one thread: an idle agent should cost next to nothing.
+///
+/// # Errors
+/// [`AgentError`]; what runs on the rnode goes on.
+pub fn run(dir: &Path) -> Result<(), AgentError> {
+    let socket = client::inherited().map_err(|error| AgentError::Io("find the keeper", error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| AgentError::Io("start the runtime", error))?;
+    runtime.block_on(async {
+        let connected = client::connect(socket);
+        let (keeper, exits, link) =
+            connected.map_err(|error| AgentError::Io("watch the keeper", error))?;
+        let shutdown = CancellationToken::new();
+        let lost = shutdown.clone();
+        background("keeper", async move {
+            if let Err(error) = link.run().await {
+                tracing::error!(%error, "the keeper's socket failed");
+            }
+            // Without a keeper there is no rnode, and so no agent.
+            lost.cancel();
+        });
+        serve(dir, keeper, exits, shutdown).await
+    })
+}
+
+/// Starts every task and waits for the end.
+async fn serve(
+    dir: &Path,
+    keeper: KeeperRef,
+    exits: mpsc::Receiver<Execution>,
+    shutdown: CancellationToken,
+) -> Result<(), AgentError> {
+    let config = RnodeConfig::load(dir)?;
+    let identity = identity(dir, &config)?;
+    let listener = listen(config.host, config.tcp_port)
+        .await
+        .map_err(|error| AgentError::Io("listen", error))?;
+    let (sockets, waiting) = mpsc::channel(limits::SOCKETS_WAITING_MAX);
+    let parts = Parts { dir, config, identity, keeper, shutdown };
+    let agent = Arc::new(build(parts, &listener, sockets).await?);
+    write_contact(&agent).map_err(|error| AgentError::Io("write the contact", error))?;
+    let begun = fields! {
+        "incarnation": agent.me.incarnation, "rnode": agent.id(),
+        "address": status::host_port(&agent.config.host.to_string(), agent.me.tcp_port.into()),
+    };
+    agent.record("agent.start", begun).await?;
+    describe::publish(&agent);
+    services::publish(&agent);
+
+    background("exits", watch_exits(Arc::clone(&agent), exits));
+    background("process-sockets", process_sockets::run(Arc::clone(&agent), waiting));
+    background("reconcile", reconcile_task::run(Arc::clone(&agent)));
+    background("leader", leader_task::run(Arc::clone(&agent)));
+    background("documents", documents_task::run(Arc::clone(&agent)));
+    background("base", base_task::run(Arc::clone(&agent)));
+    background("identity-reports", watch_reports(Arc::clone(&agent)));
+
+    let routes = process_sockets::add_services(Routes::default(), &agent);
+    let refusing = Arc::clone(&agent);
+    let server = Server::new(agent.credentials.clone(), routes).on_refusal(move |refused| {
+        refusing.memoir.refused(&refused.address.ip().to_string(), &refused.reason);
+    });
+    server.serve(listener, agent.shutdown.clone().cancelled_owned()).await?;
+    agent.memoir.close().await;
+    Ok(())
+}
+
+/// What the agent is built from.
+struct Parts<'a> {
+    dir: &'a Path,
+    config: RnodeConfig,
+    identity: RnodeIdentity,
+    keeper: KeeperRef,
+    shutdown: CancellationToken,
+}
+
+/// Opens everything that lies on disk and greets the keeper.
+async fn build(
+    parts: Parts<'_>,
+    listener: &TcpListener,
+    sockets: mpsc::Sender<executions::Socket>,
+) -> Result<Agent, AgentError> {
+    let Parts { dir, config, identity, keeper, shutdown } = parts;
+    let agent_dir = dir.join("agent");
+    let io = |what| move |error| AgentError::Io(what, error);
+    std::fs::create_dir_all(&agent_dir).map_err(io("make the agent's directory"))?;
+    let welcome = keeper.hello().await.map_err(AgentError::Keeper)?;
+    keeper.seal().await.map_err(AgentError::Keeper)?;
+    let executions = Executions::adopt(keeper.clone(), sockets).await.map_err(AgentError::Keeper)?;
+    let tcp_port = listener.local_addr().map_err(io("read the listener's address"))?.port();
+    let me = Me {
+        id: identity.id(),
+        owner: identity.owner(),
+        label: identity.label().clone(),
+        namespace: identity.namespace().clone(),
+        incarnation: welcome.incarnation,
+        keeper_pid: welcome.keeper_pid,
+        started_unix_ms: unix_ms(),
+        tcp_port,
+        flock_port: config.flock_port,
+    };
+    Ok(Agent {
+        executions,
+        memoir: memoir::Writer::open(&config.memoir_dir)?,
+        store: Arc::new(Store::open(&config.store_dir)?),
+        verifier: Arc::default(),
+        paths: paths::Paths::new(dir, &config),
+        documents: documents::Documents::open(&agent_dir).map_err(io("open the documents"))?,
+        applications: application::Applications::default(),
+        bars: placement::Bars::default(),
+        events: events::Events::open(&agent_dir),
+        shared: shared::Shared::alone(me.id.to_string(), welcome.incarnation),
+        credentials: identity.credentials().map_err(AgentError::Identity)?,
+        accepting: tokio::sync::Mutex::default(),
+        registrations: registrations::Registrations::open(&agent_dir),
+        trouble: trouble::Trouble::default(),
+        weaker: std::sync::Mutex::default(),
+        hordes: hordes::Hordes::open(&agent_dir).map_err(io("open the hordes"))?,
+        class_watches: class_watch::ClassWatches::default(),
+        dir: dir.to_owned(),
+        identity,
+        keeper,
+        shutdown,
+        config,
+        me,
+    })
+}
+
+/// Opens the rnode's identity, claiming the invitation if there is one.
+fn identity(dir: &Path, config: &RnodeConfig) -> Result<RnodeIdentity, AgentError> {
+    let of = dir.join("identity");
+    let invitation = dir.join("invitation");
+    let held = durable::read(&invitation).map_err(|error| AgentError::Io("read the invitation", error))?;
+    let identity = if let Some(text) = held {
+        let text = String::from_utf8_lossy(&text);
+        let decoded = Invitation::decode(&text).map_err(AgentError::Identity)?;
+        let identity = RnodeIdentity::claim(&of, &decoded, None).map_err(AgentError::Identity)?;
+        // Claimed and durable: the secret has done its work.
+        durable::remove(&invitation).map_err(|error| AgentError::Io("drop the invitation", error))?;
+        identity
+    } else {
+        let opened = RnodeIdentity::open(&of).map_err(AgentError::Identity)?;
+        opened.ok_or(AgentError::Uninvited)?
+    };
+    let is = format!("{}/{}", identity.namespace(), identity.label());
+    let says = format!("{}/{}", config.namespace, config.label);
+    if is == says { Ok(identity) } else { Err(AgentError::Misnamed(is, says)) }
+}
+
+/// Listens on the wanted port, or on any where that is taken.
+async fn listen(host: IpAddr, port: u16) -> io::Result<TcpListener> {
+    match TcpListener::bind(SocketAddr::new(host, port)).await {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            TcpListener::bind(SocketAddr::new(host, 0)).await
+        }
+        bound => bound,
+    }
+}
+
+/// Writes where this agent is, for whoever starts or watches the rnode.
+fn write_contact(agent: &Agent) -> io::Result<()> {
+    let contact = serde_json::json!({
+        "host": agent.config.host.to_string(),
+        "port": agent.me.tcp_port,
+        "flock_port": agent.me.flock_port,
+        "rnode": agent.id(),
+        "pid": std::process::id(),
+        "incarnation": agent.me.incarnation,
+    });
+    let path = agent.dir.join("agent").join("contact");
+    durable::replace(&path, contact.to_string().as_bytes())
+}
+
+/// Takes note of every end the keeper tells.
+async fn watch_exits(agent: Arc<Agent>, mut exits: mpsc::Receiver<Execution>) {
+    while let Some(execution) = exits.recv().await {
+        let how = execution.outcome.as_ref().map(outcome_text).unwrap_or_default();
+        let record = fields! {
+            "execution": execution.execution.clone(), "instance": execution.instance.clone(),
+            "command": execution.command.clone(), "outcome": how.clone(),
+        };
+        agent.note("exec.end", record).await;
+        if agent.me.namespace == BASE {
+            agent.tell("execution.exited", &execution.execution, &how);
+        }
+        let id = execution.execution.clone();
+        agent.executions.exited(execution);
+        let kept = agent.registrations.retain(|known| {
+            known != id && agent.executions.get(known).is_some_and(|known| known.outcome.is_none())
+        });
+        if let Err(error) = kept {
+            tracing::error!(%error, "registrations cannot be written");
+        }
+        services::publish(&agent);
+        base_task::prune(&agent).await;
+    }
+}
+
+/// Reports second takers of an invitation, once each.
+async fn watch_reports(agent: Arc<Agent>) {
+    let mut changes = agent.identity.trust().changes();
+    loop {
+        for report in agent.identity.trust().take_reports() {
+            let Report::SecondTaker { claim, holder, taker } = report;
+            let text = format!("invitation {claim} is held by {holder}; {taker} was refused");
+            agent.tell("identity.second_taker", &taker.to_string(), &text);
+            agent.note("identity.second_taker", fields! { "text": text }).await;
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = agent.shutdown.cancelled() => return,
+        }
+    }
+}

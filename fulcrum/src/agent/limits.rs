@@ -49,7 +49,7 @@ pub(crate) const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 /// Events kept for resume tokens.
 pub(crate) const EVENTS_KEPT: usize = 1024;
 /// Largest document taken, in bytes.
-pub(crate) const DOCUMENT_BYTES_MAX: usize = 4 << 20;
+pub(crate) const DOCUMENT_BYTES_MAX: usize = 1 << 20;
 /// Namespaces a base holds documents of.
 pub(crate) const NAMESPACES_MAX: usize = 256;
 /// Generations of a document kept on disk.
@@ -116,3 +116,5 @@ pub(crate) const BACKEND_RETRY: (Duration, Duration) =
 pub(crate) const RETIRE_GRACE: Duration = Duration::from_secs(5);
 /// Sockets of executions that may wait to be served.
 pub(crate) const SOCKETS_WAITING_MAX: usize = 4096;
+/// Blackboard entries of one rnode's processes. 2048: half of what an owner may share.
+pub(crate) const BLACKBOARD_ENTRIES_MAX: usize = 2048;

@@ -336,9 +336,14 @@ impl Reconciler {
         if self.stopping.remove(&execution.execution).is_some() {
             return;
         }
-        let want = observation.wanted.as_ref().map(|wanted| wanted.get(&execution.instance));
+        let want = observation
+            .wanted
+            .as_ref()
+            .map(|wanted| wanted.get(&execution.instance));
         let wanted = want.is_none_or(|want| want.is_some());
-        let restart = want.flatten().map_or_else(Restart::default, |want| want.restart);
+        let restart = want
+            .flatten()
+            .map_or_else(Restart::default, |want| want.restart);
         let Some(track) = self.tracks.get_mut(&execution.instance) else {
             return;
         };
@@ -461,7 +466,7 @@ impl Reconciler {
             State::Stopping,
             Some(execution),
             execution.spec,
-            "being replaced".into(),
+            crate::agent::placement::REPLACED.into(),
         );
         stop(&mut self.stopping, now, &execution.execution, decision);
         report
@@ -476,6 +481,9 @@ impl Reconciler {
         decision: &mut Decision,
     ) -> Report {
         let track = self.tracks.entry(instance.clone()).or_default();
+        if let Some(how) = track.done.clone() {
+            return report(track, State::Stopped, None, want.spec, how);
+        }
         if track
             .gave_up
             .is_some_and(|since| now >= since + GIVE_UP_RETRY)

@@ -23,7 +23,9 @@ fn want(text: &str) -> Wanted {
     Wanted {
         spec: spec(text),
         held: None,
-        replacement_held: None, restart: Restart::Always }
+        replacement_held: None,
+        restart: Restart::Always,
+    }
 }
 
 fn wanted(of: Vec<(InstanceId, Wanted)>) -> Option<BTreeMap<InstanceId, Wanted>> {
@@ -99,7 +101,10 @@ impl World {
     fn end(&mut self, execution: &str, how: &str) {
         for known in &mut self.observation.executions {
             if known.execution == execution {
-                known.ended = Some(Ended { well: how == "exit code 0", text: how.into() });
+                known.ended = Some(Ended {
+                    well: how == "exit code 0",
+                    text: how.into(),
+                });
             }
         }
     }
@@ -389,7 +394,10 @@ fn old_output_of_an_instance_is_forgotten() {
             spec: spec("a"),
             pid: 1,
             started_unix_ms: round,
-            ended: Some(Ended { well: true, text: "exit code 0".into() }),
+            ended: Some(Ended {
+                well: true,
+                text: "exit code 0".into(),
+            }),
         });
     }
     world.step();

@@ -1,0 +1,171 @@
+//! Taking a document: signature, rule, disk, memoir, in this order, before anyone is told.
+
+use std::sync::Arc;
+
+use crux_core::identity::{DOCUMENT_CONTEXT, Principal, Signed, Verb, Who};
+use crux_core::names::Label;
+use crux_net::identity::Acceptance;
+use crux_wire::document::v1::{Document, SignedDocument};
+use crux_wire::fulcrum::v1::{PutDocumentReply, PutDocumentRequest};
+use prost::Message;
+use tonic::Status;
+
+use super::context::{Agent, BASE, fields};
+use super::documents::{Judge, Verdict, judge};
+use super::limits::DOCUMENT_BYTES_MAX;
+
+/// What became of an offered document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It is held now.
+    New,
+    /// It was held already, under this generation.
+    Unchanged(u64),
+}
+
+/// Takes a document that a caller put.
+///
+/// # Errors
+/// `FailedPrecondition` beginning with `stale:` for an old one, `PermissionDenied` for one that is not ours to take.
+pub(crate) async fn put_document(
+    agent: &Arc<Agent>,
+    caller: &Principal,
+    request: PutDocumentRequest,
+) -> Result<PutDocumentReply, Status> {
+    let signed = request.document;
+    let signed = signed.ok_or_else(|| Status::invalid_argument("take a document: there is none"))?;
+    if !request.invite_grant.is_empty() && agent.is_base() {
+        keep_grant(agent, &signed, &request.invite_grant)?;
+    }
+    let (document, signer) = verify(agent, &signed)?;
+    let generation = document.generation;
+    let from = caller.to_string();
+    let taken = take(agent, signed, document, (&signer, &from), request.take_over).await;
+    match taken? {
+        Taken::New => Ok(PutDocumentReply { generation, unchanged: false }),
+        Taken::Unchanged(generation) => Ok(PutDocumentReply { generation, unchanged: true }),
+    }
+}
+
+/// Checks size and signature, and that the signer may speak for the namespace.
+///
+/// # Errors
+/// `InvalidArgument` or `PermissionDenied`; the latter is counted in the memoir.
+#[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
+pub(crate) fn verify(
+    agent: &Agent,
+    signed: &SignedDocument,
+) -> Result<(Document, Principal), Status> {
+    if signed.encoded_len() > DOCUMENT_BYTES_MAX {
+        return Err(Status::invalid_argument(format!(
+            "take a document of more than {DOCUMENT_BYTES_MAX} bytes"
+        )));
+    }
+    let refuse = |reason: String| {
+        agent.memoir.refused("document", &reason);
+        Status::permission_denied(format!("take the document: {reason}"))
+    };
+    let thing = Signed {
+        context: DOCUMENT_CONTEXT,
+        payload: &signed.payload,
+        signature: &signed.signature,
+        chain: &signed.chain,
+    };
+    let signer = agent
+        .identity
+        .trust()
+        .verify_signed(&thing, Acceptance::New)
+        .map_err(|refusal| refuse(refusal.to_string()))?;
+    let document = Document::decode(signed.payload.as_slice())
+        .map_err(|error| Status::invalid_argument(format!("read the document: {error}")))?;
+    let namespace = Label::new(&document.namespace)
+        .map_err(|error| Status::invalid_argument(format!("read the document: {error}")))?;
+    let may = match &signer.who {
+        Who::Operator { .. } => signer.may(Verb::Operator, &namespace),
+        Who::Tool { .. } => signer.may(Verb::Tool, &namespace),
+        Who::Rnode { .. } | Who::App { .. } | Who::Host { .. } | Who::Backend { .. } => {
+            return Err(refuse(format!("{signer} may not sign documents")));
+        }
+    };
+    may.map_err(|refusal| refuse(refusal.to_string()))?;
+    Ok((document, signer))
+}
+
+/// Judges and keeps a verified document.
+///
+/// # Errors
+/// As [`put_document`].
+pub(crate) async fn take(
+    agent: &Agent,
+    signed: SignedDocument,
+    document: Document,
+    (signer, caller): (&Principal, &str),
+    take_over: bool,
+) -> Result<Taken, Status> {
+    // One at a time: two documents of one generation must not both be accepted.
+    let _turn = agent.accepting.lock().await;
+    let namespace = document.namespace.clone();
+    let held = agent.documents.newest(&namespace);
+    let owner = agent.me.owner.to_string();
+    let verdict = judge(
+        &Judge {
+            owner: &owner,
+            own_namespace: (!agent.is_base()).then(|| agent.me.namespace.as_str()),
+            highest: agent.documents.highest(&namespace).generation,
+            held: held.as_ref().map(|held| &held.document),
+            take_over,
+        },
+        &document,
+    );
+    match verdict {
+        Verdict::Accept => {}
+        Verdict::Unchanged => {
+            let generation = held.map_or(document.generation, |held| held.document.generation);
+            return Ok(Taken::Unchanged(generation));
+        }
+        Verdict::Stale(reason) => {
+            agent.memoir.refused(caller, "document/stale");
+            return Err(Status::failed_precondition(format!("stale: {reason}")));
+        }
+        Verdict::Refused(reason) => {
+            agent.memoir.refused(caller, "document/refused");
+            return Err(Status::permission_denied(format!("take the document: {reason}")));
+        }
+    }
+    let commands: Vec<String> = document
+        .pins
+        .iter()
+        .filter(|pin| !pin.command.is_empty())
+        .map(|pin| format!("{}={}", pin.command, pin.digest))
+        .collect();
+    let record = fields! {
+        "namespace": namespace.clone(), "generation": document.generation,
+        "digest": document.digest.clone(), "signer": signer.to_string(),
+        "caller": caller, "dissolved": document.dissolved, "commands": commands,
+    };
+    let recorded = agent.record("document.accept", record).await;
+    recorded.map_err(|error| Status::internal(format!("write the memoir: {error}")))?;
+    let (generation, dissolved) = (document.generation, document.dissolved);
+    let kept = agent.documents.accept(signed, document);
+    kept.map_err(|error| Status::internal(format!("keep the document: {error}")))?;
+    let what = if dissolved { "is to end" } else { "is accepted" };
+    let text = format!("generation {generation} {what}");
+    agent.tell_of(&namespace, "document", &namespace, &text);
+    Ok(Taken::New)
+}
+
+/// Keeps the grant to host a namespace, which comes with its document.
+#[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
+fn keep_grant(agent: &Agent, signed: &SignedDocument, grant: &[Vec<u8>]) -> Result<(), Status> {
+    let document = Document::decode(signed.payload.as_slice())
+        .map_err(|error| Status::invalid_argument(format!("read the document: {error}")))?;
+    if document.namespace == BASE {
+        return Ok(());
+    }
+    let namespace = Label::new(&document.namespace)
+        .map_err(|error| Status::invalid_argument(format!("read the document: {error}")))?;
+    agent
+        .identity
+        .add_host_grant(&namespace, grant)
+        .map_err(|error| Status::permission_denied(format!("keep the grant: {error}")))
+}

@@ -1,0 +1,156 @@
+//! What this rnode tells of itself and its namespace.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crux_wire::document::v1::{Address, Assignment, InstanceRecord, RnodeRecord};
+use crux_wire::fulcrum::v1::{DescribeReply, Listing, ServicesReply, StatusReply};
+use prost::Message;
+
+use super::context::{Agent, RADIX};
+use super::status::{Facts, Own, fold, service_address};
+use super::{placement, resources, services};
+
+/// The record that this rnode publishes of itself.
+pub(crate) fn record(agent: &Agent) -> RnodeRecord {
+    let host = agent.config.host.to_string();
+    let address = |port: u16, service: &str| Address {
+        scope: if agent.config.host.is_loopback() { "host" } else { "network" }.to_owned(),
+        host: host.clone(),
+        port: port.into(),
+        service: service.to_owned(),
+    };
+    RnodeRecord {
+        id: agent.id(),
+        label: agent.me.label.to_string(),
+        namespace: agent.me.namespace.to_string(),
+        addresses: vec![
+            address(agent.me.tcp_port, "fulcrum"),
+            address(agent.me.flock_port, "flock"),
+        ],
+        version: format!("{} {}", env!("CARGO_PKG_VERSION"), agent.config.executable.digest.short()),
+        resources: Some(resources::discover(&agent.dir)),
+        tags: agent.config.tags.clone(),
+        incarnation: agent.me.incarnation,
+        started_unix_ms: agent.me.started_unix_ms,
+    }
+}
+
+/// Publishes that record.
+pub(crate) fn publish(agent: &Agent) {
+    agent.shared.publish_if_changed("rnode", record(agent).encode_to_vec());
+}
+
+/// This rnode.
+pub(crate) fn describe(agent: &Agent) -> DescribeReply {
+    let record = record(agent);
+    DescribeReply {
+        directory: listings(agent, &record),
+        rnode: Some(record),
+        owner: agent.me.owner.to_string(),
+        keeper_pid: agent.me.keeper_pid.to_string(),
+        agent_pid: i32::try_from(std::process::id()).unwrap_or(0),
+        configurations: agent.configuration().into_iter().collect(),
+        executable_digest: agent.config.executable.digest.to_string(),
+        public_key_der: agent.identity.public_key().spki().to_vec(),
+    }
+}
+
+/// The directory of the namespace: the three names of each rnode that is alive, and registered services.
+pub(crate) fn services(agent: &Agent, name: &str) -> ServicesReply {
+    let alive = agent.shared.alive();
+    let mut directory: Vec<Listing> = agent
+        .shared
+        .messages::<RnodeRecord>("rnode")
+        .iter()
+        .filter(|(owner, _)| alive.contains(owner))
+        .flat_map(|(_, record)| listings(agent, record))
+        .filter(|listing| name.is_empty() || listing.name.ends_with(&format!("/{name}")))
+        .collect();
+    directory.sort_by(|a, b| a.name.cmp(&b.name));
+    ServicesReply { directory, services: services::lookup(agent, name) }
+}
+
+/// The entries of one rnode: exactly three, all at its one port.
+fn listings(agent: &Agent, record: &RnodeRecord) -> Vec<Listing> {
+    let address = service_address(record);
+    let rexec = match agent.configuration() {
+        Some(configuration) => format!("rexec/{configuration}"),
+        None => "rexec".to_owned(),
+    };
+    ["fulcrum", &rexec, "fileio"]
+        .into_iter()
+        .map(|service| Listing {
+            name: format!("{}/{service}", record.label),
+            address: address.clone(),
+        })
+        .collect()
+}
+
+/// The state of our namespace.
+pub(crate) fn status(agent: &Agent) -> StatusReply {
+    let namespace = agent.me.namespace.to_string();
+    let document = agent.documents.newest(&namespace).map(|held| held.document.clone());
+    fold(&Facts {
+        document,
+        classes: placement::classes(agent),
+        instances: agent.shared.messages::<InstanceRecord>("instance/"),
+        rnodes: agent.shared.messages::<RnodeRecord>("rnode"),
+        assignments: assignments(agent),
+        flock: agent.shared.flock(agent),
+        own: Own {
+            rnode: agent.id(),
+            keeper_pid: agent.me.keeper_pid,
+            agent_pid: i32::try_from(std::process::id()).unwrap_or(0),
+        },
+        hordes: agent.hordes.list(""),
+        problems: agent.trouble.list(),
+        namespace,
+    })
+}
+
+/// The newest assignment of each rnode, whoever published it.
+pub(crate) fn assignments(agent: &Agent) -> BTreeMap<String, Assignment> {
+    let mut newest: BTreeMap<String, Assignment> = BTreeMap::new();
+    for (owner, assignment) in agent.shared.messages::<Assignment>("assign/") {
+        if assignment.leader != owner {
+            continue;
+        }
+        let known = newest.get(&assignment.rnode);
+        let newer = known.is_none_or(|known| {
+            (assignment.generation, assignment.term, &assignment.leader)
+                > (known.generation, known.term, &known.leader)
+        });
+        if newer {
+            newest.insert(assignment.rnode.clone(), assignment);
+        }
+    }
+    newest
+}
+
+/// Prometheus text.
+pub(crate) fn metrics(agent: &Agent) -> String {
+    let executions = agent.executions.list();
+    let running = executions.iter().filter(|known| known.outcome.is_none()).count();
+    let flock = agent.shared.flock(agent);
+    let mut text = String::new();
+    let mut gauge = |name: &str, help: &str, value: u64| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "# HELP radix_{name} {help}\n# TYPE radix_{name} gauge\nradix_{name} {value}");
+    };
+    gauge("executions_running", "Executions that run.", running as u64);
+    gauge("executions_kept", "Executions known, finished ones included.", executions.len() as u64);
+    gauge("flock_members", "Members of the flock.", flock.members.len() as u64);
+    gauge("flock_term", "Term of the leader.", flock.term);
+    gauge("agent_incarnation", "Incarnation of the agent.", agent.me.incarnation);
+    gauge("base", "1 on a base rnode.", u64::from(agent.configuration().as_deref() == Some(RADIX)));
+    for counter in flock.counters {
+        let name: String = counter
+            .name
+            .chars()
+            .map(|next| if next.is_ascii_alphanumeric() { next } else { '_' })
+            .collect();
+        let _ = writeln!(text, "# TYPE radix_flock_{name} counter\nradix_flock_{name} {}", counter.value);
+    }
+    text
+}

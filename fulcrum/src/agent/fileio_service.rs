@@ -1,0 +1,248 @@
+//! Files of this rnode by content: whole, verified before they are visible.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::sync::Arc;
+
+use crux_core::digest::Digest;
+use crux_core::identity::{Principal, Who};
+use crux_net::store::{self, Put};
+use crux_wire::fileio::v1::file_io_server::FileIo;
+use crux_wire::fileio::v1::{
+    Chunk, FileInfo, GetRequest, HaveReply, HaveRequest, Missing, NeedReply, NeedRequest, PutChunk,
+    PutReply, ScanRequest,
+};
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::context::{Agent, RADIX, background, fields};
+use super::fetch;
+use super::guard::caller;
+use super::limits::{CHUNK_BYTES, DIGESTS_MAX, FILE_BYTES_MAX, NEED_DEADLINE_MAX, STREAM_CHUNKS};
+use super::rexec_service::Replies;
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(crate) struct FileIoService(pub(crate) Arc<Agent>);
+
+#[tonic::async_trait]
+impl FileIo for FileIoService {
+    async fn have(&self, request: Request<HaveRequest>) -> Result<Response<HaveReply>, Status> {
+        let caller = caller(&request)?;
+        let wanted = request.into_inner().digests;
+        bounded(wanted.len())?;
+        let allowed = self.allowed(&caller);
+        let present = wanted
+            .into_iter()
+            .filter(|hex| allowed.as_ref().is_none_or(|allowed| allowed.contains(hex)))
+            .filter(|hex| hex.parse().is_ok_and(|digest| self.0.store.has(&digest)))
+            .collect();
+        Ok(Response::new(HaveReply { present }))
+    }
+
+    type GetStream = Replies<Chunk>;
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<Self::GetStream>, Status> {
+        let caller = caller(&request)?;
+        let wanted = request.into_inner();
+        let digest = parse(&wanted.digest)?;
+        if self.allowed(&caller).is_some_and(|allowed| !allowed.contains(&wanted.digest)) {
+            self.0.memoir.refused(&caller.to_string(), "fileio/get");
+            return Err(Status::permission_denied(format!(
+                "get {}: no document that we share pins it",
+                digest.short()
+            )));
+        }
+        let store = Arc::clone(&self.0.store);
+        let opened = tokio::task::spawn_blocking(move || store.open_verified(&digest)).await;
+        let (mut file, total) = opened
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map_err(|error| store_status(&error))?;
+        if wanted.offset > total {
+            return Err(Status::out_of_range(format!("get {}: it has {total} bytes", digest.short())));
+        }
+        std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(wanted.offset))
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
+        background("get", async move {
+            loop {
+                let mut bytes = vec![0; CHUNK_BYTES];
+                let piece = match file.read(&mut bytes) {
+                    Ok(length) => {
+                        bytes.truncate(length);
+                        Ok(Chunk { bytes, total })
+                    }
+                    Err(error) => Err(Status::internal(format!("read a blob: {error}"))),
+                };
+                let last = piece.as_ref().map_or(true, |chunk| chunk.bytes.is_empty());
+                // The total is told even of an empty file.
+                let told = last && total != wanted.offset;
+                if told && piece.is_ok() || tx.send(piece).await.is_err() || last {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(rx).boxed()))
+    }
+
+    async fn put(&self, request: Request<Streaming<PutChunk>>) -> Result<Response<PutReply>, Status> {
+        let caller = caller(&request)?;
+        let mut chunks = request.into_inner();
+        let first = chunks.message().await?;
+        let mut chunk = first.ok_or_else(|| Status::invalid_argument("put: nothing was sent"))?;
+        let digest = parse(&chunk.digest)?;
+        let total = chunk.total;
+        if total > FILE_BYTES_MAX {
+            return Err(Status::invalid_argument(format!("put: more than {FILE_BYTES_MAX} bytes")));
+        }
+        if self.0.store.has(&digest) && self.0.store.open_verified(&digest).is_ok() {
+            return Ok(Response::new(PutReply { existed: true }));
+        }
+        let record = fields! {
+            "digest": digest.to_string(), "bytes": total, "caller": caller.to_string(),
+        };
+        let recorded = self.0.record("file.put", record).await;
+        recorded.map_err(|error| Status::internal(format!("write the memoir: {error}")))?;
+        let put = Put { expected: Some(digest), executable: chunk.executable };
+        let mut writer = self.0.store.writer(put).map_err(|error| store_status(&error))?;
+        let mut seen = 0u64;
+        loop {
+            seen += chunk.bytes.len() as u64;
+            if seen > total {
+                return Err(Status::invalid_argument("put: more bytes than announced"));
+            }
+            writer.append(&chunk.bytes).map_err(|error| store_status(&error))?;
+            match chunks.message().await? {
+                Some(next) => chunk = next,
+                None => break,
+            }
+        }
+        writer.commit().map_err(|error| store_status(&error))?;
+        Ok(Response::new(PutReply { existed: false }))
+    }
+
+    async fn need(&self, request: Request<NeedRequest>) -> Result<Response<NeedReply>, Status> {
+        let wanted = request.into_inner();
+        bounded(wanted.digests.len())?;
+        let deadline = match wanted.deadline_ms {
+            0 => NEED_DEADLINE_MAX,
+            ms => std::time::Duration::from_millis(ms.into()).min(NEED_DEADLINE_MAX),
+        };
+        let mut sources = wanted.sources;
+        sources.extend(fetch::sources(&self.0));
+        let until = tokio::time::Instant::now() + deadline;
+        let (mut present, mut missing) = (Vec::new(), Vec::new());
+        for hex in wanted.digests {
+            let digest = parse(&hex)?;
+            let fetched = fetch::fetch(&self.0, &digest, false, &sources);
+            let reason = match tokio::time::timeout_at(until, fetched).await {
+                Ok(Ok(())) => {
+                    present.push(hex);
+                    continue;
+                }
+                Ok(Err(reason)) => reason,
+                Err(_) => "not yet present at the deadline".to_owned(),
+            };
+            missing.push(Missing { digest: hex, reason });
+        }
+        Ok(Response::new(NeedReply { present, missing }))
+    }
+
+    type ScanStream = Replies<FileInfo>;
+
+    async fn scan(
+        &self,
+        request: Request<ScanRequest>,
+    ) -> Result<Response<Self::ScanStream>, Status> {
+        let prefix = request.into_inner().prefix;
+        let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
+        let agent = Arc::clone(&self.0);
+        background("scan", async move {
+            for info in files(&agent).into_iter().filter(|info| info.name.starts_with(&prefix)) {
+                if tx.send(Ok(info)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(rx).boxed()))
+    }
+}
+
+impl FileIoService {
+    /// Digests the caller may read; `None`: all. Rnodes get what a document pins that they share with us.
+    fn allowed(&self, caller: &Principal) -> Option<BTreeSet<String>> {
+        let agent = &self.0;
+        match &caller.who {
+            Who::Operator { .. } | Who::Tool { .. } | Who::Backend { .. } => None,
+            Who::Host { .. } | Who::App { .. } => {
+                Some(agent.documents.pinned(agent.me.namespace.as_str()))
+            }
+            Who::Rnode { namespace, .. } => {
+                let mut allowed = agent.documents.pinned(namespace.as_str());
+                if !agent.is_base() {
+                    allowed.extend(agent.documents.pinned(agent.me.namespace.as_str()));
+                }
+                allowed.insert(agent.config.executable.digest.to_string());
+                Some(allowed)
+            }
+        }
+    }
+}
+
+/// Named files first (pinned ones, with the name the application uses), then blobs without a name.
+fn files(agent: &Agent) -> Vec<FileInfo> {
+    let mut files = Vec::new();
+    let mut named = BTreeSet::new();
+    for accepted in agent.documents.all() {
+        for pin in &accepted.document.pins {
+            let present = parse(&pin.digest).is_ok_and(|digest| agent.store.has(&digest));
+            let radix = accepted.document.application == RADIX;
+            named.insert(pin.digest.clone());
+            files.push(FileInfo {
+                name: pin.path.clone(),
+                size: pin.size,
+                digest: pin.digest.clone(),
+                kind: if present { "local" } else { "remote" }.to_owned(),
+                persistent: present && (radix || agent.is_base()),
+                executable: pin.executable,
+            });
+        }
+    }
+    let Ok(blobs) = agent.store.list() else { return files };
+    files.extend(blobs.filter(|blob| !named.contains(&blob.digest.to_string())).map(|blob| {
+        FileInfo {
+            name: String::new(),
+            size: blob.size,
+            digest: blob.digest.to_string(),
+            kind: "local".to_owned(),
+            persistent: agent.is_base(),
+            executable: blob.executable,
+        }
+    }));
+    files
+}
+
+#[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
+fn bounded(count: usize) -> Result<(), Status> {
+    if count > DIGESTS_MAX {
+        return Err(Status::invalid_argument(format!("take more than {DIGESTS_MAX} digests")));
+    }
+    Ok(())
+}
+
+#[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
+fn parse(hex: &str) -> Result<Digest, Status> {
+    hex.parse().map_err(|error| Status::invalid_argument(format!("{error}")))
+}
+
+fn store_status(error: &store::Error) -> Status {
+    let text = error.to_string();
+    match error.kind() {
+        store::Kind::NotFound => Status::not_found(text),
+        store::Kind::TooLarge | store::Kind::Full => Status::resource_exhausted(text),
+        store::Kind::Mismatch => Status::data_loss(text),
+        _ => Status::internal(text),
+    }
+}
