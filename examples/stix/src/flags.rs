@@ -37,15 +37,23 @@ impl Flags {
             }
             let value = match SWITCHES.contains(&name) {
                 true => String::new(),
-                false => arguments.next().ok_or_else(|| format!("-{name} needs a value"))?,
+                false => arguments
+                    .next()
+                    .ok_or_else(|| format!("-{name} needs a value"))?,
             };
             given.insert(name.to_owned(), value);
         }
-        let mut take = |name: &str| given.remove(name).ok_or_else(|| format!("-{name} is missing"));
+        let mut take = |name: &str| {
+            given
+                .remove(name)
+                .ok_or_else(|| format!("-{name} is missing"))
+        };
         let ip = take("ip")?;
         Ok(Self {
             rnode: take("rnode")?,
-            ip: ip.parse().map_err(|_| format!("-ip {ip} is no IP address"))?,
+            ip: ip
+                .parse()
+                .map_err(|_| format!("-ip {ip} is no IP address"))?,
             task: take("task")?,
             others: given,
         })
@@ -62,7 +70,10 @@ impl Flags {
     /// # Errors
     /// One sentence if it is no port.
     pub fn port(&self, name: &str, default: u16) -> Result<u16, String> {
-        let read = |text: &str| text.parse().map_err(|_| format!("-{name} {text} is no port"));
+        let read = |text: &str| {
+            text.parse()
+                .map_err(|_| format!("-{name} {text} is no port"))
+        };
         self.get(name).map_or(Ok(default), read)
     }
 
@@ -78,8 +89,11 @@ fn is_known(name: &str, known: &[&str]) -> bool {
 }
 
 fn listed(known: &[&str]) -> String {
-    let names: Vec<String> =
-        ["rnode", "ip", "task"].iter().chain(known).map(|name| format!("-{name}")).collect();
+    let names: Vec<String> = ["rnode", "ip", "task"]
+        .iter()
+        .chain(known)
+        .map(|name| format!("-{name}"))
+        .collect();
     format!("{}, --no-agent", names.join(", "))
 }
 
@@ -88,13 +102,20 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Flags, String> {
-        Flags::parse(line.split_whitespace().map(str::to_owned), &["prod", "port"])
+        Flags::parse(
+            line.split_whitespace().map(str::to_owned),
+            &["prod", "port"],
+        )
     }
 
     #[test]
     fn the_printed_recipe_is_understood() {
-        let flags = parse("-rnode n1 -ip 127.0.0.1 -task worker1 -prod /var/stix/prods.csv").unwrap();
-        assert_eq!((flags.rnode.as_str(), flags.task.as_str()), ("n1", "worker1"));
+        let flags =
+            parse("-rnode n1 -ip 127.0.0.1 -task worker1 -prod /var/stix/prods.csv").unwrap();
+        assert_eq!(
+            (flags.rnode.as_str(), flags.task.as_str()),
+            ("n1", "worker1")
+        );
         assert_eq!(flags.get("prod"), Some("/var/stix/prods.csv"));
         assert_eq!(flags.port("port", 45271), Ok(45271));
         assert!(!flags.alone());
@@ -102,8 +123,16 @@ mod tests {
 
     #[test]
     fn wrong_flags_are_named() {
-        assert!(parse("-rnode n1 -ip here -task t").unwrap_err().contains("-ip here"));
-        assert!(parse("-rnode n1 -task t").unwrap_err().contains("-ip is missing"));
+        assert!(
+            parse("-rnode n1 -ip here -task t")
+                .unwrap_err()
+                .contains("-ip here")
+        );
+        assert!(
+            parse("-rnode n1 -task t")
+                .unwrap_err()
+                .contains("-ip is missing")
+        );
         assert!(parse("-rnode").unwrap_err().contains("needs a value"));
         assert!(parse("-speed 3").unwrap_err().contains("-speed"));
     }

@@ -28,17 +28,32 @@ impl Table {
     /// # Errors
     /// One sentence with the line that is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
+        let mut lines = text
+            .lines()
+            .enumerate()
+            .map(|(index, line)| (index + 1, line));
         let (_, header) = lines.next().ok_or("line 1: the header is missing")?;
         let columns = fields(header).map_err(|reason| format!("line 1: {reason}"))?;
         if columns.len() > COLUMNS_MAX || columns.iter().any(String::is_empty) {
-            return Err(format!("line 1: a column has no name, or there are over {COLUMNS_MAX}"));
+            return Err(format!(
+                "line 1: a column has no name, or there are over {COLUMNS_MAX}"
+            ));
         }
-        let mut table = Self { columns, rows: Vec::new(), by_key: BTreeMap::new() };
+        let mut table = Self {
+            columns,
+            rows: Vec::new(),
+            by_key: BTreeMap::new(),
+        };
         for (number, line) in lines {
-            table.add(line).map_err(|reason| format!("line {number}: {reason}"))?;
+            table
+                .add(line)
+                .map_err(|reason| format!("line {number}: {reason}"))?;
         }
-        if table.rows.is_empty() { Err("line 2: there is no row".to_owned()) } else { Ok(table) }
+        if table.rows.is_empty() {
+            Err("line 2: there is no row".to_owned())
+        } else {
+            Ok(table)
+        }
     }
 
     fn add(&mut self, line: &str) -> Result<(), String> {
@@ -72,14 +87,20 @@ impl Table {
     /// The row whose first column is `key`.
     #[must_use]
     pub fn find(&self, key: &str) -> Option<Row<'_>> {
-        self.by_key.get(key).map(|index| Row { table: self, index: *index })
+        self.by_key.get(key).map(|index| Row {
+            table: self,
+            index: *index,
+        })
     }
 
     /// The row `nth`, counted from 0 and around again at the end.
     #[must_use]
     pub fn nth(&self, nth: u64) -> Row<'_> {
         let index = nth % self.rows.len().max(1) as u64;
-        Row { table: self, index: usize::try_from(index).unwrap_or(0) }
+        Row {
+            table: self,
+            index: usize::try_from(index).unwrap_or(0),
+        }
     }
 }
 
@@ -94,7 +115,12 @@ impl Row<'_> {
     #[must_use]
     pub fn columns(&self) -> BTreeMap<String, String> {
         let fields = self.table.rows.get(self.index).into_iter().flatten();
-        self.table.columns.iter().cloned().zip(fields.cloned()).collect()
+        self.table
+            .columns
+            .iter()
+            .cloned()
+            .zip(fields.cloned())
+            .collect()
     }
 }
 
@@ -115,7 +141,11 @@ fn fields(line: &str) -> Result<Vec<String>, String> {
             other => field.push(other),
         }
     }
-    if quoted { Err("a quote is not closed".to_owned()) } else { Ok(fields) }
+    if quoted {
+        Err("a quote is not closed".to_owned())
+    } else {
+        Ok(fields)
+    }
 }
 
 #[cfg(test)]
@@ -138,7 +168,10 @@ mod tests {
             ("", "line 1: the header"),
             ("id,name\n", "line 2: there is no row"),
             ("id,name\na,b,c\n", "line 2: 3 fields, not 2"),
-            ("id,name\na,b\na,c\n", "line 3: `a` is there already, in row 1"),
+            (
+                "id,name\na,b\na,c\n",
+                "line 3: `a` is there already, in row 1",
+            ),
             ("id,name\na,\"b\n", "line 2: a quote"),
             ("id,,x\n", "line 1: a column has no name"),
         ] {

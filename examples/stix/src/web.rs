@@ -36,7 +36,11 @@ impl Page {
     /// A page of plain text.
     #[must_use]
     pub fn text(status: StatusCode, body: impl Into<String>) -> Self {
-        Self { status, content_type: "text/plain; charset=utf-8", body: body.into() }
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body: body.into(),
+        }
     }
 
     /// A page of JSON.
@@ -44,7 +48,11 @@ impl Page {
     pub fn json(status: StatusCode, value: &impl serde::Serialize) -> Self {
         let mut body = serde_json::to_string_pretty(value).unwrap_or_default();
         body.push('\n');
-        Self { status, content_type: "application/json", body }
+        Self {
+            status,
+            content_type: "application/json",
+            body,
+        }
     }
 }
 
@@ -64,7 +72,10 @@ where
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
-        let permit = Arc::clone(&room).acquire_owned().await.map_err(std::io::Error::other)?;
+        let permit = Arc::clone(&room)
+            .acquire_owned()
+            .await
+            .map_err(std::io::Error::other)?;
         let (stream, _): (TcpStream, SocketAddr) = match listener.accept().await {
             Ok(accepted) => accepted,
             // A client that gave up, or no descriptor left: neither ends the server.
@@ -88,12 +99,15 @@ where
     F: Future<Output = Page> + Send + 'static,
 {
     let service = service_fn(move |request: Request<Incoming>| {
-        let page = (request.method() == Method::GET)
-            .then(|| handler(request.uri().path().to_owned()));
+        let page =
+            (request.method() == Method::GET).then(|| handler(request.uri().path().to_owned()));
         async move {
             let page = match page {
                 Some(page) => page.await,
-                None => Page::text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n"),
+                None => Page::text(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "only GET is answered here\n",
+                ),
             };
             Ok::<_, Infallible>(response(page))
         }
@@ -110,6 +124,8 @@ fn response(page: Page) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(page.body)));
     *response.status_mut() = page.status;
     let content_type = http::HeaderValue::from_static(page.content_type);
-    response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, content_type);
     response
 }
