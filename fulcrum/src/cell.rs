@@ -32,8 +32,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 pub use self::error::CellError;
 pub use self::layers::clear;
-pub use self::probe::{Probe, probe, trial};
 use self::namespaces::Namespaces;
+pub use self::probe::{Probe, probe, trial};
 use crate::config::{Isolation, RnodeConfig};
 use crate::keeper::CELL_MARK;
 use crate::keeper::launch::failure_of;
@@ -51,7 +51,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// # Errors
 /// [`CellError`]; nothing runs then, and nothing on the host was changed.
 pub fn run(dir: &Path) -> Result<i32, CellError> {
-    let dir = std::path::absolute(dir).map_err(|error| CellError::io("find the directory", error))?;
+    let dir =
+        std::path::absolute(dir).map_err(|error| CellError::io("find the directory", error))?;
     let config = RnodeConfig::load(&dir)?;
     let signals = block_signals()?;
     let isolated = match config.isolation {
@@ -69,17 +70,25 @@ pub fn run(dir: &Path) -> Result<i32, CellError> {
         && !mark.is_empty()
     {
         // Nothing here waits for anything else of the rnode, so what is left has lost its keeper.
-        mark::end_marked(&mark, SWEEP).map_err(|error| CellError::io("end what the keeper left behind", error))?;
+        mark::end_marked(&mark, SWEEP)
+            .map_err(|error| CellError::io("end what the keeper left behind", error))?;
     }
     Ok(code)
 }
 
-fn start_keeper(config: &RnodeConfig, dir: &Path, isolated: Option<Namespaces>) -> Result<i32, CellError> {
+fn start_keeper(
+    config: &RnodeConfig,
+    dir: &Path,
+    isolated: Option<Namespaces>,
+) -> Result<i32, CellError> {
     let failed = |error: std::io::Error| CellError::io("start the keeper", error);
     let child = Child::new(config, dir, isolated).map_err(failed)?;
-    let (failure_read, failure_write) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
-    let (alive_read, alive_write) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
-    let pid = raw::fork(|| child.run(&alive_write, &alive_read, failure_write.as_fd())).map_err(failed)?;
+    let (failure_read, failure_write) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+    let (alive_read, alive_write) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+    let pid = raw::fork(|| child.run(&alive_write, &alive_read, failure_write.as_fd()))
+        .map_err(failed)?;
     drop(failure_write);
     // The end comes when the keeper has executed, or has failed to.
     if let Some(reason) = failure_of(failure_read) {
@@ -98,9 +107,18 @@ struct Child {
 }
 
 impl Child {
-    fn new(config: &RnodeConfig, dir: &Path, isolated: Option<Namespaces>) -> std::io::Result<Self> {
+    fn new(
+        config: &RnodeConfig,
+        dir: &Path,
+        isolated: Option<Namespaces>,
+    ) -> std::io::Result<Self> {
         let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(std::io::Error::from);
-        let arguments = [OsStr::new("radix"), OsStr::new("keep"), OsStr::new("--dir"), dir.as_os_str()];
+        let arguments = [
+            OsStr::new("radix"),
+            OsStr::new("keep"),
+            OsStr::new("--dir"),
+            dir.as_os_str(),
+        ];
         let inherited = std::env::vars_os().filter(|(name, _)| name != CELL_MARK);
         let joined = inherited.map(|(mut name, value)| {
             name.push("=");
@@ -116,7 +134,12 @@ impl Child {
         })
     }
 
-    fn run(&self, alive: &OwnedFd, watch: &OwnedFd, failure: std::os::fd::BorrowedFd<'_>) -> Infallible {
+    fn run(
+        &self,
+        alive: &OwnedFd,
+        watch: &OwnedFd,
+        failure: std::os::fd::BorrowedFd<'_>,
+    ) -> Infallible {
         let text = match self.become_keeper(alive, watch) {
             Ok(never) => match never {},
             Err(error) => error.chain(),
@@ -136,13 +159,18 @@ impl Child {
         let mut fds = [PollFd::from_borrowed_fd(watch.as_fd(), PollFlags::empty())];
         poll(&mut fds, Some(&Timespec::default())).map_err(|error| CellError::io(tie, error))?;
         if !fds[0].revents().is_empty() {
-            return Err(CellError::io(tie, std::io::Error::other("the cell is gone")));
+            return Err(CellError::io(
+                tie,
+                std::io::Error::other("the cell is gone"),
+            ));
         }
         if let Some(namespaces) = self.isolated {
             namespaces.mount_proc()?;
         }
         raw::default_sigpipe().map_err(|error| CellError::io("reset signals", error))?;
-        SigSet::empty().thread_set_mask().map_err(|error| CellError::io("reset signals", error))?;
+        SigSet::empty()
+            .thread_set_mask()
+            .map_err(|error| CellError::io("reset signals", error))?;
         let error = nix::unistd::execve(&self.program, &self.arguments, &self.environment);
         error.map_err(|error| CellError::io("execute the keeper", error))
     }
@@ -179,7 +207,12 @@ fn wait(signals: &SignalFd, keeper: i32) -> Result<i32, CellError> {
 fn block_signals() -> Result<SignalFd, CellError> {
     let failed = |error| CellError::io("watch signals", error);
     let mut mask = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+    ] {
         mask.add(signal);
     }
     mask.thread_block().map_err(failed)?;

@@ -101,7 +101,10 @@ impl RnodeConfig {
     /// [`ConfigError`], naming the field where one is wrong.
     pub fn load(dir: &Path) -> Result<Self, ConfigError> {
         let path = dir.join(FILE);
-        let text = fs::read(&path).map_err(|source| ConfigError::Io { path: path.clone(), source })?;
+        let text = fs::read(&path).map_err(|source| ConfigError::Io {
+            path: path.clone(),
+            source,
+        })?;
         let file: File =
             serde_json::from_slice(&text).map_err(|source| ConfigError::Format { path, source })?;
         file.try_into()
@@ -128,7 +131,10 @@ impl RnodeConfig {
             fs::rename(&staged, &path)?;
             fs::File::open(dir)?.sync_all()
         };
-        write().map_err(|source| ConfigError::Io { path: path.clone(), source })
+        write().map_err(|source| ConfigError::Io {
+            path: path.clone(),
+            source,
+        })
     }
 
     /// Checks what the types alone do not say.
@@ -167,7 +173,10 @@ impl HostPort {
     /// Joins a host and a port.
     #[must_use]
     pub fn new(host: impl Into<String>, port: u16) -> Self {
-        Self { host: host.into(), port }
+        Self {
+            host: host.into(),
+            port,
+        }
     }
 }
 
@@ -185,9 +194,18 @@ impl FromStr for HostPort {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let wrong = || field("host:port", text, "a host, a colon and a port from 1 to 65535");
+        let wrong = || {
+            field(
+                "host:port",
+                text,
+                "a host, a colon and a port from 1 to 65535",
+            )
+        };
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let host = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
         let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
         let port: u16 = port.parse().map_err(|_| wrong())?;
         if host.is_empty() || port == 0 || host.len() > 255 || !host.chars().all(known) {
@@ -264,24 +282,40 @@ impl TryFrom<File> for RnodeConfig {
 
     fn try_from(file: File) -> Result<Self, ConfigError> {
         let digest = file.executable.digest.parse().map_err(|_| {
-            field("executable.digest", &file.executable.digest, "64 lower-case hex digits")
+            field(
+                "executable.digest",
+                &file.executable.digest,
+                "64 lower-case hex digits",
+            )
         })?;
-        let base = file.base.map(|base| HostPort::new(base.host, base.port).to_string().parse());
+        let base = file
+            .base
+            .map(|base| HostPort::new(base.host, base.port).to_string().parse());
         let config = Self {
             label: file.label,
             namespace: file.namespace,
             host: file.host,
             tcp_port: file.tcp_port,
             flock_port: file.flock_port,
-            hints: file.hints.iter().map(|hint| hint.parse()).collect::<Result<_, _>>()?,
+            hints: file
+                .hints
+                .iter()
+                .map(|hint| hint.parse())
+                .collect::<Result<_, _>>()?,
             base: base.transpose()?,
             memoir_dir: file.memoir_dir,
             store_dir: file.store_dir,
-            executable: Executable { path: file.executable.path, digest },
+            executable: Executable {
+                path: file.executable.path,
+                digest,
+            },
             mounts: file
                 .mounts
                 .into_iter()
-                .map(|mount| Mount { host: mount.host, target: mount.target })
+                .map(|mount| Mount {
+                    host: mount.host,
+                    target: mount.target,
+                })
                 .collect(),
             isolation: file.isolation.parse()?,
             user_range_start: file.user_range_start,
@@ -301,10 +335,10 @@ impl From<&RnodeConfig> for File {
             tcp_port: config.tcp_port,
             flock_port: config.flock_port,
             hints: config.hints.iter().map(ToString::to_string).collect(),
-            base: config
-                .base
-                .as_ref()
-                .map(|base| FileBase { host: base.host.clone(), port: base.port }),
+            base: config.base.as_ref().map(|base| FileBase {
+                host: base.host.clone(),
+                port: base.port,
+            }),
             memoir_dir: config.memoir_dir.clone(),
             store_dir: config.store_dir.clone(),
             executable: FileExecutable {
@@ -314,7 +348,10 @@ impl From<&RnodeConfig> for File {
             mounts: config
                 .mounts
                 .iter()
-                .map(|mount| FileMount { host: mount.host.clone(), target: mount.target.clone() })
+                .map(|mount| FileMount {
+                    host: mount.host.clone(),
+                    target: mount.target.clone(),
+                })
                 .collect(),
             isolation: config.isolation.to_string(),
             user_range_start: config.user_range_start,
@@ -323,15 +360,26 @@ impl From<&RnodeConfig> for File {
     }
 }
 
-fn field(field: &'static str, value: impl ToString, expected: &'static str) -> ConfigError {
-    ConfigError::Field { field, value: value.to_string(), expected }
+fn field(field: &'static str, value: impl fmt::Display, expected: &'static str) -> ConfigError {
+    ConfigError::Field {
+        field,
+        value: value.to_string(),
+        expected,
+    }
 }
 
 fn check_name(name: &'static str, value: &str) -> Result<(), ConfigError> {
     let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let starts = value.chars().next().is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
+    let starts = value
+        .chars()
+        .next()
+        .is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
     if !starts || value.len() > NAME_BYTES_MAX || !value.chars().all(known) {
-        return Err(field(name, value, "1 to 128 of letters, digits, `_`, `-`, `.`, no `.` or `-` first"));
+        return Err(field(
+            name,
+            value,
+            "1 to 128 of letters, digits, `_`, `-`, `.`, no `.` or `-` first",
+        ));
     }
     Ok(())
 }
@@ -361,8 +409,14 @@ mod tests {
             base: Some(HostPort::new("::1", 7400)),
             memoir_dir: "/m".into(),
             store_dir: "/s".into(),
-            executable: Executable { path: "/s/radix".into(), digest: Digest::of(b"radix") },
-            mounts: vec![Mount { host: "/data/stix".into(), target: "/stix".into() }],
+            executable: Executable {
+                path: "/s/radix".into(),
+                digest: Digest::of(b"radix"),
+            },
+            mounts: vec![Mount {
+                host: "/data/stix".into(),
+                target: "/stix".into(),
+            }],
             isolation: Isolation::PidMount,
             user_range_start: Some(200_000),
             tags: vec!["disk".to_owned()],
@@ -389,13 +443,19 @@ mod tests {
     fn wrong_fields_are_named() {
         let good = example().to_string();
         check(&good.replace("\"tags\"", "\"tag\""), "tag");
-        check(&good.replace("\"label\": \"n1\"", "\"label\": \"../n1\""), "`label`");
+        check(
+            &good.replace("\"label\": \"n1\"", "\"label\": \"../n1\""),
+            "`label`",
+        );
         check(&good.replace("\"pid,mount\"", "\"full\""), "`isolation`");
         check(&good.replace("\"/stix\"", "\"/\""), "`mounts.target`");
         check(&good.replace("\"/stix\"", "\"/a/../b\""), "`mounts.target`");
         check(&good.replace("\"/m\"", "\"m\""), "`memoir_dir`");
         check(&good.replace("127.3.0.2:7400", "127.3.0.2"), "`host:port`");
         check(&good.replace("7400", "74000"), "74000");
-        check(&good.replace(&Digest::of(b"radix").to_string(), "00"), "`executable.digest`");
+        check(
+            &good.replace(&Digest::of(b"radix").to_string(), "00"),
+            "`executable.digest`",
+        );
     }
 }

@@ -61,7 +61,10 @@ pub enum KeeperError {
 impl KeeperError {
     /// Wraps a system error with what was tried.
     pub(crate) fn io(operation: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        Self::Io { operation: operation.into(), source: source.into() }
+        Self::Io {
+            operation: operation.into(),
+            source: source.into(),
+        }
     }
 
     /// Wraps a system error with what was tried on which path.

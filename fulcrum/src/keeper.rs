@@ -115,10 +115,13 @@ impl Keeper {
         let signals = block_signals()?;
         let pen = Pen::take(&dir)?;
         // A helper: without it orphans go to another reaper and are only seen by their mark.
-        prctl::set_child_subreaper(true).map_err(|error| KeeperError::io("become the reaper of orphans", error))?;
+        prctl::set_child_subreaper(true)
+            .map_err(|error| KeeperError::io("become the reaper of orphans", error))?;
         let files = raise_files()?;
         let surroundings = Surroundings {
-            mark: std::env::var(RNODE_MARK).ok().filter(|mark| !mark.is_empty()),
+            mark: std::env::var(RNODE_MARK)
+                .ok()
+                .filter(|mark| !mark.is_empty()),
             files,
             uid: nix::unistd::geteuid(),
             gid: nix::unistd::getegid(),
@@ -127,7 +130,17 @@ impl Keeper {
             .map_err(|error| KeeperError::at("take over the executions in", &dir, error))?;
         let now = Instant::now();
         let agent = AgentProcess::new(now);
-        Ok(Self { dir, config, pen, signals, files, executions, agent, retiring: None, next_care: now })
+        Ok(Self {
+            dir,
+            config,
+            pen,
+            signals,
+            files,
+            executions,
+            agent,
+            retiring: None,
+            next_care: now,
+        })
     }
 
     fn run(mut self) -> Result<(), KeeperError> {
@@ -164,16 +177,26 @@ impl Keeper {
         // The executable may have been replaced since; a file that cannot be read changes nothing.
         match RnodeConfig::load(&self.dir) {
             Ok(config) => self.config = config,
-            Err(error) => tracing::warn!(%error, "the configuration cannot be read, the last one stays"),
+            Err(error) => {
+                tracing::warn!(%error, "the configuration cannot be read, the last one stays")
+            }
         }
-        let start = AgentStart { dir: &self.dir, config: &self.config, files: self.files };
+        let start = AgentStart {
+            dir: &self.dir,
+            config: &self.config,
+            files: self.files,
+        };
         self.agent.start_if_due(now, &self.pen, &start);
     }
 
     fn wait(&self) -> Result<Ready, KeeperError> {
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         let names: Vec<_> = self.executions.adopted().collect();
-        fds.extend(names.iter().map(|(_, pidfd)| PollFd::new(*pidfd, PollFlags::POLLIN)));
+        fds.extend(
+            names
+                .iter()
+                .map(|(_, pidfd)| PollFd::new(*pidfd, PollFlags::POLLIN)),
+        );
         if let Some((socket, read, write)) = self.agent.socket() {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::POLLIN, read);
@@ -196,9 +219,15 @@ impl Keeper {
     /// Until the next thing that is due without an event; none when all is quiet.
     fn timeout(&self) -> PollTimeout {
         let care = self.executions.needs_care().then_some(self.next_care);
-        let agent = if self.retiring.is_none() { self.agent.due() } else { None };
+        let agent = if self.retiring.is_none() {
+            self.agent.due()
+        } else {
+            None
+        };
         let retiring = self.retiring.as_ref().map(|retiring| retiring.deadline);
-        let Some(next) = [care, agent, retiring].into_iter().flatten().min() else { return PollTimeout::NONE };
+        let Some(next) = [care, agent, retiring].into_iter().flatten().min() else {
+            return PollTimeout::NONE;
+        };
         // Rounded up, else the last part of a millisecond would be spent in a spin.
         let wait = next.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
         PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
@@ -228,7 +257,9 @@ impl Keeper {
 
     fn serve(&mut self) {
         for _ in 0..REQUESTS_PER_TURN {
-            let Some(packet) = self.agent.receive() else { return };
+            let Some(packet) = self.agent.receive() else {
+                return;
+            };
             let greeting = Greeting {
                 dir: &self.dir,
                 incarnation: self.agent.incarnation(),
@@ -270,14 +301,20 @@ impl Keeper {
                 self.executions.signal_attached(nix::libc::SIGTERM);
                 // A stopped process would not see the request to end.
                 self.executions.signal_attached(nix::libc::SIGCONT);
-                self.retiring = Some(Retiring { request, stage: Stage::Asked, deadline: now + grace });
+                self.retiring = Some(Retiring {
+                    request,
+                    stage: Stage::Asked,
+                    deadline: now + grace,
+                });
             }
         }
     }
 
     /// Takes the steps of retiring that are due; true when the keeper is done.
     fn retire_further(&mut self) -> bool {
-        let Some(retiring) = &mut self.retiring else { return false };
+        let Some(retiring) = &mut self.retiring else {
+            return false;
+        };
         let now = Instant::now();
         let due = now >= retiring.deadline;
         let left = self.executions.signal_attached(0);
@@ -291,7 +328,8 @@ impl Keeper {
             Stage::Killed if left > 0 && !due => {}
             Stage::Asked | Stage::Killed => {
                 let executions = &self.executions;
-                self.agent.reply(retiring.request.take().map(serve::retired));
+                self.agent
+                    .reply(retiring.request.take().map(serve::retired));
                 self.agent.send(|name| serve::exited(executions, name));
                 self.agent.retire();
                 self.agent.signal(nix::libc::SIGTERM);
@@ -304,7 +342,8 @@ impl Keeper {
             Stage::AgentKilled if due => return true,
             Stage::AgentAsked | Stage::AgentKilled => {}
         }
-        matches!(retiring.stage, Stage::AgentAsked | Stage::AgentKilled) && self.agent.pid().is_none()
+        matches!(retiring.stage, Stage::AgentAsked | Stage::AgentKilled)
+            && self.agent.pid().is_none()
     }
 }
 
@@ -313,7 +352,8 @@ fn die_with_cell() -> Result<(), KeeperError> {
     if std::env::var_os(CELL_MARK).is_some_and(|value| value == "1") {
         // The cell set this before it let us execute, and checked that it lived then; it survives the exec. Said again
         // here for a keeper that was started by something else in the cell's place.
-        prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| KeeperError::io("be tied to the cell", error))?;
+        prctl::set_pdeathsig(Signal::SIGKILL)
+            .map_err(|error| KeeperError::io("be tied to the cell", error))?;
     }
     Ok(())
 }
@@ -323,7 +363,12 @@ fn block_signals() -> Result<SignalFd, KeeperError> {
     let failed = |error| KeeperError::io("watch signals", error);
     let mut mask = SigSet::empty();
     // SIGHUP is among them to be ignored: a keeper outlives the terminal it was started from.
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+    ] {
         mask.add(signal);
     }
     mask.thread_block().map_err(failed)?;

@@ -63,7 +63,9 @@ pub(crate) fn end_carrying(variables: &[(&str, &str)], limit: Duration) -> io::R
         }
         let mut dying = Vec::new();
         for one in found {
-            let Some(pidfd) = process::open(one.pid, one.start_ticks)? else { continue };
+            let Some(pidfd) = process::open(one.pid, one.start_ticks)? else {
+                continue;
+            };
             // The descriptor now names the very process; it may have executed something else since.
             if !environment_holds(one.pid, variables) {
                 continue;
@@ -86,7 +88,9 @@ fn carrying(variables: &[(&str, &str)]) -> io::Result<Vec<Marked>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         if pid == own || !environment_holds(pid, variables) {
             continue;
         }
@@ -100,9 +104,13 @@ fn carrying(variables: &[(&str, &str)]) -> io::Result<Vec<Marked>> {
 
 fn environment_holds(pid: i32, variables: &[(&str, &str)]) -> bool {
     // A zombie's environment is empty, so only living processes are found.
-    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
+        return false;
+    };
     variables.iter().all(|(name, value)| {
         let wanted = format!("{name}={value}");
-        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+        environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == wanted.as_bytes())
     })
 }

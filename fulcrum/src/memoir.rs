@@ -53,6 +53,10 @@ pub enum MemoirError {
 
 impl MemoirError {
     fn io(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Self::Io { operation, path: path.into(), source }
+        Self::Io {
+            operation,
+            path: path.into(),
+            source,
+        }
     }
 }

@@ -58,7 +58,12 @@ pub enum Piece {
 ///
 /// # Errors
 /// The system's; `NotFound` when the execution was forgotten.
-pub fn read(path: &Path, stream: Stream, offset: u64, bytes_max: usize) -> io::Result<Option<Piece>> {
+pub fn read(
+    path: &Path,
+    stream: Stream,
+    offset: u64,
+    bytes_max: usize,
+) -> io::Result<Option<Piece>> {
     Reading::open(path, stream)?.piece(offset, bytes_max)
 }
 
@@ -81,9 +86,17 @@ impl Follower {
         let stdout = Path::new(&execution.stdout_path);
         let readings = [
             (Reading::open(stdout, Stream::Stdout)?, stdout_offset),
-            (Reading::open(Path::new(&execution.stderr_path), Stream::Stderr)?, stderr_offset),
+            (
+                Reading::open(Path::new(&execution.stderr_path), Stream::Stderr)?,
+                stderr_offset,
+            ),
         ];
-        Ok(Self { readings, outcome: stdout.with_file_name("outcome"), ended: None, done: false })
+        Ok(Self {
+            readings,
+            outcome: stdout.with_file_name("outcome"),
+            ended: None,
+            done: false,
+        })
     }
 
     /// The next piece, as soon as there is one; `None` after the end.
@@ -141,7 +154,10 @@ struct Reading {
 
 impl Reading {
     fn open(path: &Path, stream: Stream) -> io::Result<Self> {
-        Ok(Self { file: File::open(path)?, stream })
+        Ok(Self {
+            file: File::open(path)?,
+            stream,
+        })
     }
 
     fn piece(&self, offset: u64, bytes_max: usize) -> io::Result<Option<Piece>> {
@@ -153,17 +169,27 @@ impl Reading {
             }
             let data = self.seek(offset, Whence::SeekData, length)?;
             if data > offset {
-                return Ok(Some(Piece::Gap { stream, from: offset, to: data }));
+                return Ok(Some(Piece::Gap {
+                    stream,
+                    from: offset,
+                    to: data,
+                }));
             }
             let end = self.seek(offset, Whence::SeekHole, length)?;
-            let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX).min(bytes_max);
+            let wanted = usize::try_from(end - offset)
+                .unwrap_or(usize::MAX)
+                .min(bytes_max);
             let mut bytes = vec![0; wanted.min(PIECE_BYTES_MAX)];
             let count = self.file.read_at(&mut bytes, offset)?;
             bytes.truncate(count);
             // Ordering: a hole may have been made while we read, and would read as zeros.
             let still = self.seek(offset, Whence::SeekHole, length)? >= offset + count as u64;
             if still && count > 0 && self.seek(offset, Whence::SeekData, length)? == offset {
-                return Ok(Some(Piece::Data { stream, offset, bytes }));
+                return Ok(Some(Piece::Data {
+                    stream,
+                    offset,
+                    bytes,
+                }));
             }
             if count == 0 {
                 return Ok(None);
@@ -178,7 +204,11 @@ impl Reading {
             Ok(found) => Ok(u64::try_from(found).map_err(wrong)?),
             Err(nix::Error::ENXIO) => Ok(length),
             // A file system without holes: all is data.
-            Err(nix::Error::EINVAL | nix::Error::EOPNOTSUPP) if matches!(whence, Whence::SeekData) => Ok(offset),
+            Err(nix::Error::EINVAL | nix::Error::EOPNOTSUPP)
+                if matches!(whence, Whence::SeekData) =>
+            {
+                Ok(offset)
+            }
             Err(nix::Error::EINVAL | nix::Error::EOPNOTSUPP) => Ok(length),
             Err(error) => Err(error.into()),
         }
@@ -194,7 +224,11 @@ mod tests {
     fn a_hole_is_told_as_a_gap_and_offsets_stay() {
         let path = std::env::temp_dir().join(format!("fulcrum-output-{}", std::process::id()));
         let block = 64 * 1024;
-        std::fs::write(&path, [vec![b'a'; block], vec![b'b'; 4 * block], vec![b'c'; 10]].concat()).unwrap();
+        std::fs::write(
+            &path,
+            [vec![b'a'; block], vec![b'b'; 4 * block], vec![b'c'; 10]].concat(),
+        )
+        .unwrap();
         let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         fallocate(&file, flags, block as i64, 4 * block as i64).unwrap();

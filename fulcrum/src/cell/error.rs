@@ -33,7 +33,10 @@ pub enum CellError {
 
 impl CellError {
     pub(super) fn io(operation: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        Self::Io { operation: operation.into(), source: source.into() }
+        Self::Io {
+            operation: operation.into(),
+            source: source.into(),
+        }
     }
 
     pub(super) fn at(verb: &str, path: &Path, source: impl Into<io::Error>) -> Self {
@@ -44,6 +47,9 @@ impl CellError {
     pub(super) fn chain(&self) -> String {
         let first: &dyn std::error::Error = self;
         let chain = std::iter::successors(Some(first), |error| error.source());
-        chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+        chain
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(": ")
     }
 }

@@ -23,7 +23,10 @@ impl Layers {
         let root = dir.join("cell").join("layers").join(name);
         let mut private = fs::DirBuilder::new();
         private.recursive(true).mode(0o700).create(&root)?;
-        let layers = Self { upper: root.join("upper"), work: root.join("work") };
+        let layers = Self {
+            upper: root.join("upper"),
+            work: root.join("work"),
+        };
         if !layers.upper.try_exists()? {
             fs::create_dir(&layers.upper)?;
             fs::set_permissions(&layers.upper, host.permissions())?;

@@ -22,7 +22,11 @@ use crate::config::{Mount, RnodeConfig};
 const OPTIONS_BYTES_MAX: usize = 4095;
 
 /// Makes all mounts of the configuration.
-pub(super) fn make(config: &RnodeConfig, dir: &Path, namespaces: Namespaces) -> Result<(), CellError> {
+pub(super) fn make(
+    config: &RnodeConfig,
+    dir: &Path,
+    namespaces: Namespaces,
+) -> Result<(), CellError> {
     if config.mounts.is_empty() {
         return Ok(());
     }
@@ -47,14 +51,26 @@ pub(super) fn make(config: &RnodeConfig, dir: &Path, namespaces: Namespaces) -> 
         }
     }
     // The mounts hold what they show; this way to the host's directories is no longer needed.
-    umount2(&place.root, MntFlags::MNT_DETACH).map_err(|error| CellError::at("unmount", &place.root, error))
+    umount2(&place.root, MntFlags::MNT_DETACH)
+        .map_err(|error| CellError::at("unmount", &place.root, error))
 }
 
 /// Refuses a mount that would hide what the rnode itself lives on.
 fn refuse_own(mount: &Mount, config: &RnodeConfig, dir: &Path) -> Result<(), CellError> {
-    let own = [dir, &config.store_dir, &config.memoir_dir, &config.executable.path];
-    match own.into_iter().find(|own| own.starts_with(&mount.target) || mount.target.starts_with(dir)) {
-        Some(own) => Err(reason(mount, format!("it would hide {} of the rnode", own.display()))),
+    let own = [
+        dir,
+        &config.store_dir,
+        &config.memoir_dir,
+        &config.executable.path,
+    ];
+    match own
+        .into_iter()
+        .find(|own| own.starts_with(&mount.target) || mount.target.starts_with(dir))
+    {
+        Some(own) => Err(reason(
+            mount,
+            format!("it would hide {} of the rnode", own.display()),
+        )),
         None => Ok(()),
     }
 }
@@ -69,11 +85,18 @@ impl Place {
     fn make(dir: &Path) -> Result<Self, CellError> {
         let root = dir.join("cell").join("place");
         let failed = |error| CellError::at("make", &root, error);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(failed)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&root)
+            .map_err(failed)?;
         mount_tmpfs(&root, "mode=700,size=1m")?;
         fs::create_dir(root.join("hosts")).map_err(failed)?;
         fs::create_dir(root.join("stage")).map_err(failed)?;
-        Ok(Self { dir: dir.to_owned(), root })
+        Ok(Self {
+            dir: dir.to_owned(),
+            root,
+        })
     }
 
     /// Where new parts of the tree are built.
@@ -82,12 +105,22 @@ impl Place {
     }
 
     /// Binds a host path, read-only, to a place of its own.
-    fn bind(&self, index: usize, one: &Mount, metadata: &fs::Metadata) -> Result<PathBuf, CellError> {
+    fn bind(
+        &self,
+        index: usize,
+        one: &Mount,
+        metadata: &fs::Metadata,
+    ) -> Result<PathBuf, CellError> {
         let bound = self.root.join("hosts").join(index.to_string());
         // Ordering: made on our own tmpfs before anything is bound there, so nothing of the host is ever opened for writing.
-        let made = if metadata.is_dir() { fs::create_dir(&bound) } else { fs::File::create_new(&bound).map(drop) };
+        let made = if metadata.is_dir() {
+            fs::create_dir(&bound)
+        } else {
+            fs::File::create_new(&bound).map(drop)
+        };
         made.map_err(|error| CellError::at("make", &bound, error))?;
-        mount(Some(&one.host), &bound, NONE, MsFlags::MS_BIND, NONE).map_err(|error| refused(one, &error.into()))?;
+        mount(Some(&one.host), &bound, NONE, MsFlags::MS_BIND, NONE)
+            .map_err(|error| refused(one, &error.into()))?;
         read_only(&bound).map_err(|error| refused(one, &error))?;
         Ok(bound)
     }
@@ -104,8 +137,14 @@ fn read_only(bound: &Path) -> io::Result<()> {
         (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
         (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
     ];
-    let kept = kept.into_iter().filter(|(here, _)| found.contains(*here)).map(|(_, flag)| flag);
-    let flags = kept.fold(MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, |all, flag| all | flag);
+    let kept = kept
+        .into_iter()
+        .filter(|(here, _)| found.contains(*here))
+        .map(|(_, flag)| flag);
+    let flags = kept.fold(
+        MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY,
+        |all, flag| all | flag,
+    );
     Ok(mount(NONE, bound, NONE, flags, NONE)?)
 }
 
@@ -118,9 +157,14 @@ fn show_directory(
 ) -> Result<(), CellError> {
     let layers = Layers::open(&place.dir, &one.target, metadata)
         .map_err(|error| CellError::at("make the layers of", &one.target, error))?;
-    let target = stage::mount_point(&one.target, Leaf::Directory, place).map_err(|error| error.of(one))?;
+    let target =
+        stage::mount_point(&one.target, Leaf::Directory, place).map_err(|error| error.of(one))?;
     let mut options = OsString::new();
-    for (name, path) in [("lowerdir=", lower), (",upperdir=", &layers.upper), (",workdir=", &layers.work)] {
+    for (name, path) in [
+        ("lowerdir=", lower),
+        (",upperdir=", &layers.upper),
+        (",workdir=", &layers.work),
+    ] {
         options.push(name);
         options.push(escape(path));
     }
@@ -128,16 +172,27 @@ fn show_directory(
         options.push(",userxattr");
     }
     if options.len() > OPTIONS_BYTES_MAX {
-        return Err(reason(one, "the rnode's directory has too long a path".to_owned()));
+        return Err(reason(
+            one,
+            "the rnode's directory has too long a path".to_owned(),
+        ));
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("overlay"), &target, Some("overlay"), flags, Some(options.as_os_str()))
-        .map_err(|error| refused(one, &error.into()))
+    mount(
+        Some("overlay"),
+        &target,
+        Some("overlay"),
+        flags,
+        Some(options.as_os_str()),
+    )
+    .map_err(|error| refused(one, &error.into()))
 }
 
 fn show_file(one: &Mount, bound: &Path, place: &Place) -> Result<(), CellError> {
-    let target = stage::mount_point(&one.target, Leaf::File, place).map_err(|error| error.of(one))?;
-    mount(Some(bound), &target, NONE, MsFlags::MS_BIND, NONE).map_err(|error| refused(one, &error.into()))?;
+    let target =
+        stage::mount_point(&one.target, Leaf::File, place).map_err(|error| error.of(one))?;
+    mount(Some(bound), &target, NONE, MsFlags::MS_BIND, NONE)
+        .map_err(|error| refused(one, &error.into()))?;
     read_only(&target).map_err(|error| refused(one, &error))
 }
 
@@ -165,5 +220,9 @@ fn refused(mount: &Mount, error: &io::Error) -> CellError {
 }
 
 pub(super) fn reason(mount: &Mount, reason: String) -> CellError {
-    CellError::Mount { host: mount.host.clone(), target: mount.target.clone(), reason }
+    CellError::Mount {
+        host: mount.host.clone(),
+        target: mount.target.clone(),
+        reason,
+    }
 }

@@ -49,6 +49,11 @@ impl Namespaces {
 
 fn map(file: &str, text: &str) -> Result<(), CellError> {
     let path = format!("/proc/self/{file}");
-    let write = || OpenOptions::new().write(true).open(&path)?.write_all(text.as_bytes());
+    let write = || {
+        OpenOptions::new()
+            .write(true)
+            .open(&path)?
+            .write_all(text.as_bytes())
+    };
     write().map_err(|error| CellError::io(format!("write {path}"), error))
 }

@@ -29,15 +29,27 @@ pub struct Probe {
 /// `dir` is made if need be, and left empty of what was tried. Blocks for some milliseconds.
 #[must_use]
 pub fn probe(executable: &Path, dir: &Path) -> Probe {
-    let weaker = |reason| Probe { isolation: Isolation::None, reason: Some(reason) };
+    let weaker = |reason| Probe {
+        isolation: Isolation::None,
+        reason: Some(reason),
+    };
     let mut command = Command::new(executable);
-    command.args(["cell", "--probe", "--dir"]).arg(dir).stdin(Stdio::null());
+    command
+        .args(["cell", "--probe", "--dir"])
+        .arg(dir)
+        .stdin(Stdio::null());
     match command.output() {
-        Ok(output) if output.status.success() => Probe { isolation: Isolation::PidMount, reason: None },
+        Ok(output) if output.status.success() => Probe {
+            isolation: Isolation::PidMount,
+            reason: None,
+        },
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stderr);
             let last = text.lines().rev().find(|line| !line.trim().is_empty());
-            weaker(last.map_or_else(|| format!("the trial ended with {}", output.status), ToOwned::to_owned))
+            weaker(last.map_or_else(
+                || format!("the trial ended with {}", output.status),
+                ToOwned::to_owned,
+            ))
         }
         Err(error) => weaker(format!("the trial cannot be started: {error}")),
     }
@@ -50,7 +62,8 @@ pub fn probe(executable: &Path, dir: &Path) -> Probe {
 /// # Errors
 /// [`CellError`], naming what is not allowed here.
 pub fn trial(dir: &Path) -> Result<(), CellError> {
-    let dir = std::path::absolute(dir).map_err(|error| CellError::io("find the directory", error))?;
+    let dir =
+        std::path::absolute(dir).map_err(|error| CellError::io("find the directory", error))?;
     let own = dir.join(format!("trial-{}", std::process::id()));
     let place = own.join("cell");
     fs::DirBuilder::new()
@@ -60,17 +73,23 @@ pub fn trial(dir: &Path) -> Result<(), CellError> {
         .map_err(|error| CellError::at("make", &place, error))?;
     let tried = Namespaces::enter().and_then(|namespaces| try_all(&place, namespaces));
     let cleared = layers::clear(&own).and_then(|()| fs::remove_dir(&own));
-    tried.and(cleared.map_err(|error| CellError::at("remove", &own, error)))
+    tried?;
+    cleared.map_err(|error| CellError::at("remove", &own, error))
 }
 
 fn try_all(place: &Path, namespaces: Namespaces) -> Result<(), CellError> {
-    let [lower, upper, work, merged] = ["lower", "upper", "work", "merged"].map(|name| place.join(name));
+    let [lower, upper, work, merged] =
+        ["lower", "upper", "work", "merged"].map(|name| place.join(name));
     for path in [&lower, &upper, &work, &merged] {
         fs::create_dir(path).map_err(|error| CellError::at("make", path, error))?;
     }
     mount_tmpfs(&lower, "size=1m")?;
     let mut options = std::ffi::OsString::new();
-    for (name, path) in [("lowerdir=", &lower), (",upperdir=", &upper), (",workdir=", &work)] {
+    for (name, path) in [
+        ("lowerdir=", &lower),
+        (",upperdir=", &upper),
+        (",workdir=", &work),
+    ] {
         options.push(name);
         options.push(escape(path));
     }
@@ -80,9 +99,11 @@ fn try_all(place: &Path, namespaces: Namespaces) -> Result<(), CellError> {
     let (kind, flags) = (Some("overlay"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV);
     mount(kind, &merged, kind, flags, Some(options.as_os_str()))
         .map_err(|error| CellError::at("mount an overlay in", place, error))?;
-    fs::write(merged.join("written"), b"").map_err(|error| CellError::at("write in", &merged, error))?;
+    fs::write(merged.join("written"), b"")
+        .map_err(|error| CellError::at("write in", &merged, error))?;
     for path in [&merged, &lower] {
-        umount2(path, MntFlags::MNT_DETACH).map_err(|error| CellError::at("unmount", path, error))?;
+        umount2(path, MntFlags::MNT_DETACH)
+            .map_err(|error| CellError::at("unmount", path, error))?;
     }
     try_proc(namespaces)
 }
@@ -98,11 +119,18 @@ fn try_proc(namespaces: Namespaces) -> Result<(), CellError> {
         };
         raw::exit_now(code)
     });
-    match raw::reap(child.map_err(failed)?.as_raw()).map_err(failed)?.status {
+    match raw::reap(child.map_err(failed)?.as_raw())
+        .map_err(failed)?
+        .status
+    {
         Status::Exited(0) => Ok(()),
-        Status::Exited(code) => Err(CellError::io("mount /proc", std::io::Error::from_raw_os_error(code))),
-        Status::Signalled(signal) => {
-            Err(CellError::io("mount /proc", std::io::Error::other(format!("signal {signal}"))))
-        }
+        Status::Exited(code) => Err(CellError::io(
+            "mount /proc",
+            std::io::Error::from_raw_os_error(code),
+        )),
+        Status::Signalled(signal) => Err(CellError::io(
+            "mount /proc",
+            std::io::Error::other(format!("signal {signal}")),
+        )),
     }
 }

@@ -67,11 +67,16 @@ pub(super) fn mount_point(target: &Path, leaf: Leaf, place: &Place) -> Result<Pa
         return match (is_dir, leaf) {
             (true, Leaf::Directory) | (false, Leaf::File) => Ok(ancestor),
             (true, Leaf::File) => Err(StageError::Reason("the target is a directory".to_owned())),
-            (false, Leaf::Directory) => Err(StageError::Reason("the target is not a directory".to_owned())),
+            (false, Leaf::Directory) => Err(StageError::Reason(
+                "the target is not a directory".to_owned(),
+            )),
         };
     }
     if !is_dir {
-        return Err(StageError::Reason(format!("{} is not a directory", ancestor.display())));
+        return Err(StageError::Reason(format!(
+            "{} is not a directory",
+            ancestor.display()
+        )));
     }
     let relative: PathBuf = missing.iter().collect();
     let stage = Stage::build(&ancestor, &relative, leaf, place.stage())?;
@@ -95,7 +100,12 @@ fn deepest(target: &Path) -> Result<(PathBuf, Vec<OsString>), StageError> {
                 }
                 missing.extend(ancestor.file_name().map(ToOwned::to_owned));
             }
-            Err(error) => return Err(StageError::Reason(format!("{}: {error}", ancestor.display()))),
+            Err(error) => {
+                return Err(StageError::Reason(format!(
+                    "{}: {error}",
+                    ancestor.display()
+                )));
+            }
         }
     }
     Err(StageError::Reason("no part of it exists".to_owned()))
@@ -107,15 +117,25 @@ struct Stage {
 }
 
 impl Stage {
-    fn build(ancestor: &Path, missing: &Path, leaf: Leaf, root: PathBuf) -> Result<Self, StageError> {
+    fn build(
+        ancestor: &Path,
+        missing: &Path,
+        leaf: Leaf,
+        root: PathBuf,
+    ) -> Result<Self, StageError> {
         let failed = |error: io::Error| CellError::at("build anew", ancestor, error);
         let metadata = fs::metadata(ancestor).map_err(failed)?;
-        mount_tmpfs(&root, &format!("mode={:o},size=64m", metadata.mode() & 0o7777))?;
+        mount_tmpfs(
+            &root,
+            &format!("mode={:o},size=64m", metadata.mode() & 0o7777),
+        )?;
         // Unbindable, so that a child which holds the stage is bound without it.
         let flags = MsFlags::MS_UNBINDABLE;
-        mount(NONE, &root, NONE, flags, NONE).map_err(|error| CellError::at("seclude", &root, error))?;
+        mount(NONE, &root, NONE, flags, NONE)
+            .map_err(|error| CellError::at("seclude", &root, error))?;
         if nix::unistd::geteuid().is_root() {
-            std::os::unix::fs::chown(&root, Some(metadata.uid()), Some(metadata.gid())).map_err(failed)?;
+            std::os::unix::fs::chown(&root, Some(metadata.uid()), Some(metadata.gid()))
+                .map_err(failed)?;
         }
         let children = make_names(ancestor, &root).map_err(failed)?;
         make_missing(&root.join(missing), leaf).map_err(failed)?;
@@ -162,7 +182,9 @@ fn make_names(ancestor: &Path, root: &Path) -> io::Result<Vec<OsString>> {
         }
         names.push(name);
         if names.len() > CHILDREN_MAX {
-            return Err(io::Error::other(format!("it has more than {CHILDREN_MAX} children")));
+            return Err(io::Error::other(format!(
+                "it has more than {CHILDREN_MAX} children"
+            )));
         }
     }
     Ok(names)
@@ -174,7 +196,8 @@ fn make_missing(path: &Path, leaf: Leaf) -> io::Result<()> {
     match leaf {
         Leaf::Directory => directories.create(path),
         Leaf::File => {
-            path.parent().map_or(Ok(()), |parent| directories.create(parent))?;
+            path.parent()
+                .map_or(Ok(()), |parent| directories.create(parent))?;
             fs::File::create_new(path).map(drop)
         }
     }

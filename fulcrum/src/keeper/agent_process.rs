@@ -51,7 +51,9 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 enum State {
     Running(Running),
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
     /// Not to be started again.
     Retired,
 }
@@ -70,18 +72,32 @@ impl AgentProcess {
     /// An agent that is due to be started.
     pub(crate) fn new(now: Instant) -> Self {
         let state = State::Waiting { until: now };
-        Self { state, backoff: BACKOFF_MIN, replies: VecDeque::new(), exits: VecDeque::new() }
+        Self {
+            state,
+            backoff: BACKOFF_MIN,
+            replies: VecDeque::new(),
+            exits: VecDeque::new(),
+        }
     }
 
     /// Starts the agent if it is due; a failure to do so is one more death of it.
     pub(crate) fn start_if_due(&mut self, now: Instant, pen: &Pen, start: &AgentStart<'_>) {
-        let State::Waiting { until } = self.state else { return };
+        let State::Waiting { until } = self.state else {
+            return;
+        };
         if until > now {
             return;
         }
-        match pen.next_incarnation().and_then(|incarnation| start.launch(incarnation, now)) {
+        match pen
+            .next_incarnation()
+            .and_then(|incarnation| start.launch(incarnation, now))
+        {
             Ok(running) => {
-                tracing::info!(pid = running.pid, incarnation = running.incarnation, "agent started");
+                tracing::info!(
+                    pid = running.pid,
+                    incarnation = running.incarnation,
+                    "agent started"
+                );
                 self.state = State::Running(running);
             }
             Err(error) => {
@@ -92,7 +108,9 @@ impl AgentProcess {
     }
 
     fn back_off(&mut self, now: Instant) {
-        self.state = State::Waiting { until: now + self.backoff };
+        self.state = State::Waiting {
+            until: now + self.backoff,
+        };
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
     }
 
@@ -125,9 +143,16 @@ impl AgentProcess {
     pub(crate) fn died(&mut self, now: Instant, status: raw::Status) {
         self.replies.clear();
         self.exits.clear();
-        let State::Running(running) = std::mem::replace(&mut self.state, State::Retired) else { return };
+        let State::Running(running) = std::mem::replace(&mut self.state, State::Retired) else {
+            return;
+        };
         let failure = failure_of(running.failure);
-        tracing::warn!(incarnation = running.incarnation, ?status, failure, "agent died");
+        tracing::warn!(
+            incarnation = running.incarnation,
+            ?status,
+            failure,
+            "agent died"
+        );
         if now.duration_since(running.since) >= SOUND_LIFE {
             self.backoff = BACKOFF_MIN;
         }
@@ -170,7 +195,9 @@ impl AgentProcess {
 
     /// The next request, unless replies to the last one are waiting.
     pub(crate) fn receive(&mut self) -> Option<Packet> {
-        let State::Running(running) = &mut self.state else { return None };
+        let State::Running(running) = &mut self.state else {
+            return None;
+        };
         if !self.replies.is_empty() {
             return None;
         }
@@ -192,7 +219,13 @@ impl AgentProcess {
 
     /// Sends what is queued, as far as the agent takes it; `describe` makes an exit's packet.
     pub(crate) fn send(&mut self, describe: impl Fn(&str) -> Option<Vec<u8>>) {
-        let State::Running(Running { socket: Some(socket), .. }) = &self.state else { return };
+        let State::Running(Running {
+            socket: Some(socket),
+            ..
+        }) = &self.state
+        else {
+            return;
+        };
         while let Some(reply) = self.replies.front() {
             let fds: Vec<_> = reply.fds.iter().map(|fd| fd.as_fd()).collect();
             if would_block(packet::send(socket.as_fd(), &reply.bytes, &fds)) {
@@ -237,9 +270,15 @@ impl AgentStart<'_> {
         let failed = |error: io::Error| KeeperError::at("start the agent from", path, error);
         let (keeper_end, agent_end) = packet::pair().map_err(failed)?;
         let null = File::open("/dev/null").map_err(failed)?;
-        let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(|error| failed(error.into()));
+        let text =
+            |text: &OsStr| CString::new(text.as_bytes()).map_err(|error| failed(error.into()));
         let program = text(path.as_os_str())?;
-        let arguments = [OsStr::new("radix"), OsStr::new("agent"), OsStr::new("--dir"), self.dir.as_os_str()];
+        let arguments = [
+            OsStr::new("radix"),
+            OsStr::new("agent"),
+            OsStr::new("--dir"),
+            self.dir.as_os_str(),
+        ];
         let launched = Plan {
             program: Program::Path(&program),
             argv: arguments.into_iter().map(text).collect::<Result<_, _>>()?,
@@ -257,7 +296,13 @@ impl AgentStart<'_> {
         .map_err(failed)?;
         let pid = launched.pid;
         let failure = launched.go().map_err(failed)?;
-        Ok(Running { pid, incarnation, since: now, socket: Some(keeper_end), failure })
+        Ok(Running {
+            pid,
+            incarnation,
+            since: now,
+            socket: Some(keeper_end),
+            failure,
+        })
     }
 }
 
@@ -271,5 +316,8 @@ fn environment() -> Vec<CString> {
         name.as_bytes().to_vec()
     });
     let own = format!("{KEEPER_FD}={SOCKET_NUMBER}").into_bytes();
-    joined.chain([own]).filter_map(|variable| CString::new(variable).ok()).collect()
+    joined
+        .chain([own])
+        .filter_map(|variable| CString::new(variable).ok())
+        .collect()
 }

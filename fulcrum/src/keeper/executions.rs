@@ -37,17 +37,30 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(kind: RefusedKind, reason: impl Into<String>) -> Self {
-        Self { kind, reason: reason.into() }
+        Self {
+            kind,
+            reason: reason.into(),
+        }
     }
 
     fn io(operation: &str, error: &io::Error) -> Self {
-        let full = matches!(error.raw_os_error(), Some(nix::libc::EMFILE | nix::libc::ENFILE | nix::libc::EAGAIN));
-        let kind = if full { RefusedKind::Limit } else { RefusedKind::Io };
+        let full = matches!(
+            error.raw_os_error(),
+            Some(nix::libc::EMFILE | nix::libc::ENFILE | nix::libc::EAGAIN)
+        );
+        let kind = if full {
+            RefusedKind::Limit
+        } else {
+            RefusedKind::Io
+        };
         Self::new(kind, format!("{operation}: {error}"))
     }
 
     fn unknown(name: &str) -> Self {
-        Self::new(RefusedKind::NotFound, format!("there is no execution {name}"))
+        Self::new(
+            RefusedKind::NotFound,
+            format!("there is no execution {name}"),
+        )
     }
 }
 
@@ -78,9 +91,13 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 enum State {
     /// Our child; the descriptor tells whether it could execute.
-    Child { failure: OwnedFd },
+    Child {
+        failure: OwnedFd,
+    },
     /// A former keeper's child.
-    Adopted { pidfd: OwnedFd },
+    Adopted {
+        pidfd: OwnedFd,
+    },
     /// Ended, but its outcome could not be written yet.
     Unwritten(Outcome),
     Ended(Outcome),
@@ -113,11 +130,22 @@ impl Executions {
         let name = start.execution.clone();
         if let Some(outcome) = outcome {
             self.ended.insert((start.order, name.clone()));
-            self.entries.insert(name, Entry { start, socket: None, state: State::Ended(outcome) });
+            self.entries.insert(
+                name,
+                Entry {
+                    start,
+                    socket: None,
+                    state: State::Ended(outcome),
+                },
+            );
             return Ok(());
         }
         let same_boot = start.boot == self.boot;
-        let alive = if same_boot { process::open(start.pid, start.start_ticks)? } else { None };
+        let alive = if same_boot {
+            process::open(start.pid, start.start_ticks)?
+        } else {
+            None
+        };
         let detached = start.detached;
         let state = match alive {
             Some(pidfd) if detached => State::Adopted { pidfd },
@@ -128,7 +156,14 @@ impl Executions {
                 State::Unwritten(lost("its keeper died"))
             }
         };
-        self.entries.insert(name.clone(), Entry { start, socket: None, state });
+        self.entries.insert(
+            name.clone(),
+            Entry {
+                start,
+                socket: None,
+                state,
+            },
+        );
         self.write_unwritten(&name);
         Ok(())
     }
@@ -149,15 +184,25 @@ impl Executions {
     }
 
     /// Starts what was asked for, or finds it started; true if it existed.
-    pub(crate) fn spawn(&mut self, spawn: Spawn, fds: Vec<OwnedFd>) -> Result<(String, bool), Refusal> {
+    pub(crate) fn spawn(
+        &mut self,
+        spawn: Spawn,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(String, bool), Refusal> {
         if !is_name(&spawn.execution) {
-            return Err(Refusal::new(RefusedKind::Invalid, "the execution's name is not a plain file name"));
+            return Err(Refusal::new(
+                RefusedKind::Invalid,
+                "the execution's name is not a plain file name",
+            ));
         }
         if self.entries.contains_key(&spawn.execution) {
             return Ok((spawn.execution, true));
         }
         if self.live().count() >= LIVE_MAX {
-            return Err(Refusal::new(RefusedKind::Limit, format!("{LIVE_MAX} executions are alive")));
+            return Err(Refusal::new(
+                RefusedKind::Limit,
+                format!("{LIVE_MAX} executions are alive"),
+            ));
         }
         let checked = Checked::check(spawn, fds, &self.surroundings)?;
         let name = checked.start.execution.clone();
@@ -165,7 +210,7 @@ impl Executions {
             self.discard(&name);
             Refusal::io("make its directory", &error)
         })?;
-        match self.start(checked, created) {
+        match self.start(checked, &created) {
             Ok(entry) => {
                 self.next_order += 1;
                 self.children.insert(entry.start.pid, name.clone());
@@ -179,19 +224,34 @@ impl Executions {
         }
     }
 
-    fn start(&self, checked: Checked, created: Created) -> io::Result<Entry> {
-        let Checked { mut start, program, stdin, wants_socket, directory, user, limits, .. } = checked;
+    fn start(&self, checked: Checked, created: &Created) -> io::Result<Entry> {
+        let Checked {
+            mut start,
+            program,
+            stdin,
+            wants_socket,
+            directory,
+            user,
+            limits,
+            ..
+        } = checked;
         if let Some((uid, gid)) = user {
             nix::unistd::fchown(&created.stdout, Some(uid), Some(gid))?;
             nix::unistd::fchown(&created.stderr, Some(uid), Some(gid))?;
         }
-        let pair = if wants_socket { Some(packet::pair()?) } else { None };
+        let pair = if wants_socket {
+            Some(packet::pair()?)
+        } else {
+            None
+        };
         let (agent_end, process_end) = pair.unzip();
         let launched = Plan {
             program: Program::Descriptor(program.as_fd()),
             argv: checked.argv,
             environment: checked.environment,
-            stdin: stdin.as_ref().map_or_else(|| self.null.as_fd(), AsFd::as_fd),
+            stdin: stdin
+                .as_ref()
+                .map_or_else(|| self.null.as_fd(), AsFd::as_fd),
             stdout: Some(created.stdout.as_fd()),
             stderr: Some(created.stderr.as_fd()),
             socket: process_end.as_ref().map(AsFd::as_fd),
@@ -206,7 +266,11 @@ impl Executions {
         start.order = self.next_order;
         let failure = self.record_and_go(&mut start, launched)?;
         start.argv = Vec::new();
-        Ok(Entry { start, socket: agent_end.map(Rc::new), state: State::Child { failure } })
+        Ok(Entry {
+            start,
+            socket: agent_end.map(Rc::new),
+            state: State::Child { failure },
+        })
     }
 
     /// Makes the start durable, then lets the child execute. On an error the child ends without executing.
@@ -229,18 +293,29 @@ impl Executions {
     /// Sends a signal.
     pub(crate) fn signal(&self, name: &str, signal: i32, group: bool) -> Result<(), Refusal> {
         if !(0..=64).contains(&signal) {
-            return Err(Refusal::new(RefusedKind::Invalid, format!("{signal} is no signal")));
+            return Err(Refusal::new(
+                RefusedKind::Invalid,
+                format!("{signal} is no signal"),
+            ));
         }
-        let entry = self.entries.get(name).ok_or_else(|| Refusal::unknown(name))?;
+        let entry = self
+            .entries
+            .get(name)
+            .ok_or_else(|| Refusal::unknown(name))?;
         let pid = entry.start.pid;
         let sent = match &entry.state {
             // An unreaped child keeps its pid and its group.
             State::Child { .. } if group => raw::kill(-pid, signal),
             State::Child { .. } => raw::kill(pid, signal),
-            State::Adopted { pidfd } if group => raw::kill_fd(pidfd.as_fd(), 0).and_then(|()| raw::kill(-pid, signal)),
+            State::Adopted { pidfd } if group => {
+                raw::kill_fd(pidfd.as_fd(), 0).and_then(|()| raw::kill(-pid, signal))
+            }
             State::Adopted { pidfd } => raw::kill_fd(pidfd.as_fd(), signal),
             State::Unwritten(_) | State::Ended(_) => {
-                return Err(Refusal::new(RefusedKind::NotFound, format!("{name} has ended")));
+                return Err(Refusal::new(
+                    RefusedKind::NotFound,
+                    format!("{name} has ended"),
+                ));
             }
         };
         sent.map_err(|error| Refusal::io("signal it", &error))
@@ -248,12 +323,20 @@ impl Executions {
 
     /// Drops an ended execution's record and output.
     pub(crate) fn forget(&mut self, name: &str) -> Result<(), Refusal> {
-        let entry = self.entries.get(name).ok_or_else(|| Refusal::unknown(name))?;
+        let entry = self
+            .entries
+            .get(name)
+            .ok_or_else(|| Refusal::unknown(name))?;
         if !matches!(entry.state, State::Ended(_)) {
-            return Err(Refusal::new(RefusedKind::Invalid, format!("{name} has not ended")));
+            return Err(Refusal::new(
+                RefusedKind::Invalid,
+                format!("{name} has not ended"),
+            ));
         }
         let order = entry.start.order;
-        self.records.forget(name).map_err(|error| Refusal::io("forget it", &error))?;
+        self.records
+            .forget(name)
+            .map_err(|error| Refusal::io("forget it", &error))?;
         self.entries.remove(name);
         self.ended.remove(&(order, name.to_owned()));
         Ok(())
@@ -269,7 +352,9 @@ impl Executions {
             let _ = raw::kill(-pid, nix::libc::SIGKILL);
         }
         let ended = raw::reap(pid)?;
-        let (Some(name), Some(entry)) = (name, entry) else { return Ok(None) };
+        let (Some(name), Some(entry)) = (name, entry) else {
+            return Ok(None);
+        };
         let mut outcome = Outcome {
             ended_unix_ms: now_unix_ms(),
             user_cpu_us: ended.user_cpu_us,
@@ -278,8 +363,12 @@ impl Executions {
             ..Outcome::default()
         };
         match ended.status {
-            Status::Exited(code) => (outcome.kind, outcome.code) = (OutcomeKind::Exited.into(), code),
-            Status::Signalled(signal) => (outcome.kind, outcome.code) = (OutcomeKind::Signalled.into(), signal),
+            Status::Exited(code) => {
+                (outcome.kind, outcome.code) = (OutcomeKind::Exited.into(), code)
+            }
+            Status::Signalled(signal) => {
+                (outcome.kind, outcome.code) = (OutcomeKind::Signalled.into(), signal)
+            }
         }
         let state = std::mem::replace(&mut entry.state, State::Unwritten(Outcome::default()));
         if let State::Child { failure } = state
@@ -312,12 +401,19 @@ impl Executions {
             matches!(entry.state, State::Unwritten(_)).then(|| name.clone())
         };
         let names: Vec<_> = self.entries.iter().filter_map(unwritten).collect();
-        names.into_iter().filter(|name| self.write_unwritten(name)).collect()
+        names
+            .into_iter()
+            .filter(|name| self.write_unwritten(name))
+            .collect()
     }
 
     fn write_unwritten(&mut self, name: &str) -> bool {
-        let Some(entry) = self.entries.get_mut(name) else { return false };
-        let State::Unwritten(outcome) = &entry.state else { return false };
+        let Some(entry) = self.entries.get_mut(name) else {
+            return false;
+        };
+        let State::Unwritten(outcome) = &entry.state else {
+            return false;
+        };
         if let Err(error) = self.records.write_outcome(name, outcome) {
             tracing::error!(execution = name, %error, "an outcome cannot be written, it is tried again");
             return false;
@@ -366,20 +462,28 @@ impl Executions {
 
     /// Adopted executions with the descriptors that tell their end.
     pub(crate) fn adopted(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
-        self.entries.iter().filter_map(|(name, entry)| match &entry.state {
-            State::Adopted { pidfd } => Some((name.as_str(), pidfd.as_fd())),
-            _ => None,
-        })
+        self.entries
+            .iter()
+            .filter_map(|(name, entry)| match &entry.state {
+                State::Adopted { pidfd } => Some((name.as_str(), pidfd.as_fd())),
+                _ => None,
+            })
     }
 
     fn live(&self) -> impl Iterator<Item = (&String, &Entry)> {
-        let lives = |(_, entry): &(&String, &Entry)| matches!(entry.state, State::Child { .. } | State::Adopted { .. });
+        let lives = |(_, entry): &(&String, &Entry)| {
+            matches!(entry.state, State::Child { .. } | State::Adopted { .. })
+        };
         self.entries.iter().filter(lives)
     }
 
     /// One execution as told to the agent, with the agent's end of its socket.
     pub(crate) fn describe(&self, name: &str) -> Option<(Execution, Option<Rc<OwnedFd>>)> {
-        let Entry { start, socket, state } = self.entries.get(name)?;
+        let Entry {
+            start,
+            socket,
+            state,
+        } = self.entries.get(name)?;
         let outcome = match state {
             State::Ended(outcome) => Some(outcome.clone()),
             State::Child { .. } | State::Adopted { .. } | State::Unwritten(_) => None,
@@ -406,7 +510,11 @@ impl Executions {
 
     /// The names of all executions in the order of their start.
     pub(crate) fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.entries.iter().map(|(name, entry)| (entry.start.order, name)).collect();
+        let mut names: Vec<_> = self
+            .entries
+            .iter()
+            .map(|(name, entry)| (entry.start.order, name))
+            .collect();
         names.sort();
         names.into_iter().map(|(_, name)| name.clone()).collect()
     }
@@ -422,6 +530,8 @@ fn lost(reason: &str) -> Outcome {
 }
 
 pub(crate) fn now_unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

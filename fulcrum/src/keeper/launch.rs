@@ -15,7 +15,9 @@ use nix::fcntl::AtFlags;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Gid, Pid, Uid, execve, execveat, getppid, setgid, setgroups, setpgid, setsid, setuid};
+use nix::unistd::{
+    Gid, Pid, Uid, execve, execveat, getppid, setgid, setgroups, setpgid, setsid, setuid,
+};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -81,7 +83,11 @@ impl Plan<'_> {
             let _ = setpgid(child, child);
         }
         rustix::io::ioctl_fionbio(&failure_read, true)?;
-        Ok(Launched { pid: child.as_raw(), gate: gate_write, failure: failure_read })
+        Ok(Launched {
+            pid: child.as_raw(),
+            gate: gate_write,
+            failure: failure_read,
+        })
     }
 
     /// What the child does; it does not come back.
@@ -108,10 +114,16 @@ impl Plan<'_> {
             Program::Path(_) => None,
         };
         self.place_descriptors()?;
-        let alone = if self.detached { setsid().map(drop) } else { setpgid(Pid::from_raw(0), Pid::from_raw(0)) };
+        let alone = if self.detached {
+            setsid().map(drop)
+        } else {
+            setpgid(Pid::from_raw(0), Pid::from_raw(0))
+        };
         alone.map_err(at("leave the keeper's group"))?;
         raw::default_sigpipe().map_err(|error| ("reset signals", error))?;
-        SigSet::empty().thread_set_mask().map_err(at("reset signals"))?;
+        SigSet::empty()
+            .thread_set_mask()
+            .map_err(at("reset signals"))?;
         self.drop_rights()?;
         if let Some(directory) = &self.directory {
             nix::unistd::chdir(directory.as_c_str()).map_err(at("enter the working directory"))?;
@@ -133,7 +145,12 @@ impl Plan<'_> {
         let stdin = lift(self.stdin)?;
         let (stdout, stderr) = (lift_some(self.stdout)?, lift_some(self.stderr)?);
         let socket = lift_some(self.socket)?;
-        let wanted = [(Some(stdin), 0), (stdout, 1), (stderr, 2), (socket, SOCKET_NUMBER)];
+        let wanted = [
+            (Some(stdin), 0),
+            (stdout, 1),
+            (stderr, 2),
+            (socket, SOCKET_NUMBER),
+        ];
         for (fd, number) in wanted {
             if let Some(fd) = fd {
                 raw::place(fd.as_fd(), number).map_err(|error| ("place descriptors", error))?;
@@ -166,12 +183,24 @@ impl Plan<'_> {
                 let mut start = [0; 2];
                 if file.read_exact_at(&mut start, 0).is_ok() && &start == b"#!" {
                     // A script's interpreter opens the descriptor again, so it must survive the exec.
-                    fcntl_setfd(&file, FdFlags::empty()).map_err(|error| ("pass the script", error.into()))?;
+                    fcntl_setfd(&file, FdFlags::empty())
+                        .map_err(|error| ("pass the script", error.into()))?;
                 }
-                execveat(&file, c"", &self.argv, &self.environment, AtFlags::AT_EMPTY_PATH).map_err(failed)
+                execveat(
+                    &file,
+                    c"",
+                    &self.argv,
+                    &self.environment,
+                    AtFlags::AT_EMPTY_PATH,
+                )
+                .map_err(failed)
             }
-            (None, Program::Path(path)) => execve(path, &self.argv, &self.environment).map_err(failed),
-            (None, Program::Descriptor(_)) => Err(("execute the program", io::Error::other("it is not open"))),
+            (None, Program::Path(path)) => {
+                execve(path, &self.argv, &self.environment).map_err(failed)
+            }
+            (None, Program::Descriptor(_)) => {
+                Err(("execute the program", io::Error::other("it is not open")))
+            }
         }
     }
 }
@@ -192,7 +221,9 @@ impl Launched {
 pub(crate) fn failure_of(failure: OwnedFd) -> Option<String> {
     let mut text = Vec::new();
     // The child has ended, so the end is there; an error means that nothing was written.
-    let _ = std::fs::File::from(failure).take(512).read_to_end(&mut text);
+    let _ = std::fs::File::from(failure)
+        .take(512)
+        .read_to_end(&mut text);
     (!text.is_empty()).then(|| String::from_utf8_lossy(&text).into_owned())
 }
 
@@ -217,5 +248,7 @@ fn close(fd: &OwnedFd) {
 /// Waits for the gate.
 fn pass(wait: OwnedFd) -> Result<(), Failed> {
     let mut byte = [0];
-    std::fs::File::from(wait).read_exact(&mut byte).map_err(|error| ("be let go", error))
+    std::fs::File::from(wait)
+        .read_exact(&mut byte)
+        .map_err(|error| ("be let go", error))
 }

@@ -33,7 +33,10 @@ pub(crate) fn enforce(path: &Path, cap: u64) -> io::Result<()> {
 }
 
 fn punch(file: &File, start: u64, end: u64) -> io::Result<()> {
-    let (Ok(offset), Ok(length)) = (i64::try_from(start), i64::try_from(end.saturating_sub(start))) else {
+    let (Ok(offset), Ok(length)) = (
+        i64::try_from(start),
+        i64::try_from(end.saturating_sub(start)),
+    ) else {
         return Ok(());
     };
     if length == 0 {

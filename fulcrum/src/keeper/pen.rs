@@ -28,15 +28,27 @@ impl Pen {
     pub(crate) fn take(dir: &Path) -> Result<Self, KeeperError> {
         let keeper_dir = dir.join("keeper");
         let failed = |error| KeeperError::at("take the pen of", dir, error);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&keeper_dir).map_err(failed)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&keeper_dir)
+            .map_err(failed)?;
         let mut options = fs::OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600);
         let mut file = options.open(keeper_dir.join("pen")).map_err(failed)?;
         for _ in 0..TRIES_MAX {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(mut lock) => {
                     sign(&mut lock).map_err(failed)?;
-                    return Ok(Self { keeper_dir, _lock: lock });
+                    return Ok(Self {
+                        keeper_dir,
+                        _lock: lock,
+                    });
                 }
                 Err((taken, nix::errno::Errno::EWOULDBLOCK)) => file = taken,
                 Err((_, error)) => return Err(failed(error.into())),
@@ -46,7 +58,10 @@ impl Pen {
         let mut holder = String::new();
         // Only for the message.
         let _ = file.read_to_string(&mut holder);
-        Err(KeeperError::PenTaken { directory: dir.to_owned(), pid: holder.trim().parse().ok() })
+        Err(KeeperError::PenTaken {
+            directory: dir.to_owned(),
+            pid: holder.trim().parse().ok(),
+        })
     }
 
     /// Counts one more incarnation; it is durable when this returns.
@@ -56,13 +71,20 @@ impl Pen {
         let last = match fs::read_to_string(&path) {
             Ok(text) => text.trim().parse::<u64>().map_err(|_| {
                 // Counting anew could repeat an incarnation that the flock has seen.
-                failed(io::Error::new(io::ErrorKind::InvalidData, "it holds no number"))
+                failed(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "it holds no number",
+                ))
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(failed(error)),
         };
-        replace(&self.keeper_dir, "incarnation", format!("{}\n", last + 1).as_bytes())
-            .map_err(failed)?;
+        replace(
+            &self.keeper_dir,
+            "incarnation",
+            format!("{}\n", last + 1).as_bytes(),
+        )
+        .map_err(failed)?;
         Ok(last + 1)
     }
 }
@@ -78,7 +100,12 @@ fn sign(file: &mut File) -> io::Result<()> {
 pub(crate) fn replace(dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let staged = dir.join(format!("{name}.new"));
     let mut options = fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&staged)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&staged, dir.join(name))?;

@@ -11,21 +11,36 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 /// Field 22 of `/proc/<pid>/stat`: clock ticks from boot to the start of the process.
 pub(crate) fn start_ticks(pid: i32) -> io::Result<u64> {
     let stat = fs::read(format!("/proc/{pid}/stat"))?;
-    let wrong = || io::Error::new(io::ErrorKind::InvalidData, "a stat line that cannot be read");
+    let wrong = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a stat line that cannot be read",
+        )
+    };
     // The second field is the program's name in brackets and may hold anything, brackets and blanks included.
-    let end = stat.iter().rposition(|byte| *byte == b')').ok_or_else(wrong)?;
+    let end = stat
+        .iter()
+        .rposition(|byte| *byte == b')')
+        .ok_or_else(wrong)?;
     let rest = std::str::from_utf8(&stat[end + 1..]).map_err(|_| wrong())?;
-    rest.split_ascii_whitespace().nth(19).and_then(|ticks| ticks.parse().ok()).ok_or_else(wrong)
+    rest.split_ascii_whitespace()
+        .nth(19)
+        .and_then(|ticks| ticks.parse().ok())
+        .ok_or_else(wrong)
 }
 
 /// Names the running system; ticks of another boot mean nothing.
 pub(crate) fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned())
 }
 
 /// A descriptor of exactly the process with this pid and start; `None` if it is gone.
 pub(crate) fn open(pid: i32, ticks: u64) -> io::Result<Option<OwnedFd>> {
-    let Some(number) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Ok(None) };
+    let Some(number) = Pid::from_raw(pid).filter(|_| pid > 0) else {
+        return Ok(None);
+    };
     let pidfd = match pidfd_open(number, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
         Err(rustix::io::Errno::SRCH) => return Ok(None),

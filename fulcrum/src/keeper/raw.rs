@@ -57,7 +57,10 @@ pub(crate) fn exit_now(code: i32) -> ! {
 }
 
 /// A child that has ended and has not been reaped.
-#[expect(unsafe_code, reason = "the wrappers fail on children ended by real-time signals")]
+#[expect(
+    unsafe_code,
+    reason = "the wrappers fail on children ended by real-time signals"
+)]
 pub(crate) fn ended_child() -> io::Result<Option<i32>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
@@ -65,7 +68,11 @@ pub(crate) fn ended_child() -> io::Result<Option<i32>> {
     let result = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags) };
     if result != 0 {
         let error = io::Error::last_os_error();
-        return if error.raw_os_error() == Some(libc::ECHILD) { Ok(None) } else { Err(error) };
+        return if error.raw_os_error() == Some(libc::ECHILD) {
+            Ok(None)
+        } else {
+            Err(error)
+        };
     }
     // Safety: all-zero bytes are a valid `siginfo_t`, and `waitid` filled in the child's fields or left them zero.
     let pid = unsafe { info.assume_init().si_pid() };
@@ -73,7 +80,10 @@ pub(crate) fn ended_child() -> io::Result<Option<i32>> {
 }
 
 /// Reaps a child that has ended.
-#[expect(unsafe_code, reason = "wait4 has no wrapper that tells what the child used")]
+#[expect(
+    unsafe_code,
+    reason = "wait4 has no wrapper that tells what the child used"
+)]
 pub(crate) fn reap(pid: i32) -> io::Result<Ended> {
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
@@ -85,7 +95,8 @@ pub(crate) fn reap(pid: i32) -> io::Result<Ended> {
     // Safety: all-zero bytes are a valid `rusage`, and `wait4` filled it in.
     let usage = unsafe { usage.assume_init() };
     let us = |time: libc::timeval| {
-        u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_usec).unwrap_or(0)
+        u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000
+            + u64::try_from(time.tv_usec).unwrap_or(0)
     };
     Ok(Ended {
         status: if libc::WIFEXITED(status) {
@@ -105,7 +116,11 @@ pub(crate) fn reap(pid: i32) -> io::Result<Ended> {
 #[expect(unsafe_code, reason = "the wrappers know no real-time signals")]
 pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // Safety: `kill` takes any two numbers and touches no memory.
-    if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::kill(pid, signal) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Sends a signal by number to the process behind a pidfd.
@@ -113,9 +128,20 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
 pub(crate) fn kill_fd(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let no_info = std::ptr::null::<libc::siginfo_t>();
     // Safety: the descriptor is open while it is borrowed; a null info asks for the default one.
-    let result =
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            no_info,
+            0,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// In a child before exec: makes `number` a copy of `fd` that stays open across exec.
@@ -123,7 +149,11 @@ pub(crate) fn kill_fd(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
 pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     // Safety: both are plain numbers to the kernel; the caller is a child before exec that owns nothing at `number`.
     let result = unsafe { libc::dup2(fd.as_raw_fd(), number) };
-    if result == number { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == number {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// In a child before exec: marks every descriptor from `first` on to be closed by exec.
@@ -132,7 +162,11 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     let flags = libc::CLOSE_RANGE_CLOEXEC;
     // Safety: only flags of descriptors change, nothing is closed here.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// In a child before exec: gives SIGPIPE, which the Rust runtime ignores, its default effect.

@@ -87,7 +87,10 @@ impl Records {
     /// Opens or makes the directory below the rnode's own.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         let root = dir.join("keeper").join("executions");
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&root)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&root)?;
         File::open(dir.join("keeper"))?.sync_all()?;
         Ok(Self { root })
     }
@@ -99,15 +102,28 @@ impl Records {
 
     /// Makes an execution's directory, its output files, and room for its outcome.
     pub(crate) fn create(&self, execution: &str) -> io::Result<Created> {
-        fs::DirBuilder::new().mode(0o700).create(self.root.join(execution))?;
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(self.root.join(execution))?;
         let output = |name| {
             let mut options = OpenOptions::new();
-            options.append(true).create_new(true).mode(0o600).open(self.path(execution, name))
+            options
+                .append(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(self.path(execution, name))
         };
-        let created = Created { stdout: output("stdout")?, stderr: output("stderr")? };
+        let created = Created {
+            stdout: output("stdout")?,
+            stderr: output("stderr")?,
+        };
         let mut options = OpenOptions::new();
         let path = self.path(execution, "outcome.new");
-        let mut outcome = options.write(true).create_new(true).mode(0o600).open(path)?;
+        let mut outcome = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
         outcome.write_all(&[b' '; OUTCOME_BYTES_RESERVED])?;
         Ok(created)
     }
@@ -115,7 +131,11 @@ impl Records {
     /// Records a start; it is durable when this returns.
     pub(crate) fn write_start(&self, start: &Start) -> io::Result<()> {
         let path = self.path(&start.execution, "start");
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
         file.write_all(&serde_json::to_vec(start)?)?;
         file.sync_all()?;
         File::open(self.root.join(&start.execution))?.sync_all()?;
@@ -127,7 +147,12 @@ impl Records {
         let staged = self.path(execution, "outcome.new");
         let text = serde_json::to_vec(&OutcomeFile::from(outcome))?;
         let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(false).mode(0o600).open(&staged)?;
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&staged)?;
         file.rewind()?;
         file.write_all(&text)?;
         file.set_len(text.len() as u64)?;
@@ -140,7 +165,9 @@ impl Records {
     pub(crate) fn read_outcome(path: &Path) -> io::Result<Option<Outcome>> {
         let mut text = Vec::new();
         match File::open(path) {
-            Ok(file) => file.take(2 * OUTCOME_BYTES_RESERVED as u64).read_to_end(&mut text)?,
+            Ok(file) => file
+                .take(2 * OUTCOME_BYTES_RESERVED as u64)
+                .read_to_end(&mut text)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
@@ -165,10 +192,11 @@ impl Records {
             let start = start.and_then(|text| serde_json::from_slice::<Start>(&text).ok());
             match start {
                 Some(start) if !name.starts_with(FORGOTTEN) && start.execution == name => {
-                    let outcome = Self::read_outcome(&path.join("outcome")).unwrap_or_else(|error| {
-                        tracing::warn!(execution = name, %error, "an outcome cannot be read");
-                        None
-                    });
+                    let outcome =
+                        Self::read_outcome(&path.join("outcome")).unwrap_or_else(|error| {
+                            tracing::warn!(execution = name, %error, "an outcome cannot be read");
+                            None
+                        });
                     found.push(Found { start, outcome });
                 }
                 _ => fs::remove_dir_all(path)?,
@@ -181,8 +209,12 @@ impl Records {
 
 /// Whether a text can name an execution: a plain file name.
 pub(crate) fn is_name(text: &str) -> bool {
-    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '@' | '+' | ',' | '=');
-    !text.is_empty() && text.len() <= NAME_BYTES_MAX && !text.starts_with('.') && text.chars().all(known)
+    let known =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '@' | '+' | ',' | '=');
+    !text.is_empty()
+        && text.len() <= NAME_BYTES_MAX
+        && !text.starts_with('.')
+        && text.chars().all(known)
 }
 
 impl From<&Outcome> for OutcomeFile {
@@ -236,7 +268,17 @@ mod tests {
         for good in ["a", "stix-prog2-4@7", "1.2"] {
             assert!(is_name(good), "{good}");
         }
-        for bad in ["", ".", "..", ".x", "a/b", "a b", "a\0", "ü", &"x".repeat(129)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            ".x",
+            "a/b",
+            "a b",
+            "a\0",
+            "ü",
+            &"x".repeat(129),
+        ] {
             assert!(!is_name(bad), "{bad}");
         }
     }

@@ -42,22 +42,39 @@ pub(crate) struct Checked {
 }
 
 impl Checked {
-    pub(crate) fn check(spawn: Spawn, fds: Vec<OwnedFd>, surroundings: &Surroundings) -> Result<Self, Refusal> {
+    pub(crate) fn check(
+        spawn: Spawn,
+        fds: Vec<OwnedFd>,
+        surroundings: &Surroundings,
+    ) -> Result<Self, Refusal> {
         let mut fds = fds.into_iter();
-        let program = fds.next().ok_or_else(|| invalid("no executable was passed"))?;
+        let program = fds
+            .next()
+            .ok_or_else(|| invalid("no executable was passed"))?;
         let stdin = if spawn.stdin {
-            Some(fds.next().ok_or_else(|| invalid("no standard input was passed"))?)
+            Some(
+                fds.next()
+                    .ok_or_else(|| invalid("no standard input was passed"))?,
+            )
         } else {
             None
         };
         if spawn.argv.is_empty() {
             return Err(invalid("the argument list is empty"));
         }
-        let directory = if spawn.working_directory.is_empty() { "/" } else { spawn.working_directory.as_str() };
+        let directory = if spawn.working_directory.is_empty() {
+            "/"
+        } else {
+            spawn.working_directory.as_str()
+        };
         let checked = Self {
             program,
             stdin,
-            argv: spawn.argv.iter().map(|word| text("an argument", word)).collect::<Result<_, _>>()?,
+            argv: spawn
+                .argv
+                .iter()
+                .map(|word| text("an argument", word))
+                .collect::<Result<_, _>>()?,
             environment: environment(&spawn, surroundings)?,
             wants_socket: spawn.agent_socket,
             directory: text("the working directory", directory)?,
@@ -83,7 +100,11 @@ fn start(spawn: Spawn) -> Start {
         boot: String::new(),
         started_unix_ms: 0,
         detached: spawn.detached,
-        output_bytes_max: if spawn.output_bytes_max == 0 { OUTPUT_BYTES_MAX } else { spawn.output_bytes_max },
+        output_bytes_max: if spawn.output_bytes_max == 0 {
+            OUTPUT_BYTES_MAX
+        } else {
+            spawn.output_bytes_max
+        },
         order: 0,
     }
 }
@@ -102,11 +123,17 @@ fn environment(spawn: &Spawn, surroundings: &Surroundings) -> Result<Vec<CString
     let mut variables = Vec::with_capacity(spawn.env.len() + own.len());
     for variable in &spawn.env {
         if variable.name.is_empty() || variable.name.contains('=') {
-            return Err(invalid(format!("{:?} cannot name a variable", variable.name)));
+            return Err(invalid(format!(
+                "{:?} cannot name a variable",
+                variable.name
+            )));
         }
         let ours = own.iter().any(|(name, _)| *name == variable.name) || variable.name == AGENT_FD;
         if !ours {
-            variables.push(text("a variable", &format!("{}={}", variable.name, variable.value))?);
+            variables.push(text(
+                "a variable",
+                &format!("{}={}", variable.name, variable.value),
+            )?);
         }
     }
     for (name, value) in own {
@@ -117,13 +144,18 @@ fn environment(spawn: &Spawn, surroundings: &Surroundings) -> Result<Vec<CString
 
 /// The user to change to; `None` if that is ours.
 fn user(spawn: &Spawn, surroundings: &Surroundings) -> Result<Option<(Uid, Gid)>, Refusal> {
-    let Some(user) = spawn.user.filter(|user| user.set) else { return Ok(None) };
+    let Some(user) = spawn.user.filter(|user| user.set) else {
+        return Ok(None);
+    };
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     if (uid, gid) == (surroundings.uid, surroundings.gid) {
         return Ok(None);
     }
     if !surroundings.uid.is_root() {
-        let reason = format!("only root can run it as uid {} and gid {}", user.uid, user.gid);
+        let reason = format!(
+            "only root can run it as uid {} and gid {}",
+            user.uid, user.gid
+        );
         return Err(Refusal::new(RefusedKind::Unsupported, reason));
     }
     Ok(Some((uid, gid)))
@@ -132,14 +164,23 @@ fn user(spawn: &Spawn, surroundings: &Surroundings) -> Result<Option<(Uid, Gid)>
 /// The limits to set; 0 leaves one as it is. Memory is what the program may allocate (RLIMIT_DATA), not what it may map.
 fn limits(limits: &Limits, surroundings: &Surroundings) -> Vec<Limit> {
     let (soft, hard) = surroundings.files;
-    let files = if limits.files == 0 { (soft, hard) } else { (limits.files.min(hard), limits.files.min(hard)) };
+    let files = if limits.files == 0 {
+        (soft, hard)
+    } else {
+        (limits.files.min(hard), limits.files.min(hard))
+    };
     let wanted = [
         (Resource::RLIMIT_DATA, limits.memory_bytes),
         (Resource::RLIMIT_NPROC, limits.processes),
         (Resource::RLIMIT_CPU, limits.cpu_seconds),
     ];
-    let set = wanted.into_iter().filter(|(_, limit)| *limit > 0).map(|(resource, limit)| (resource, limit, limit));
-    std::iter::once((Resource::RLIMIT_NOFILE, files.0, files.1)).chain(set).collect()
+    let set = wanted
+        .into_iter()
+        .filter(|(_, limit)| *limit > 0)
+        .map(|(resource, limit)| (resource, limit, limit));
+    std::iter::once((Resource::RLIMIT_NOFILE, files.0, files.1))
+        .chain(set)
+        .collect()
 }
 
 fn invalid(reason: impl Into<String>) -> Refusal {

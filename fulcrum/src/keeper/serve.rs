@@ -5,8 +5,8 @@ use std::path::Path;
 use std::rc::Rc;
 
 use crux_wire::keeper::v1::{
-    Done, Execution, Executions as ExecutionsReply, Exited, FromKeeper, Refused, RefusedKind, Spawned, ToKeeper, Welcome,
-    from_keeper::Reply, to_keeper::Action,
+    Done, Execution, Executions as ExecutionsReply, Exited, FromKeeper, Refused, RefusedKind,
+    Spawned, ToKeeper, Welcome, from_keeper::Reply, to_keeper::Action,
 };
 use prost::Message;
 
@@ -38,7 +38,11 @@ pub(crate) struct Greeting<'a> {
 }
 
 /// Serves one packet.
-pub(crate) fn serve(packet: Packet, executions: &mut Executions, greeting: &Greeting<'_>) -> Served {
+pub(crate) fn serve(
+    packet: Packet,
+    executions: &mut Executions,
+    greeting: &Greeting<'_>,
+) -> Served {
     let message = match ToKeeper::decode(packet.bytes.as_slice()) {
         Ok(message) => message,
         Err(error) => {
@@ -47,7 +51,12 @@ pub(crate) fn serve(packet: Packet, executions: &mut Executions, greeting: &Gree
         }
     };
     let request = message.request;
-    let refusal = |refusal: Refusal| Reply::Refused(Refused { reason: refusal.reason, kind: refusal.kind.into() });
+    let refusal = |refusal: Refusal| {
+        Reply::Refused(Refused {
+            reason: refusal.reason,
+            kind: refusal.kind.into(),
+        })
+    };
     let done = |result: Result<(), Refusal>| result.map_or_else(refusal, |()| Reply::Done(Done {}));
     let reply = match message.action {
         Some(Action::Hello(_)) => Reply::Welcome(welcome(greeting)),
@@ -57,7 +66,9 @@ pub(crate) fn serve(packet: Packet, executions: &mut Executions, greeting: &Gree
             refusal(Refusal::new(RefusedKind::Invalid, "the keeper retires"))
         }
         Some(Action::Spawn(spawn)) => match executions.spawn(spawn, packet.fds) {
-            Ok((name, existed)) => return Served::Replies(spawned(request, executions, &name, existed)),
+            Ok((name, existed)) => {
+                return Served::Replies(spawned(request, executions, &name, existed));
+            }
             Err(error) => refusal(error),
         },
         Some(Action::Signal(signal)) => {
@@ -65,9 +76,17 @@ pub(crate) fn serve(packet: Packet, executions: &mut Executions, greeting: &Gree
         }
         Some(Action::Forget(forget)) => done(executions.forget(&forget.execution)),
         Some(Action::List(_)) => return Served::Replies(list(request, executions)),
-        Some(Action::Retire(retire)) => return Served::Retire { request, grace_ms: retire.grace_ms },
+        Some(Action::Retire(retire)) => {
+            return Served::Retire {
+                request,
+                grace_ms: retire.grace_ms,
+            };
+        }
         // A newer agent must bear what an older keeper cannot do.
-        None => refusal(Refusal::new(RefusedKind::Unsupported, "this keeper does not know the request")),
+        None => refusal(Refusal::new(
+            RefusedKind::Unsupported,
+            "this keeper does not know the request",
+        )),
     };
     Served::Replies(vec![outgoing(request, reply, Vec::new())])
 }
@@ -80,7 +99,12 @@ pub(crate) fn retired(request: u64) -> Outgoing {
 /// The news that an execution has ended; `None` if it was forgotten since.
 pub(crate) fn exited(executions: &Executions, name: &str) -> Option<Vec<u8>> {
     let (execution, _) = executions.describe(name)?;
-    Some(encode(0, Reply::Exited(Exited { execution: Some(execution) })))
+    Some(encode(
+        0,
+        Reply::Exited(Exited {
+            execution: Some(execution),
+        }),
+    ))
 }
 
 fn welcome(greeting: &Greeting<'_>) -> Welcome {
@@ -93,33 +117,59 @@ fn welcome(greeting: &Greeting<'_>) -> Welcome {
 }
 
 fn spawned(request: u64, executions: &Executions, name: &str, existed: bool) -> Vec<Outgoing> {
-    let Some((execution, socket)) = executions.describe(name) else { return Vec::new() };
-    let reply = Reply::Spawned(Spawned { execution: Some(execution), existed });
+    let Some((execution, socket)) = executions.describe(name) else {
+        return Vec::new();
+    };
+    let reply = Reply::Spawned(Spawned {
+        execution: Some(execution),
+        existed,
+    });
     vec![outgoing(request, reply, socket.into_iter().collect())]
 }
 
 fn list(request: u64, executions: &Executions) -> Vec<Outgoing> {
     let mut packets = Vec::new();
     let (mut page, mut fds, mut bytes) = (Vec::<Execution>::new(), Vec::<Rc<OwnedFd>>::new(), 0);
-    for (execution, socket) in executions.names().iter().filter_map(|name| executions.describe(name)) {
+    for (execution, socket) in executions
+        .names()
+        .iter()
+        .filter_map(|name| executions.describe(name))
+    {
         if bytes >= LIST_BYTES || fds.len() >= PACKET_FDS_MAX {
-            let reply = ExecutionsReply { executions: std::mem::take(&mut page), more: true };
-            packets.push(outgoing(request, Reply::Executions(reply), std::mem::take(&mut fds)));
+            let reply = ExecutionsReply {
+                executions: std::mem::take(&mut page),
+                more: true,
+            };
+            packets.push(outgoing(
+                request,
+                Reply::Executions(reply),
+                std::mem::take(&mut fds),
+            ));
             bytes = 0;
         }
         bytes += execution.encoded_len();
         page.push(execution);
         fds.extend(socket);
     }
-    let reply = ExecutionsReply { executions: page, more: false };
+    let reply = ExecutionsReply {
+        executions: page,
+        more: false,
+    };
     packets.push(outgoing(request, Reply::Executions(reply), fds));
     packets
 }
 
 fn outgoing(request: u64, reply: Reply, fds: Vec<Rc<OwnedFd>>) -> Outgoing {
-    Outgoing { bytes: encode(request, reply), fds }
+    Outgoing {
+        bytes: encode(request, reply),
+        fds,
+    }
 }
 
 fn encode(request: u64, reply: Reply) -> Vec<u8> {
-    FromKeeper { request, reply: Some(reply) }.encode_to_vec()
+    FromKeeper {
+        request,
+        reply: Some(reply),
+    }
+    .encode_to_vec()
 }

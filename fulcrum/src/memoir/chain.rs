@@ -51,7 +51,10 @@ struct Body {
 }
 
 impl Tail {
-    pub(super) const START: Self = Self { next_seq: 0, prev: GENESIS };
+    pub(super) const START: Self = Self {
+        next_seq: 0,
+        prev: GENESIS,
+    };
 
     /// Writes the next record as a line with its end, and moves on.
     pub(super) fn append(&mut self, time_unix_ms: u64, kind: &str, fields: &Fields) -> String {
@@ -60,13 +63,19 @@ impl Tail {
             body = self.body(time_unix_ms, kind, &summary(fields));
         }
         let hash = Digest::of(body.as_bytes());
-        *self = Self { next_seq: self.next_seq + 1, prev: hash };
+        *self = Self {
+            next_seq: self.next_seq + 1,
+            prev: hash,
+        };
         format!("{body}{HASH_KEY}{hash}\"}}\n")
     }
 
     /// The hashed part: the object without its closing brace.
     fn body(&self, time: u64, kind: &str, fields: &Fields) -> String {
-        let mut text = format!("{{\"seq\":{},\"prev\":\"{}\",\"time\":{time},\"kind\":", self.next_seq, self.prev);
+        let mut text = format!(
+            "{{\"seq\":{},\"prev\":\"{}\",\"time\":{time},\"kind\":",
+            self.next_seq, self.prev
+        );
         text.push_str(&Value::from(kind).to_string());
         text.push_str(",\"fields\":");
         text.push_str(&serde_json::to_string(fields).unwrap_or_else(|_| "{}".to_owned()));
@@ -75,7 +84,10 @@ impl Tail {
 
     /// The tail after `record`.
     pub(super) fn after(record: &Record) -> Self {
-        Self { next_seq: record.seq + 1, prev: record.hash }
+        Self {
+            next_seq: record.seq + 1,
+            prev: record.hash,
+        }
     }
 }
 
@@ -102,7 +114,10 @@ impl Record {
     /// The record as the line it was read from.
     #[must_use]
     pub fn to_line(&self) -> String {
-        let tail = Tail { next_seq: self.seq, prev: self.prev };
+        let tail = Tail {
+            next_seq: self.seq,
+            prev: self.prev,
+        };
         let body = tail.body(self.time_unix_ms, &self.kind, &self.fields);
         format!("{body}{HASH_KEY}{}\"}}", self.hash)
     }
@@ -113,7 +128,10 @@ fn summary(fields: &Fields) -> Fields {
     let text = serde_json::to_string(fields).unwrap_or_default();
     let mut summary = Fields::new();
     summary.insert("too_large_bytes".to_owned(), Value::from(text.len()));
-    summary.insert("digest".to_owned(), Value::from(Digest::of(text.as_bytes()).to_string()));
+    summary.insert(
+        "digest".to_owned(),
+        Value::from(Digest::of(text.as_bytes()).to_string()),
+    );
     summary
 }
 
@@ -140,7 +158,9 @@ mod tests {
     #[test]
     fn any_changed_byte_of_a_line_is_noticed() {
         let mut tail = Tail::START;
-        let line = tail.append(7, "exec.start", &fields("argv", "worker")).into_bytes();
+        let line = tail
+            .append(7, "exec.start", &fields("argv", "worker"))
+            .into_bytes();
         let line = &line[..line.len() - 1];
         for index in 0..line.len() {
             let mut changed = line.to_vec();
@@ -151,7 +171,11 @@ mod tests {
 
     #[test]
     fn fields_beyond_the_limit_are_replaced_by_their_digest() {
-        let line = Tail::START.clone().append(7, "exec.start", &fields("argv", &"x".repeat(LINE_BYTES_MAX)));
+        let line = Tail::START.clone().append(
+            7,
+            "exec.start",
+            &fields("argv", &"x".repeat(LINE_BYTES_MAX)),
+        );
         let record = Record::parse(line.trim_end_matches('\n').as_bytes()).unwrap();
         assert!(record.fields.contains_key("too_large_bytes") && line.len() < 1024);
     }

@@ -46,7 +46,13 @@ impl Reader {
     pub fn open(path: &Path, from: u64) -> Result<Self, MemoirError> {
         let files = segments::files(path).map_err(|error| MemoirError::io("open", path, error))?;
         let waiting = files.into();
-        Ok(Self { path: path.to_owned(), from, open: None, waiting, last_seq: None })
+        Ok(Self {
+            path: path.to_owned(),
+            from,
+            open: None,
+            waiting,
+            last_seq: None,
+        })
     }
 
     /// The next record; `None` at the present end, after which it may be asked again.
@@ -55,13 +61,18 @@ impl Reader {
     ///
     /// # Errors
     /// [`MemoirError::Line`] for a line that is no record; the next call goes on behind it.
-    #[expect(clippy::should_implement_trait, reason = "the end is not final, as an iterator's would be")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the end is not final, as an iterator's would be"
+    )]
     pub fn next(&mut self) -> Result<Option<Record>, MemoirError> {
         loop {
             if self.open.is_none() && !self.open_next()? {
                 return Ok(None);
             }
-            let Some(open) = &mut self.open else { return Ok(None) };
+            let Some(open) = &mut self.open else {
+                return Ok(None);
+            };
             match open.record()? {
                 Some(record) => {
                     // A segment may be read again from its start after it was renamed.
@@ -80,11 +91,20 @@ impl Reader {
     fn open_next(&mut self) -> Result<bool, MemoirError> {
         if self.waiting.is_empty() {
             let files = segments::files(&self.path);
-            self.waiting = files.map_err(|error| MemoirError::io("open", &self.path, error))?.into();
+            self.waiting = files
+                .map_err(|error| MemoirError::io("open", &self.path, error))?
+                .into();
         }
-        let Some(path) = self.waiting.pop_front() else { return Ok(false) };
+        let Some(path) = self.waiting.pop_front() else {
+            return Ok(false);
+        };
         let file = File::open(&path).map_err(|error| MemoirError::io("open", &path, error))?;
-        self.open = Some(Open { path, file: BufReader::new(file), offset: 0, line: 0 });
+        self.open = Some(Open {
+            path,
+            file: BufReader::new(file),
+            offset: 0,
+            line: 0,
+        });
         Ok(true)
     }
 
@@ -94,7 +114,9 @@ impl Reader {
             self.open = None;
             return Ok(true);
         }
-        let Some(open) = &self.open else { return Ok(false) };
+        let Some(open) = &self.open else {
+            return Ok(false);
+        };
         let failed = |error| MemoirError::io("follow", &self.path, error);
         let files = segments::files(&self.path).map_err(failed)?;
         let own = open.file.get_ref().metadata().map_err(failed)?.ino();
@@ -132,8 +154,9 @@ impl Open {
         self.line += 1;
         line.pop();
         let record = Record::parse(&line);
-        record
-            .map(Some)
-            .ok_or_else(|| MemoirError::Line { path: self.path.clone(), line: self.line })
+        record.map(Some).ok_or_else(|| MemoirError::Line {
+            path: self.path.clone(),
+            line: self.line,
+        })
     }
 }

@@ -41,7 +41,11 @@ impl Refusals {
     /// Takes the sums if their minute is over, or the clock went backwards.
     pub(super) fn take_due(&mut self, now_unix_ms: u64) -> Vec<Fields> {
         let age = now_unix_ms.checked_sub(self.since_unix_ms);
-        if age.is_none_or(|age| age >= MINUTE_MS) { self.take() } else { Vec::new() }
+        if age.is_none_or(|age| age >= MINUTE_MS) {
+            self.take()
+        } else {
+            Vec::new()
+        }
     }
 
     /// Takes the sums as they are.
@@ -55,7 +59,10 @@ impl Refusals {
                 ("since".to_owned(), Value::from(since)),
             ])
         };
-        std::mem::take(&mut self.counts).into_iter().map(fields).collect()
+        std::mem::take(&mut self.counts)
+            .into_iter()
+            .map(fields)
+            .collect()
     }
 }
 
@@ -72,7 +79,10 @@ mod tests {
         assert!(refusals.take_due(60_999).is_empty());
         let sums = refusals.take_due(61_000);
         assert_eq!(sums.len(), 2);
-        assert_eq!((&sums[1]["source"], &sums[1]["count"]), (&Value::from("127.0.0.9"), &Value::from(2)));
+        assert_eq!(
+            (&sums[1]["source"], &sums[1]["count"]),
+            (&Value::from("127.0.0.9"), &Value::from(2))
+        );
         assert!(refusals.count(62_000, "127.0.0.9", "Rexec/Start"));
     }
 

@@ -46,6 +46,7 @@ pub enum VerifyError {
 
 /// Checks the memoir at `path`: its directory, or one file of it.
 ///
+/// It begins with record 0, or where old segments were removed with the one that names the first segment left.
 /// Within a directory also its end is checked, against the head that the writer leaves.
 /// Whoever can rewrite every file at once is not noticed here, but by comparing heads kept elsewhere.
 ///
@@ -54,9 +55,18 @@ pub enum VerifyError {
 pub fn verify(path: &Path) -> Result<Verified, VerifyError> {
     let failed = |error| VerifyError::Io(path.to_owned(), error);
     // Ordering: the head is read first, since a writer at work only moves it on.
-    let head = if path.is_dir() { segments::head(path).map_err(failed)? } else { None };
+    let head = if path.is_dir() {
+        segments::head(path).map_err(failed)?
+    } else {
+        None
+    };
     let files = segments::files(path).map_err(failed)?;
-    let mut checked = Checked { tail: None, first: 0, torn_bytes: 0, head };
+    let mut checked = Checked {
+        tail: None,
+        first: 0,
+        torn_bytes: 0,
+        head,
+    };
     let mut place = (path.to_owned(), 0);
     let count = files.len();
     for (index, file) in files.into_iter().enumerate() {
@@ -90,11 +100,15 @@ impl Checked {
     fn file(&mut self, path: &Path, last: bool) -> Result<u64, VerifyError> {
         let failed = |error| VerifyError::Io(path.to_owned(), error);
         let mut file = BufReader::new(File::open(path).map_err(failed)?);
+        let begins = segments::first_seq(path);
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();
             let limit = LINE_BYTES_MAX as u64 + 1;
-            (&mut file).take(limit).read_until(b'\n', &mut line).map_err(failed)?;
+            (&mut file)
+                .take(limit)
+                .read_until(b'\n', &mut line)
+                .map_err(failed)?;
             if line.is_empty() {
                 return Ok(number - 1);
             }
@@ -105,21 +119,30 @@ impl Checked {
                 self.torn_bytes = line.len() as u64;
                 return Ok(number - 1);
             }
-            self.line(&line).map_err(|reason| bad(path, number, reason))?;
+            self.line(&line, begins)
+                .map_err(|reason| bad(path, number, reason))?;
         }
         Ok(0)
     }
 
-    fn line(&mut self, line: &[u8]) -> Result<(), &'static str> {
+    fn line(&mut self, line: &[u8], begins: u64) -> Result<(), &'static str> {
         let record = Record::parse(line).ok_or("the record was altered")?;
         match self.tail {
-            None if record.seq == 0 && record.prev != GENESIS => return Err("the first record was altered"),
+            None if record.seq != begins => return Err("the record is not the first"),
+            None if record.seq == 0 && record.prev != GENESIS => {
+                return Err("the first record was altered");
+            }
             None => self.first = record.seq,
-            Some(tail) if record.seq != tail.next_seq => return Err("the record does not follow the one before"),
+            Some(tail) if record.seq != tail.next_seq => {
+                return Err("the record does not follow the one before");
+            }
             Some(tail) if record.prev != tail.prev => return Err("the record before was altered"),
             Some(_) => {}
         }
-        if self.head.is_some_and(|(seq, hash)| seq == record.seq && hash != record.hash) {
+        if self
+            .head
+            .is_some_and(|(seq, hash)| seq == record.seq && hash != record.hash)
+        {
             return Err("the record is not the one that was written");
         }
         self.tail = Some(Tail::after(&record));
@@ -128,5 +151,9 @@ impl Checked {
 }
 
 fn bad(file: &Path, line: u64, reason: &'static str) -> VerifyError {
-    VerifyError::Bad(BadAt { file: file.to_owned(), line, reason })
+    VerifyError::Bad(BadAt {
+        file: file.to_owned(),
+        line,
+        reason,
+    })
 }

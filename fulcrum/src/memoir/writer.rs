@@ -41,7 +41,12 @@ pub struct Writer {
 
 #[derive(Debug)]
 enum Message {
-    Record { kind: String, fields: Fields, written: Option<Written>, _room: OwnedSemaphorePermit },
+    Record {
+        kind: String,
+        fields: Fields,
+        written: Option<Written>,
+        _room: OwnedSemaphorePermit,
+    },
     Refused,
     Close(oneshot::Sender<()>),
 }
@@ -60,12 +65,20 @@ impl Writer {
         let refusals = Arc::new(Mutex::new(Refusals::default()));
         let appender = Appender::open(dir, SEGMENT_BYTES_MAX)?;
         let (messages, receiver) = channel();
-        let task = Task { appender, refusals: Arc::clone(&refusals), receiver };
+        let task = Task {
+            appender,
+            refusals: Arc::clone(&refusals),
+            receiver,
+        };
         std::thread::Builder::new()
             .name("memoir".to_owned())
             .spawn(move || task.run())
             .map_err(|error| MemoirError::io("start writing", dir, error))?;
-        Ok(Self { messages, room: Arc::new(Semaphore::new(WAITING_MAX)), refusals })
+        Ok(Self {
+            messages,
+            room: Arc::new(Semaphore::new(WAITING_MAX)),
+            refusals,
+        })
     }
 
     /// Records something and returns once it is queued; it is durable with the next sync, a moment later.
@@ -113,9 +126,22 @@ impl Writer {
         }
     }
 
-    async fn queue(&self, kind: &str, fields: Fields, written: Option<Written>) -> Result<(), MemoirError> {
-        let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| MemoirError::Closed)?;
-        let message = Message::Record { kind: kind.to_owned(), fields, written, _room: room };
+    async fn queue(
+        &self,
+        kind: &str,
+        fields: Fields,
+        written: Option<Written>,
+    ) -> Result<(), MemoirError> {
+        let room = Arc::clone(&self.room)
+            .acquire_owned()
+            .await
+            .map_err(|_| MemoirError::Closed)?;
+        let message = Message::Record {
+            kind: kind.to_owned(),
+            fields,
+            written,
+            _room: room,
+        };
         self.messages.send(message).map_err(|_| MemoirError::Closed)
     }
 }
@@ -134,7 +160,9 @@ impl Task {
             let first = if summing {
                 self.receiver.recv_timeout(Duration::from_millis(MINUTE_MS))
             } else {
-                self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                self.receiver
+                    .recv()
+                    .map_err(|_| RecvTimeoutError::Disconnected)
             };
             let (first, ended) = match first {
                 Ok(message) => (Some(message), false),
@@ -147,8 +175,12 @@ impl Task {
             {
                 batch.push_back(message);
             }
-            let closing = batch.iter().any(|message| matches!(message, Message::Close(_)));
-            summing |= batch.iter().any(|message| matches!(message, Message::Refused));
+            let closing = batch
+                .iter()
+                .any(|message| matches!(message, Message::Close(_)));
+            summing |= batch
+                .iter()
+                .any(|message| matches!(message, Message::Refused));
             let sums = self.sums(ended || closing);
             summing &= sums.is_empty();
             let closers = self.commit(batch, &sums);
@@ -165,7 +197,11 @@ impl Task {
 
     fn sums(&self, all: bool) -> Vec<Fields> {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        if all { refusals.take() } else { refusals.take_due(now_unix_ms()) }
+        if all {
+            refusals.take()
+        } else {
+            refusals.take_due(now_unix_ms())
+        }
     }
 
     /// Writes a batch, syncs once and tells everyone who waits.
@@ -175,7 +211,12 @@ impl Task {
         let mut tail = self.appender.tail;
         for message in batch {
             match message {
-                Message::Record { kind, fields, written, _room } => {
+                Message::Record {
+                    kind,
+                    fields,
+                    written,
+                    _room,
+                } => {
                     waiting.extend(written.map(|written| (tail.next_seq, written)));
                     lines.push(tail.append(now, &kind, &fields));
                 }
@@ -204,7 +245,11 @@ impl MemoirError {
     /// The same error for one more caller.
     fn again(&self) -> Self {
         match self {
-            Self::Io { operation, path, source } => {
+            Self::Io {
+                operation,
+                path,
+                source,
+            } => {
                 let source = source.raw_os_error().map_or_else(
                     || io::Error::new(source.kind(), source.to_string()),
                     io::Error::from_raw_os_error,
@@ -235,7 +280,9 @@ impl Appender {
         fs::create_dir_all(dir).map_err(failed)?;
         let (mut file, created) = open_current(dir).map_err(failed)?;
         if created {
-            File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+            File::open(dir)
+                .and_then(|dir| dir.sync_all())
+                .map_err(failed)?;
         }
         let found = Found::end(&mut file).map_err(failed)?;
         let head = segments::head(dir).map_err(failed)?;
@@ -244,11 +291,21 @@ impl Appender {
             None => end_of_finished(dir).map_err(failed)?,
         };
         let bytes = found.whole_bytes;
-        let first_seq = first_seq(&mut file).map_err(failed)?.unwrap_or(tail.next_seq);
+        let first_seq = first_seq(&mut file)
+            .map_err(failed)?
+            .unwrap_or(tail.next_seq);
         let head_file = segments::open_head(dir).map_err(failed)?;
         let (dir, broken) = (dir.to_owned(), false);
-        let mut appender =
-            Self { dir, file, head: head_file, tail, first_seq, bytes, segment_bytes_max, broken };
+        let mut appender = Self {
+            dir,
+            file,
+            head: head_file,
+            tail,
+            first_seq,
+            bytes,
+            segment_bytes_max,
+            broken,
+        };
         appender.mend(&found.torn, head.map(|(seq, _)| seq))?;
         Ok(appender)
     }
@@ -285,10 +342,16 @@ impl Appender {
             return Err(MemoirError::Broken);
         }
         let text = lines.concat();
-        let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
+        let written = self
+            .file
+            .write_all(text.as_bytes())
+            .and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             // What was half written must not stand between whole records; if it cannot be taken back, nothing more is written.
-            let back = self.file.set_len(self.bytes).and_then(|()| self.file.sync_data());
+            let back = self
+                .file
+                .set_len(self.bytes)
+                .and_then(|()| self.file.sync_data());
             self.broken = back.is_err();
             return Err(MemoirError::io("write", self.dir.join(CURRENT), error));
         }
@@ -345,18 +408,32 @@ impl Found {
         let mut end = bytes.len();
         // Each round looks at the last line that has an end, then at the one before it.
         while let Some(line_end) = bytes[..end].iter().rposition(|byte| *byte == b'\n') {
-            let line_start = bytes[..line_end].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let line_start = bytes[..line_end]
+                .iter()
+                .rposition(|byte| *byte == b'\n')
+                .map_or(0, |at| at + 1);
             if let Some(record) = Record::parse(&bytes[line_start..line_end]) {
                 let torn = bytes.split_off(line_end + 1);
                 let whole_bytes = start + bytes.len() as u64;
-                return Ok(Self { last: Some(Tail::after(&record)), whole_bytes, torn });
+                return Ok(Self {
+                    last: Some(Tail::after(&record)),
+                    whole_bytes,
+                    torn,
+                });
             }
             end = line_end;
         }
         if start > 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "no whole record near the end"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "no whole record near the end",
+            ));
         }
-        Ok(Self { last: None, whole_bytes: 0, torn: bytes })
+        Ok(Self {
+            last: None,
+            whole_bytes: 0,
+            torn: bytes,
+        })
     }
 }
 
@@ -364,7 +441,12 @@ fn open_current(dir: &Path) -> io::Result<(File, bool)> {
     let path = dir.join(CURRENT);
     let created = !path.try_exists()?;
     let mut options = fs::OpenOptions::new();
-    let file = options.create(true).read(true).append(true).mode(0o600).open(path)?;
+    let file = options
+        .create(true)
+        .read(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)?;
     Ok((file, created))
 }
 
@@ -373,7 +455,10 @@ fn first_seq(file: &mut File) -> io::Result<Option<u64>> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.take(LINE_BYTES_MAX as u64).read_to_end(&mut bytes)?;
-    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = bytes
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
     Ok(Record::parse(line).map(|record| record.seq))
 }
 
@@ -381,12 +466,18 @@ fn first_seq(file: &mut File) -> io::Result<Option<u64>> {
 fn end_of_finished(dir: &Path) -> io::Result<Tail> {
     let files = segments::files(dir)?;
     let finished = files.iter().rev().find(|path| !path.ends_with(CURRENT));
-    let Some(finished) = finished else { return Ok(Tail::START) };
-    Ok(Found::end(&mut File::open(finished)?)?.last.unwrap_or(Tail::START))
+    let Some(finished) = finished else {
+        return Ok(Tail::START);
+    };
+    Ok(Found::end(&mut File::open(finished)?)?
+        .last
+        .unwrap_or(Tail::START))
 }
 
 fn now_unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -396,7 +487,8 @@ mod tests {
 
     #[test]
     fn a_full_segment_is_followed_by_the_next_in_one_chain() {
-        let dir = std::env::temp_dir().join(format!("fulcrum-memoir-segments-{}", std::process::id()));
+        let dir =
+            std::env::temp_dir().join(format!("fulcrum-memoir-segments-{}", std::process::id()));
         for _ in 0..3 {
             let mut appender = Appender::open(&dir, 1000).unwrap();
             for _ in 0..10 {

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use crux_wire::keeper::v1::OutcomeKind;
 use fulcrum::config::{Isolation, Mount};
 
-use crate::rig::{Agent, NOBODY, Rig, Scratch, Setup, TESTEE, is_root, lives, outcome, stderr, stdout, until};
+use crate::rig::{
+    Agent, NOBODY, Rig, Scratch, Setup, TESTEE, is_root, lives, outcome, stderr, stdout, until,
+};
 
 /// Every path below `root` with all that a careless mount could change.
 fn inventory(root: &Path) -> BTreeMap<PathBuf, String> {
@@ -18,7 +20,11 @@ fn inventory(root: &Path) -> BTreeMap<PathBuf, String> {
         let metadata = fs::symlink_metadata(&path).unwrap();
         let content = match metadata.file_type() {
             kind if kind.is_dir() => {
-                waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+                waiting.extend(
+                    fs::read_dir(&path)
+                        .unwrap()
+                        .map(|entry| entry.unwrap().path()),
+                );
                 String::new()
             }
             kind if kind.is_symlink() => fs::read_link(&path).unwrap().display().to_string(),
@@ -26,15 +32,29 @@ fn inventory(root: &Path) -> BTreeMap<PathBuf, String> {
             _ => "special".to_owned(),
         };
         let (mode, inode, uid) = (metadata.mode(), metadata.ino(), metadata.uid());
-        let times = (metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec());
-        found.insert(path, format!("{mode:o} {inode} {uid} {} {times:?} {content}", metadata.len()));
+        let times = (
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+            metadata.ctime(),
+            metadata.ctime_nsec(),
+        );
+        found.insert(
+            path,
+            format!(
+                "{mode:o} {inode} {uid} {} {times:?} {content}",
+                metadata.len()
+            ),
+        );
     }
     found
 }
 
 /// The names directly below the root, where a mount point must not stay behind.
 fn root_names() -> Vec<PathBuf> {
-    let mut names: Vec<_> = fs::read_dir("/").unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut names: Vec<_> = fs::read_dir("/")
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     names.sort();
     names
 }
@@ -62,17 +82,30 @@ fn host_tree(scratch: &Scratch) -> PathBuf {
 /// Runs a shell script inside and returns what it printed.
 async fn script(agent: &mut Agent, name: &str, text: &str) -> String {
     let mut asked = crate::rig::spawn(name, &["/bin/sh", "-c", text]);
-    let path = crux_wire::keeper::v1::EnvironmentVariable { name: "PATH".to_owned(), value: "/usr/bin:/bin".to_owned() };
+    let path = crux_wire::keeper::v1::EnvironmentVariable {
+        name: "PATH".to_owned(),
+        value: "/usr/bin:/bin".to_owned(),
+    };
     asked.env = vec![path];
     agent.spawn_as(asked).await;
     let ended = agent.exit().await;
-    assert_eq!(outcome(&ended), (OutcomeKind::Exited, 0), "{}{}", stdout(&ended), stderr(&ended));
+    assert_eq!(
+        outcome(&ended),
+        (OutcomeKind::Exited, 0),
+        "{}{}",
+        stdout(&ended),
+        stderr(&ended)
+    );
     stdout(&ended)
 }
 
 /// The users to test as: ourselves, and an ordinary one where we are root.
 fn users() -> Vec<Option<u32>> {
-    if is_root() { vec![None, Some(NOBODY)] } else { vec![None] }
+    if is_root() {
+        vec![None, Some(NOBODY)]
+    } else {
+        vec![None]
+    }
 }
 
 /// Whether this machine lets `uid` have cells; says so where it does not.
@@ -85,13 +118,20 @@ fn has_cells(uid: Option<u32>) -> bool {
         None => fulcrum::cell::probe(&executable, &scratch.path().join("dir")),
         Some(uid) => {
             let wrapper = scratch.path().join("wrapper");
-            let text = format!("#!/bin/sh\nexec setpriv --reuid={uid} --regid={uid} --clear-groups {} \"$@\"\n", executable.display());
+            let text = format!(
+                "#!/bin/sh\nexec setpriv --reuid={uid} --regid={uid} --clear-groups {} \"$@\"\n",
+                executable.display()
+            );
             fs::write(&wrapper, text).unwrap();
             fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
             fulcrum::cell::probe(&wrapper, &scratch.path().join("dir"))
         }
     };
-    assert_eq!(fs::read_dir(scratch.path().join("dir")).map_or(0, Iterator::count), 0, "the trial left something");
+    assert_eq!(
+        fs::read_dir(scratch.path().join("dir")).map_or(0, Iterator::count),
+        0,
+        "the trial left something"
+    );
     if let Some(reason) = &probed.reason {
         eprintln!("skipped for user {uid:?}: {reason}");
     }
@@ -99,11 +139,22 @@ fn has_cells(uid: Option<u32>) -> bool {
 }
 
 fn cell(scratch: Scratch, mounts: Vec<Mount>, uid: Option<u32>) -> Rig {
-    Rig::start(scratch, Setup { word: "cell", isolation: Isolation::PidMount, mounts, uid })
+    Rig::start(
+        scratch,
+        Setup {
+            word: "cell",
+            isolation: Isolation::PidMount,
+            mounts,
+            uid,
+        },
+    )
 }
 
 fn mount(host: &Path, target: impl Into<PathBuf>) -> Mount {
-    Mount { host: host.to_owned(), target: target.into() }
+    Mount {
+        host: host.to_owned(),
+        target: target.into(),
+    }
 }
 
 #[tokio::test]
@@ -111,10 +162,19 @@ async fn host_directories_are_shown_inside_and_the_host_stays_as_it_was() {
     for uid in users().into_iter().filter(|uid| has_cells(*uid)) {
         let scratch = Scratch::new();
         let root = host_tree(&scratch);
+        if let Some(uid) = uid {
+            // A file keeps its owner inside, so what is to be written there must be the user's own.
+            std::os::unix::fs::chown(root.join("data/rows.csv"), Some(uid), Some(uid)).unwrap();
+            std::os::unix::fs::chown(root.join("data/deep"), Some(uid), Some(uid)).unwrap();
+            std::os::unix::fs::chown(root.join("data/deep/file"), Some(uid), Some(uid)).unwrap();
+        }
         let (before, names) = (inventory(&root), root_names());
         let mounts = vec![
             // Below the root; in a directory that exists; two levels that do not; over a directory; inside another.
-            mount(&root.join("data"), format!("/radix-it-{}", std::process::id())),
+            mount(
+                &root.join("data"),
+                format!("/radix-it-{}", std::process::id()),
+            ),
             mount(&root.join("data"), root.join("new")),
             mount(&root.join("other"), root.join("shared/not/yet")),
             mount(&root.join("data"), root.join("other/empty")),
@@ -126,14 +186,17 @@ async fn host_directories_are_shown_inside_and_the_host_stays_as_it_was() {
         let mut agent = rig.agent().await;
         let inside = root.display().to_string().replace('\\', "\\\\");
         let text = format!(
-            "cd \"{inside}\"; cat {top}/rows.csv new/rows.csv other/empty/rows.csv one-file link; \
-             ls shared/not/yet new/deep/inside; echo more >> {top}/rows.csv; echo b > new/made; rm new/deep/file; \
-             cat {top}/rows.csv; cat new/made; test ! -e new/deep/file; test -p fifo; test -S socket; \
-             ! echo x 2> /dev/null > one-file"
+            "set -e; cd \"{inside}\"; cat {top}/rows.csv new/rows.csv other/empty/rows.csv one-file link; \
+             ls shared/not/yet new/deep/inside; echo more >> {top}/rows.csv; echo b > new/made; rm other/empty/deep/file; \
+             cat {top}/rows.csv; cat new/made; test ! -e other/empty/deep/file; test -e new/deep/file; test -p fifo; test -S socket; \
+             ! echo x 2> /dev/null > one-file || exit 9"
         );
         let printed = script(&mut agent, "inside", &text).await;
         let expected = "a,1\n".repeat(5) + "shared";
-        assert!(printed.starts_with(&expected[..expected.len() - 6]), "{printed}");
+        assert!(
+            printed.starts_with(&expected[..expected.len() - 6]),
+            "{printed}"
+        );
         assert!(printed.ends_with("a,1\nmore\nb\n"), "{printed}");
         assert_eq!(inventory(&root), before);
         assert_eq!(root_names(), names);
@@ -142,7 +205,10 @@ async fn host_directories_are_shown_inside_and_the_host_stays_as_it_was() {
         rig.kill_process();
         rig.start_process();
         let mut agent = rig.agent().await;
-        assert_eq!(script(&mut agent, "again", &format!("tail -n 1 {top}/rows.csv")).await, "more\n");
+        assert_eq!(
+            script(&mut agent, "again", &format!("tail -n 1 {top}/rows.csv")).await,
+            "more\n"
+        );
         drop(rig);
     }
 }
@@ -153,7 +219,12 @@ async fn inside_a_cell_only_its_own_processes_are_seen() {
         let rig = cell(Scratch::new(), Vec::new(), uid);
         let mut agent = rig.agent().await;
         assert_eq!(agent.keeper.hello().await.unwrap().keeper_pid, 1);
-        let printed = script(&mut agent, "processes", "cat /proc/1/cmdline | tr '\\0' ' '; ls -d /proc/[0-9]* | wc -l").await;
+        let printed = script(
+            &mut agent,
+            "processes",
+            "cat /proc/1/cmdline | tr '\\0' ' '; ls -d /proc/[0-9]* | wc -l",
+        )
+        .await;
         let (command, count) = printed.trim().rsplit_once(' ').unwrap();
         assert!(command.starts_with("radix keep --dir"), "{printed}");
         assert!(count.parse::<u32>().unwrap() < 10, "{printed}");
@@ -162,7 +233,11 @@ async fn inside_a_cell_only_its_own_processes_are_seen() {
 
 /// The pids of all processes that carry the rig's mark.
 fn marked(rig: &Rig) -> Vec<i32> {
-    fulcrum::mark::marked(&rig.mark()).unwrap().iter().map(|one| one.pid).collect()
+    fulcrum::mark::marked(&rig.mark())
+        .unwrap()
+        .iter()
+        .map(|one| one.pid)
+        .collect()
 }
 
 #[tokio::test]
@@ -172,7 +247,15 @@ async fn killing_the_cell_ends_everything_inside() {
             if isolation == Isolation::PidMount && !has_cells(uid) {
                 continue;
             }
-            let mut rig = Rig::start(Scratch::new(), Setup { word: "cell", isolation, uid, ..Setup::default() });
+            let mut rig = Rig::start(
+                Scratch::new(),
+                Setup {
+                    word: "cell",
+                    isolation,
+                    uid,
+                    ..Setup::default()
+                },
+            );
             let agent = rig.agent().await;
             agent.spawn("e", &["wait"]).await;
             assert!(marked(&rig).len() >= 4);
@@ -189,13 +272,31 @@ async fn killing_the_keeper_ends_everything_and_the_cell_says_how() {
             if isolation == Isolation::PidMount && !has_cells(uid) {
                 continue;
             }
-            let mut rig = Rig::start(Scratch::new(), Setup { word: "cell", isolation, uid, ..Setup::default() });
+            let mut rig = Rig::start(
+                Scratch::new(),
+                Setup {
+                    word: "cell",
+                    isolation,
+                    uid,
+                    ..Setup::default()
+                },
+            );
             let agent = rig.agent().await;
             // Out of its group and session, it is found by namespace or mark only.
-            let stray = agent.spawn("stray", &["/bin/sh", "-c", "setsid /bin/sleep 1000 & echo started; wait"]).await;
+            let stray = agent
+                .spawn(
+                    "stray",
+                    &[
+                        "/bin/sh",
+                        "-c",
+                        "setsid /bin/sleep 1000 & echo started; wait",
+                    ],
+                )
+                .await;
             until(async || stdout(&stray) == "started\n").await;
             let cell = rig.pid();
-            let children = fs::read_to_string(format!("/proc/{cell}/task/{cell}/children")).unwrap();
+            let children =
+                fs::read_to_string(format!("/proc/{cell}/task/{cell}/children")).unwrap();
             rig.kill(children.trim().parse().unwrap());
             assert_eq!(rig.ended().await.code(), Some(128 + 9));
             until(async || marked(&rig).is_empty()).await;
@@ -212,7 +313,11 @@ async fn a_cell_told_to_end_retires_its_keeper() {
         let cell = nix::unistd::Pid::from_raw(rig.pid());
         nix::sys::signal::kill(cell, nix::sys::signal::Signal::SIGTERM).unwrap();
         assert!(rig.ended().await.success());
-        assert!(fs::read_to_string(rig.dir.join("keeper/executions/e/outcome")).unwrap().contains("\"code\":15"));
+        assert!(
+            fs::read_to_string(rig.dir.join("keeper/executions/e/outcome"))
+                .unwrap()
+                .contains("\"code\":15")
+        );
         until(async || marked(&rig).is_empty()).await;
     }
 }
@@ -225,7 +330,7 @@ async fn mounts_that_cannot_be_made_are_named_and_nothing_starts() {
     let cases: [(&str, &str, &str); 4] = [
         ("missing", "target", "No such file"),
         ("data", "link-to-nothing/x", "is a link to nothing"),
-        ("data", "file/x", "not a directory"),
+        ("data", "file/x", "Not a directory"),
         ("data", "rnode/inside", "would hide"),
     ];
     for (host, target, expected) in cases {
@@ -233,11 +338,25 @@ async fn mounts_that_cannot_be_made_are_named_and_nothing_starts() {
         fs::create_dir(scratch.path().join("data")).unwrap();
         fs::write(scratch.path().join("file"), "").unwrap();
         symlink("nothing", scratch.path().join("link-to-nothing")).unwrap();
-        let mounts = vec![mount(&scratch.path().join(host), scratch.path().join(target))];
-        let rig = Rig::prepare(scratch, Setup { word: "cell", isolation: Isolation::PidMount, mounts, uid: None });
+        let mounts = vec![mount(
+            &scratch.path().join(host),
+            scratch.path().join(target),
+        )];
+        let rig = Rig::prepare(
+            scratch,
+            Setup {
+                word: "cell",
+                isolation: Isolation::PidMount,
+                mounts,
+                uid: None,
+            },
+        );
         let output = rig.command().output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && text.contains(expected), "{text}");
+        assert!(
+            !output.status.success() && text.contains(expected),
+            "{text}"
+        );
         assert!(!rig.dir.join("keeper").exists());
     }
 }
@@ -247,17 +366,32 @@ async fn marked_processes_are_found_and_ended_wherever_they_went() {
     let scratch = Scratch::new();
     let mark = format!("test/mark@{}", std::process::id());
     let ready = scratch.path().join("ready");
-    let script = format!("setsid sh -c 'echo > {}; sleep 1000' & wait", ready.display());
+    let script = format!(
+        "setsid sh -c 'echo > {}; sleep 1000' & wait",
+        ready.display()
+    );
     let mut shell = std::process::Command::new("/bin/sh");
-    let mut shell = shell.args(["-c", &script]).env("RADIX_RNODE", &mark).spawn().unwrap();
+    let mut shell = shell
+        .args(["-c", &script])
+        .env("RADIX_RNODE", &mark)
+        .spawn()
+        .unwrap();
     until(async || ready.exists()).await;
     assert!(fulcrum::mark::marked(&mark).unwrap().len() >= 2);
     let limit = std::time::Duration::from_secs(10);
     assert!(fulcrum::mark::end_marked(&mark, limit).unwrap() >= 2);
     shell.wait().unwrap();
     assert!(fulcrum::mark::marked(&mark).unwrap().is_empty());
-    assert!(fulcrum::mark::marked("test/mark@nobody").unwrap().is_empty());
+    assert!(
+        fulcrum::mark::marked("test/mark@nobody")
+            .unwrap()
+            .is_empty()
+    );
     // Unused by this test, but a stand-in for a living process must never be taken for a marked one.
-    let ourselves = crux_wire::keeper::v1::Execution { pid: 1, start_ticks: 0, ..Default::default() };
+    let ourselves = crux_wire::keeper::v1::Execution {
+        pid: 1,
+        start_ticks: 0,
+        ..Default::default()
+    };
     assert!(!lives(&ourselves));
 }

@@ -9,7 +9,8 @@ use crux_wire::keeper::v1::{EnvironmentVariable, Limits, OutcomeKind, RefusedKin
 use fulcrum::keeper::client::CallError;
 
 use crate::rig::{
-    NOBODY, Rig, Scratch, TESTEE, is_root, outcome, receive_descriptors, spawn, stderr, stdout, until, within,
+    NOBODY, Rig, Scratch, TESTEE, is_root, outcome, receive_descriptors, spawn, stderr, stdout,
+    until, within,
 };
 
 #[track_caller]
@@ -32,8 +33,14 @@ async fn an_execution_leaves_its_output_and_exactly_one_outcome() {
 
     let printed = agent.run("e1", &["print", "to out", "to err"]).await;
     assert_eq!(outcome(&printed), (OutcomeKind::Exited, 0));
-    assert_eq!((stdout(&printed), stderr(&printed)), ("to out\n".to_owned(), "to err\n".to_owned()));
-    assert_eq!((printed.label.as_slice(), printed.instance.as_str()), (b"label\0".as_slice(), "test/e1/1"));
+    assert_eq!(
+        (stdout(&printed), stderr(&printed)),
+        ("to out\n".to_owned(), "to err\n".to_owned())
+    );
+    assert_eq!(
+        (printed.label.as_slice(), printed.instance.as_str()),
+        (b"label\0".as_slice(), "test/e1/1")
+    );
     assert!(printed.outcome.as_ref().unwrap().memory_peak_bytes > 0);
 
     let failed = agent.run("e2", &["exit", "7"]).await;
@@ -50,9 +57,14 @@ async fn the_start_is_recorded_before_the_program_runs() {
     let mut agent = rig.agent().await;
     // The program reads its own record: it was there before the first of its instructions.
     let record = rig.dir.join("keeper/executions/self/start");
-    let execution = agent.run("self", &["/bin/cat", record.to_str().unwrap()]).await;
+    let execution = agent
+        .run("self", &["/bin/cat", record.to_str().unwrap()])
+        .await;
     let start: serde_json::Value = serde_json::from_str(&stdout(&execution)).unwrap();
-    assert_eq!((start["pid"].as_i64(), start["argv"][0].as_str()), (Some(execution.pid.into()), Some("/bin/cat")));
+    assert_eq!(
+        (start["pid"].as_i64(), start["argv"][0].as_str()),
+        (Some(execution.pid.into()), Some("/bin/cat"))
+    );
     assert_eq!(start["start_ticks"].as_u64(), Some(execution.start_ticks));
 }
 
@@ -72,29 +84,57 @@ async fn signals_reach_a_process_or_its_whole_group() {
     let rig = Rig::keeper();
     let mut agent = rig.agent().await;
     agent.spawn("one", &["wait"]).await;
-    within(agent.keeper.signal("one", nix::libc::SIGTERM, false)).await.unwrap();
-    assert_eq!(outcome(&agent.exit().await), (OutcomeKind::Signalled, nix::libc::SIGTERM));
+    within(agent.keeper.signal("one", nix::libc::SIGTERM, false))
+        .await
+        .unwrap();
+    assert_eq!(
+        outcome(&agent.exit().await),
+        (OutcomeKind::Signalled, nix::libc::SIGTERM)
+    );
 
     agent.spawn("real-time", &["wait"]).await;
-    within(agent.keeper.signal("real-time", 40, false)).await.unwrap();
+    within(agent.keeper.signal("real-time", 40, false))
+        .await
+        .unwrap();
     assert_eq!(outcome(&agent.exit().await), (OutcomeKind::Signalled, 40));
 
-    agent.spawn("group", &["/bin/sh", "-c", "trap '' TERM; /bin/sleep 1000; exit 5"]).await;
-    until(async || fs::read_to_string("/proc/self/stat").is_ok() && agent.find("group").await.is_some()).await;
-    within(agent.keeper.signal("group", nix::libc::SIGKILL, true)).await.unwrap();
-    assert_eq!(outcome(&agent.exit().await), (OutcomeKind::Signalled, nix::libc::SIGKILL));
+    agent
+        .spawn(
+            "group",
+            &["/bin/sh", "-c", "trap '' TERM; /bin/sleep 1000; exit 5"],
+        )
+        .await;
+    until(async || {
+        fs::read_to_string("/proc/self/stat").is_ok() && agent.find("group").await.is_some()
+    })
+    .await;
+    within(agent.keeper.signal("group", nix::libc::SIGKILL, true))
+        .await
+        .unwrap();
+    assert_eq!(
+        outcome(&agent.exit().await),
+        (OutcomeKind::Signalled, nix::libc::SIGKILL)
+    );
 
     let gone = agent.keeper.signal("one", 15, false);
     refused(within(gone).await, RefusedKind::NotFound);
-    refused(within(agent.keeper.signal("never", 15, false)).await, RefusedKind::NotFound);
-    refused(within(agent.keeper.signal("one", 65, false)).await, RefusedKind::Invalid);
+    refused(
+        within(agent.keeper.signal("never", 15, false)).await,
+        RefusedKind::NotFound,
+    );
+    refused(
+        within(agent.keeper.signal("one", 65, false)).await,
+        RefusedKind::Invalid,
+    );
 }
 
 #[tokio::test]
 async fn what_a_program_left_in_its_group_ends_with_it() {
     let rig = Rig::keeper();
     let mut agent = rig.agent().await;
-    let execution = agent.run("leader", &["/bin/sh", "-c", "/bin/sleep 1000 & echo $!"]).await;
+    let execution = agent
+        .run("leader", &["/bin/sh", "-c", "/bin/sleep 1000 & echo $!"])
+        .await;
     let left: i32 = stdout(&execution).trim().parse().unwrap();
     until(async || {
         let stat = fs::read_to_string(format!("/proc/{left}/stat"));
@@ -118,7 +158,10 @@ async fn a_program_that_cannot_be_executed_has_an_outcome_with_the_reason() {
     nowhere.working_directory = "/does/not/exist".to_owned();
     agent.spawn_as(nowhere).await;
     let reason = agent.exit().await.outcome.unwrap().reason;
-    assert!(reason.starts_with("enter the working directory:"), "{reason}");
+    assert!(
+        reason.starts_with("enter the working directory:"),
+        "{reason}"
+    );
 }
 
 // Shows in part: REX-07
@@ -132,7 +175,13 @@ async fn the_passed_descriptor_is_executed_whatever_its_path_holds_now() {
     let opened = fs::File::open(&script).unwrap();
     fs::remove_file(&script).unwrap();
     fs::write(&script, "#!/bin/sh\necho swapped\n").unwrap();
-    within(agent.keeper.spawn(spawn("script", &["/script", "once"]), opened.into(), None)).await.unwrap();
+    within(
+        agent
+            .keeper
+            .spawn(spawn("script", &["/script", "once"]), opened.into(), None),
+    )
+    .await
+    .unwrap();
     assert_eq!(stdout(&agent.exit().await), "verified once\n");
 }
 
@@ -141,15 +190,31 @@ async fn a_program_gets_the_given_environment_and_descriptors_and_no_others() {
     let rig = Rig::keeper();
     let mut agent = rig.agent().await;
     let mut asked = spawn("environment", &["environment"]);
-    let variable = |name: &str, value: &str| EnvironmentVariable { name: name.to_owned(), value: value.to_owned() };
-    asked.env = vec![variable("A", "1"), variable("RADIX_RNODE", "forged"), variable("RADIX_AGENT_FD", "9")];
+    let variable = |name: &str, value: &str| EnvironmentVariable {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    asked.env = vec![
+        variable("A", "1"),
+        variable("RADIX_RNODE", "forged"),
+        variable("RADIX_AGENT_FD", "9"),
+    ];
     agent.spawn_as(asked).await;
     let text = stdout(&agent.exit().await);
     let mut lines: Vec<_> = text.lines().collect();
     lines.sort_unstable();
-    assert_eq!(lines, ["A=1", "RADIX_EXECUTION=environment", &format!("RADIX_RNODE={}", rig.mark())]);
+    assert_eq!(
+        lines,
+        [
+            "A=1",
+            "RADIX_EXECUTION=environment",
+            &format!("RADIX_RNODE={}", rig.mark())
+        ]
+    );
 
-    let listing = agent.run("descriptors", &["/bin/ls", "/proc/self/fd"]).await;
+    let listing = agent
+        .run("descriptors", &["/bin/ls", "/proc/self/fd"])
+        .await;
     // The fourth is the listing's own.
     assert_eq!(stdout(&listing), "0\n1\n2\n3\n");
 }
@@ -160,9 +225,14 @@ async fn a_passed_standard_input_is_read() {
     let mut agent = rig.agent().await;
     let input = rig.scratch.path().join("input");
     fs::write(&input, "given").unwrap();
-    let (cat, input) = (fs::File::open("/bin/cat").unwrap(), fs::File::open(input).unwrap());
+    let (cat, input) = (
+        fs::File::open("/bin/cat").unwrap(),
+        fs::File::open(input).unwrap(),
+    );
     let asked = spawn("input", &["/bin/cat"]);
-    within(agent.keeper.spawn(asked, cat.into(), Some(input.into()))).await.unwrap();
+    within(agent.keeper.spawn(asked, cat.into(), Some(input.into())))
+        .await
+        .unwrap();
     assert_eq!(stdout(&agent.exit().await), "given");
 }
 
@@ -171,15 +241,32 @@ async fn a_passed_standard_input_is_read() {
 async fn root_runs_a_program_as_another_user_and_others_are_told_they_cannot() {
     let rig = Rig::keeper();
     let mut agent = rig.agent().await;
-    let mut asked = spawn("user", &["/bin/sh", "-c", "id -u; id -g; id -G; echo reopened > /dev/stderr"]);
-    asked.user = Some(User { set: true, uid: NOBODY, gid: NOBODY });
-    asked.env = vec![EnvironmentVariable { name: "PATH".to_owned(), value: "/usr/bin:/bin".to_owned() }];
+    let mut asked = spawn(
+        "user",
+        &[
+            "/bin/sh",
+            "-c",
+            "id -u; id -g; id -G; echo reopened > /dev/stderr",
+        ],
+    );
+    asked.user = Some(User {
+        set: true,
+        uid: NOBODY,
+        gid: NOBODY,
+    });
+    asked.env = vec![EnvironmentVariable {
+        name: "PATH".to_owned(),
+        value: "/usr/bin:/bin".to_owned(),
+    }];
     let program = fs::File::open("/bin/sh").unwrap();
     let started = within(agent.keeper.spawn(asked, program.into(), None)).await;
     if is_root() {
         started.unwrap();
         let execution = agent.exit().await;
-        assert_eq!(stdout(&execution), format!("{NOBODY}\n{NOBODY}\n{NOBODY}\n"));
+        assert_eq!(
+            stdout(&execution),
+            format!("{NOBODY}\n{NOBODY}\n{NOBODY}\n")
+        );
         assert_eq!(stderr(&execution), "reopened\n");
     } else {
         let reason = refused(started, RefusedKind::Unsupported);
@@ -191,8 +278,16 @@ async fn root_runs_a_program_as_another_user_and_others_are_told_they_cannot() {
 async fn limits_hold_for_the_program() {
     let rig = Rig::keeper();
     let mut agent = rig.agent().await;
-    let mut asked = spawn("limits", &["/bin/sh", "-c", "ulimit -n; ulimit -t; ulimit -d"]);
-    asked.limits = Some(Limits { memory_bytes: 64 << 20, files: 77, processes: 0, cpu_seconds: 9 });
+    let mut asked = spawn(
+        "limits",
+        &["/bin/sh", "-c", "ulimit -n; ulimit -t; ulimit -d"],
+    );
+    asked.limits = Some(Limits {
+        memory_bytes: 64 << 20,
+        files: 77,
+        processes: 0,
+        cpu_seconds: 9,
+    });
     agent.spawn_as(asked).await;
     assert_eq!(stdout(&agent.exit().await), "77\n9\n65536\n");
 }
@@ -208,19 +303,36 @@ async fn malformed_requests_are_refused_and_start_nothing() {
     }
     let mut no_words = spawn("words", &["wait"]);
     no_words.argv.clear();
-    refused(within(agent.keeper.spawn(no_words, open(), None)).await, RefusedKind::Invalid);
+    refused(
+        within(agent.keeper.spawn(no_words, open(), None)).await,
+        RefusedKind::Invalid,
+    );
     let mut zero = spawn("zero", &["wait"]);
     zero.argv.push("a\0b".to_owned());
-    refused(within(agent.keeper.spawn(zero, open(), None)).await, RefusedKind::Invalid);
+    refused(
+        within(agent.keeper.spawn(zero, open(), None)).await,
+        RefusedKind::Invalid,
+    );
     let mut variable = spawn("variable", &["wait"]);
-    variable.env = vec![EnvironmentVariable { name: "A=B".to_owned(), value: String::new() }];
-    refused(within(agent.keeper.spawn(variable, open(), None)).await, RefusedKind::Invalid);
+    variable.env = vec![EnvironmentVariable {
+        name: "A=B".to_owned(),
+        value: String::new(),
+    }];
+    refused(
+        within(agent.keeper.spawn(variable, open(), None)).await,
+        RefusedKind::Invalid,
+    );
     let mut large = spawn("large", &["wait"]);
     large.argv.push("x".repeat(1 << 20));
     let large = within(agent.keeper.spawn(large, open(), None)).await;
     assert!(matches!(large, Err(CallError::TooLarge(_))), "{large:?}");
     assert!(within(agent.keeper.list()).await.unwrap().is_empty());
-    assert_eq!(fs::read_dir(rig.dir.join("keeper/executions")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(rig.dir.join("keeper/executions"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 #[tokio::test]
@@ -234,7 +346,9 @@ async fn a_process_connects_to_its_agent_over_its_socket() {
     let socket = socket.unwrap();
     let (_, mut fds) = receive_descriptors(&socket);
     let mut text = String::new();
-    UnixStream::from(fds.remove(0)).read_to_string(&mut text).unwrap();
+    UnixStream::from(fds.remove(0))
+        .read_to_string(&mut text)
+        .unwrap();
     assert_eq!(text, "hello agent");
     let ended = agent.exit().await;
     assert!(!ended.has_socket);
@@ -245,7 +359,9 @@ async fn a_process_connects_to_its_agent_over_its_socket() {
 async fn a_long_list_comes_whole_and_in_the_order_of_the_starts() {
     let rig = Rig::keeper();
     let mut agent = rig.agent().await;
-    let names: Vec<_> = (0..300).map(|number| format!("e{}", 999 - number)).collect();
+    let names: Vec<_> = (0..300)
+        .map(|number| format!("e{}", 999 - number))
+        .collect();
     for name in &names {
         let mut asked = spawn(name, &["wait"]);
         asked.agent_socket = true;
@@ -254,7 +370,12 @@ async fn a_long_list_comes_whole_and_in_the_order_of_the_starts() {
         assert!(socket.is_some());
     }
     let list = within(agent.keeper.list()).await.unwrap();
-    assert_eq!(list.iter().map(|(execution, _)| execution.execution.clone()).collect::<Vec<_>>(), names);
+    assert_eq!(
+        list.iter()
+            .map(|(execution, _)| execution.execution.clone())
+            .collect::<Vec<_>>(),
+        names
+    );
     assert!(list.iter().all(|(_, socket)| socket.is_some()));
     for name in &names {
         within(agent.keeper.signal(name, 9, true)).await.unwrap();
@@ -273,10 +394,21 @@ async fn only_ended_executions_are_forgotten_and_then_nothing_is_left() {
     within(agent.keeper.signal("e", 9, false)).await.unwrap();
     agent.exit().await;
     within(agent.keeper.forget("e")).await.unwrap();
-    refused(within(agent.keeper.forget("e")).await, RefusedKind::NotFound);
-    assert_eq!(fs::read_dir(rig.dir.join("keeper/executions")).unwrap().count(), 0);
+    refused(
+        within(agent.keeper.forget("e")).await,
+        RefusedKind::NotFound,
+    );
+    assert_eq!(
+        fs::read_dir(rig.dir.join("keeper/executions"))
+            .unwrap()
+            .count(),
+        0
+    );
     // The name is free again.
-    assert_eq!(outcome(&agent.run("e", &["exit", "1"]).await), (OutcomeKind::Exited, 1));
+    assert_eq!(
+        outcome(&agent.run("e", &["exit", "1"]).await),
+        (OutcomeKind::Exited, 1)
+    );
 }
 
 #[tokio::test]
@@ -286,13 +418,22 @@ async fn a_second_keeper_on_a_directory_ends_with_a_named_error() {
     let second = rig.command().output().unwrap();
     let text = String::from_utf8_lossy(&second.stderr);
     assert!(!second.status.success());
-    assert!(text.contains("take the pen of") && text.contains(&format!("(pid {})", rig.pid())), "{text}");
+    assert!(
+        text.contains("take the pen of") && text.contains(&format!("(pid {})", rig.pid())),
+        "{text}"
+    );
 }
 
 #[tokio::test]
 async fn a_keeper_without_a_sound_configuration_says_so() {
     let scratch = Scratch::new();
-    let run = || std::process::Command::new(TESTEE).args(["keep", "--dir"]).arg(scratch.path()).output().unwrap();
+    let run = || {
+        std::process::Command::new(TESTEE)
+            .args(["keep", "--dir"])
+            .arg(scratch.path())
+            .output()
+            .unwrap()
+    };
     let text = String::from_utf8_lossy(&run().stderr).into_owned();
     assert!(text.contains("reach the configuration"), "{text}");
     fs::write(scratch.path().join("rnode.json"), "{\"lable\": 1}").unwrap();
@@ -305,13 +446,24 @@ async fn retiring_asks_then_kills_and_leaves_detached_executions_alone() {
     let mut rig = Rig::keeper();
     let mut agent = rig.agent().await;
     agent.spawn("willing", &["wait"]).await;
-    let stubborn = agent.spawn("stubborn", &["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do /bin/sleep 1000; done"]).await;
+    let stubborn = agent
+        .spawn(
+            "stubborn",
+            &[
+                "/bin/sh",
+                "-c",
+                "trap '' TERM; echo ready; while :; do /bin/sleep 1000; done",
+            ],
+        )
+        .await;
     until(async || stdout(&stubborn) == "ready\n").await;
     let mut detached = spawn("detached", &["wait"]);
     detached.detached = true;
     let (detached, _) = agent.spawn_as(detached).await;
-    within(agent.keeper.retire(Duration::from_millis(100))).await.unwrap();
-    let mut ends = vec![agent.exit().await, agent.exit().await];
+    within(agent.keeper.retire(Duration::from_millis(100)))
+        .await
+        .unwrap();
+    let mut ends = [agent.exit().await, agent.exit().await];
     ends.sort_by(|one, other| one.execution.cmp(&other.execution));
     assert_eq!(outcome(&ends[0]), (OutcomeKind::Signalled, 9));
     assert_eq!(outcome(&ends[1]), (OutcomeKind::Signalled, 15));
@@ -325,7 +477,11 @@ async fn a_keeper_told_to_end_by_signal_ends_its_executions_and_its_agent() {
     let mut rig = Rig::keeper();
     let agent = rig.agent().await;
     let execution = agent.spawn("e", &["wait"]).await;
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(rig.pid()), nix::sys::signal::Signal::SIGTERM).unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(rig.pid()),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .unwrap();
     assert!(rig.ended().await.success());
     assert!(!crate::rig::lives(&execution));
     assert!(nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent.pid), None).is_err());

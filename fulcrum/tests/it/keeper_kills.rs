@@ -15,7 +15,10 @@ async fn an_agent_killed_at_any_moment_loses_no_execution_no_output_and_no_exit_
     let first = rig.agent().await;
     let fifo = rig.scratch.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let script = format!("echo before; read x < {}; echo after; exit 9", fifo.display());
+    let script = format!(
+        "echo before; read x < {}; echo after; exit 9",
+        fifo.display()
+    );
     let before = first.spawn("ends-alone", &["/bin/sh", "-c", &script]).await;
     let lasting = first.spawn("lasting", &["wait"]).await;
     until(async || stdout(&before) == "before\n").await;
@@ -28,7 +31,10 @@ async fn an_agent_killed_at_any_moment_loses_no_execution_no_output_and_no_exit_
     until(async || second.find("ends-alone").await.unwrap().outcome.is_some()).await;
     let after = second.find("ends-alone").await.unwrap();
     assert_eq!(outcome(&after), (OutcomeKind::Exited, 9));
-    assert_eq!((stdout(&after), after.pid), ("before\nafter\n".to_owned(), before.pid));
+    assert_eq!(
+        (stdout(&after), after.pid),
+        ("before\nafter\n".to_owned(), before.pid)
+    );
     assert_eq!(second.find("lasting").await.unwrap(), lasting);
     assert!(lives(&lasting));
 }
@@ -38,7 +44,10 @@ async fn agents_killed_in_a_row_each_find_every_execution() {
     let rig = Rig::keeper();
     for round in 1..=5 {
         let agent = rig.agent().await;
-        assert_eq!(within(agent.keeper.hello()).await.unwrap().incarnation, round);
+        assert_eq!(
+            within(agent.keeper.hello()).await.unwrap().incarnation,
+            round
+        );
         agent.spawn(&format!("e{round}"), &["wait"]).await;
         // Killed in the midst of a request whose answer nobody takes.
         let last = spawn(&format!("late{round}"), &["wait"]);
@@ -49,7 +58,11 @@ async fn agents_killed_in_a_row_each_find_every_execution() {
     let agent = rig.agent().await;
     let list = within(agent.keeper.list()).await.unwrap();
     for round in 1..=5 {
-        assert!(list.iter().any(|(execution, _)| execution.execution == format!("e{round}") && lives(execution)));
+        assert!(
+            list.iter().any(
+                |(execution, _)| execution.execution == format!("e{round}") && lives(execution)
+            )
+        );
     }
 }
 
@@ -59,7 +72,11 @@ async fn the_right_to_connect_outlives_the_agent() {
     let first = rig.agent().await;
     let fifo = rig.scratch.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let script = format!("read x < {}; exec {} connect 'hello again'", fifo.display(), crate::rig::TESTEE);
+    let script = format!(
+        "read x < {}; exec {} connect 'hello again'",
+        fifo.display(),
+        crate::rig::TESTEE
+    );
     let mut asked = spawn("connected", &["/bin/sh", "-c", &script]);
     asked.agent_socket = true;
     drop(first.spawn_as(asked).await);
@@ -70,9 +87,15 @@ async fn the_right_to_connect_outlives_the_agent() {
     assert!(execution.has_socket);
     fs::write(&fifo, "go\n").unwrap();
     let socket = socket.unwrap();
-    let (_, mut fds) = within(tokio::task::spawn_blocking(move || receive_descriptors(&socket))).await.unwrap();
+    let (_, mut fds) = within(tokio::task::spawn_blocking(move || {
+        receive_descriptors(&socket)
+    }))
+    .await
+    .unwrap();
     let mut text = String::new();
-    UnixStream::from(fds.remove(0)).read_to_string(&mut text).unwrap();
+    UnixStream::from(fds.remove(0))
+        .read_to_string(&mut text)
+        .unwrap();
     assert_eq!(text, "hello again");
 }
 
@@ -81,7 +104,12 @@ async fn a_new_keeper_adopts_detached_executions_and_ends_what_else_was_left() {
     let mut rig = Rig::keeper();
     let mut first = rig.agent().await;
     let done = first.run("done", &["exit", "4"]).await;
-    let left = first.spawn("left", &["/bin/sh", "-c", "setsid /bin/sleep 1000 & echo $!; wait"]).await;
+    let left = first
+        .spawn(
+            "left",
+            &["/bin/sh", "-c", "setsid /bin/sleep 1000 & echo $!; wait"],
+        )
+        .await;
     until(async || !stdout(&left).is_empty()).await;
     let stray: i32 = stdout(&left).trim().parse().unwrap();
     let mut asked = spawn("detached", &["wait"]);
@@ -99,17 +127,34 @@ async fn a_new_keeper_adopts_detached_executions_and_ends_what_else_was_left() {
     let mut second = rig.agent().await;
     assert_eq!(within(second.keeper.hello()).await.unwrap().incarnation, 2);
     assert_eq!(second.find("done").await.unwrap(), done);
-    assert_eq!(outcome(&second.find("left").await.unwrap()).0, OutcomeKind::Lost);
-    assert_eq!(outcome(&second.find("detached-2").await.unwrap()).0, OutcomeKind::Lost);
+    assert_eq!(
+        outcome(&second.find("left").await.unwrap()).0,
+        OutcomeKind::Lost
+    );
+    assert_eq!(
+        outcome(&second.find("detached-2").await.unwrap()).0,
+        OutcomeKind::Lost
+    );
     let stat = fs::read_to_string(format!("/proc/{stray}/stat"));
-    assert!(stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z ")), "what it had started is left");
+    assert!(
+        stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z ")),
+        "what it had started is left"
+    );
 
     let adopted = second.find("detached").await.unwrap();
-    assert_eq!((adopted.pid, adopted.start_ticks), (detached.pid, detached.start_ticks));
+    assert_eq!(
+        (adopted.pid, adopted.start_ticks),
+        (detached.pid, detached.start_ticks)
+    );
     assert!(adopted.outcome.is_none() && lives(&detached));
-    within(second.keeper.signal("detached", 15, false)).await.unwrap();
+    within(second.keeper.signal("detached", 15, false))
+        .await
+        .unwrap();
     let ended = second.exit().await;
-    assert_eq!((ended.execution.as_str(), outcome(&ended).0), ("detached", OutcomeKind::Lost));
+    assert_eq!(
+        (ended.execution.as_str(), outcome(&ended).0),
+        ("detached", OutcomeKind::Lost)
+    );
     // Order goes on: what is started now comes last.
     second.run("later", &["exit", "0"]).await;
     let last = within(second.keeper.list()).await.unwrap().pop().unwrap();
@@ -124,7 +169,8 @@ async fn a_killed_keeper_takes_its_agent_and_attached_executions_with_it() {
     rig.kill_process();
     until(async || !lives(&execution)).await;
     let agent_stat = format!("/proc/{}/stat", agent.pid);
-    until(async || fs::read_to_string(&agent_stat).map_or(true, |stat| stat.contains(") Z "))).await;
+    until(async || fs::read_to_string(&agent_stat).map_or(true, |stat| stat.contains(") Z ")))
+        .await;
 }
 
 #[tokio::test]
@@ -133,7 +179,11 @@ async fn an_execution_cut_off_before_its_start_was_recorded_never_was() {
     drop(rig.agent().await);
     rig.kill_process();
     let executions = rig.dir.join("keeper/executions");
-    for (name, start) in [("empty", ""), ("torn", "{\"execution\":\"to"), (".forgotten-x", "{}")] {
+    for (name, start) in [
+        ("empty", ""),
+        ("torn", "{\"execution\":\"to"),
+        (".forgotten-x", "{}"),
+    ] {
         fs::create_dir(executions.join(name)).unwrap();
         fs::write(executions.join(name).join("start"), start).unwrap();
     }

@@ -1,5 +1,11 @@
 //! Integration tests of the crate: real keepers, cells and memoirs in temporary directories.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests fail by panicking and say what they skip"
+)]
+
 mod cell;
 mod keeper;
 mod keeper_kills;

@@ -17,7 +17,9 @@ fn fields(name: &str, value: impl Into<Value>) -> Fields {
 async fn write(dir: &Path, count: u64) {
     let writer = Writer::open(dir).unwrap();
     for number in 0..count {
-        within(writer.record_synced("exec.start", fields("number", number))).await.unwrap();
+        within(writer.record_synced("exec.start", fields("number", number)))
+            .await
+            .unwrap();
     }
     within(writer.close()).await;
 }
@@ -39,7 +41,16 @@ async fn altering_dropping_or_moving_any_record_fails_at_its_index() {
     let whole = fs::read_to_string(&file).unwrap();
     let lines: Vec<&str> = whole.lines().collect();
     assert_eq!(verify(scratch.path()).unwrap().records, 12);
-    let put = |lines: &[&str]| fs::write(&file, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    let put = |lines: &[&str]| {
+        fs::write(
+            &file,
+            lines
+                .iter()
+                .map(|line| format!("{line}\n"))
+                .collect::<String>(),
+        )
+        .unwrap()
+    };
     for index in 0..lines.len() {
         let at = index as u64 + 1;
         let altered = lines[index].replace("exec.start", "exec.stop_");
@@ -62,7 +73,11 @@ async fn altering_dropping_or_moving_any_record_fails_at_its_index() {
             let mut changed = lines.clone();
             changed.swap(index, other);
             put(&changed);
-            assert_eq!(bad_line(scratch.path()), Some(at), "swapped {index} and {other}");
+            assert_eq!(
+                bad_line(scratch.path()),
+                Some(at),
+                "swapped {index} and {other}"
+            );
         }
     }
     put(&lines);
@@ -79,7 +94,10 @@ async fn a_record_written_anew_with_a_fitting_hash_breaks_the_next_or_the_head()
     for index in 0..lines.len() {
         let (body, _) = lines[index].rsplit_once(",\"hash\":").unwrap();
         let body = body.replace("exec.start", "exec.stop_");
-        let forged = format!("{body},\"hash\":\"{}\"}}", crux_core::digest::Digest::of(body.as_bytes()));
+        let forged = format!(
+            "{body},\"hash\":\"{}\"}}",
+            crux_core::digest::Digest::of(body.as_bytes())
+        );
         let mut changed = lines.clone();
         changed[index] = &forged;
         fs::write(&file, changed.join("\n") + "\n").unwrap();
@@ -94,7 +112,14 @@ async fn an_end_torn_anywhere_is_cut_and_noted_and_the_chain_goes_on() {
     write(scratch.path(), 3).await;
     let file = scratch.path().join("memoir.jsonl");
     let whole = fs::read(&file).unwrap();
-    let second_end = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(1).unwrap().0 + 1;
+    let second_end = whole
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'\n')
+        .nth(1)
+        .unwrap()
+        .0
+        + 1;
     let mut head = whole[..second_end].to_vec();
     // What the head says after two records.
     let second = &read(scratch.path(), 0).unwrap()[1];
@@ -113,7 +138,10 @@ async fn an_end_torn_anywhere_is_cut_and_noted_and_the_chain_goes_on() {
             write(scratch.path(), 1).await;
             let records = read(scratch.path(), 0).unwrap();
             let kinds: Vec<_> = records.iter().map(|record| record.kind.as_str()).collect();
-            assert_eq!(kinds, ["exec.start", "exec.start", "memoir.cut", "exec.start"]);
+            assert_eq!(
+                kinds,
+                ["exec.start", "exec.start", "memoir.cut", "exec.start"]
+            );
             assert_eq!(records[2].fields["bytes"], Value::from(torn));
             assert_eq!(verify(scratch.path()).unwrap().records, 4);
         }
@@ -130,7 +158,13 @@ async fn records_missing_at_the_end_are_noticed_and_noted() {
     assert_eq!(bad_line(scratch.path()), Some(2));
     write(scratch.path(), 1).await;
     let records = read(scratch.path(), 0).unwrap();
-    assert_eq!((records[1].kind.as_str(), &records[1].fields["last_known_seq"]), ("memoir.short", &Value::from(2)));
+    assert_eq!(
+        (
+            records[1].kind.as_str(),
+            &records[1].fields["last_known_seq"]
+        ),
+        ("memoir.short", &Value::from(2))
+    );
 }
 
 // Shows in part: MEM-01
@@ -139,13 +173,23 @@ async fn every_record_acknowledged_before_a_kill_is_readable() {
     let scratch = Scratch::new();
     for _ in 0..5 {
         let mut command = Command::new(TESTEE);
-        command.arg("remember").arg(scratch.path()).stdout(Stdio::piped());
+        command
+            .arg("remember")
+            .arg(scratch.path())
+            .stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let mut acknowledged: Vec<u64> = (&mut lines).take(50).map(|line| line.unwrap().parse().unwrap()).collect();
+        let mut acknowledged: Vec<u64> = (&mut lines)
+            .take(50)
+            .map(|line| line.unwrap().parse().unwrap())
+            .collect();
         process.kill().unwrap();
         process.wait().unwrap();
-        acknowledged.extend(lines.map_while(Result::ok).filter_map(|line| line.parse::<u64>().ok()));
+        acknowledged.extend(
+            lines
+                .map_while(Result::ok)
+                .filter_map(|line| line.parse::<u64>().ok()),
+        );
         let records = read(scratch.path(), 0).unwrap();
         let last = *acknowledged.last().unwrap();
         assert!(records.last().is_some_and(|record| record.seq >= last));
@@ -159,7 +203,12 @@ async fn many_writers_share_syncs_and_each_gets_its_own_number() {
     let writer = Writer::open(scratch.path()).unwrap();
     let one = |number: u64| {
         let writer = writer.clone();
-        async move { writer.record_synced("exec.start", fields("number", number)).await.unwrap() }
+        async move {
+            writer
+                .record_synced("exec.start", fields("number", number))
+                .await
+                .unwrap()
+        }
     };
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..500 {
@@ -182,7 +231,10 @@ async fn refusals_of_strangers_are_summed() {
     }
     within(writer.close()).await;
     let records = read(scratch.path(), 0).unwrap();
-    let counts: u64 = records.iter().filter_map(|record| record.fields["count"].as_u64()).sum();
+    let counts: u64 = records
+        .iter()
+        .filter_map(|record| record.fields["count"].as_u64())
+        .sum();
     assert_eq!(counts, 10_000);
     // A test that straddles the turn of a minute sums twice.
     assert!((2..=4).contains(&records.len()), "{}", records.len());
@@ -195,11 +247,18 @@ async fn a_reader_follows_a_memoir_that_is_being_written() {
     let mut reader = Reader::open(scratch.path(), 1).unwrap();
     assert_eq!(reader.next().unwrap(), None);
     for number in 0..5 {
-        within(writer.record_synced("exec.start", fields("number", number))).await.unwrap();
+        within(writer.record_synced("exec.start", fields("number", number)))
+            .await
+            .unwrap();
     }
     let seen: Vec<Record> = std::iter::from_fn(|| reader.next().unwrap()).collect();
-    assert_eq!(seen.iter().map(|record| record.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
-    within(writer.record("exec.end", Fields::new())).await.unwrap();
+    assert_eq!(
+        seen.iter().map(|record| record.seq).collect::<Vec<_>>(),
+        [1, 2, 3, 4]
+    );
+    within(writer.record("exec.end", Fields::new()))
+        .await
+        .unwrap();
     within(writer.close()).await;
     assert_eq!(reader.next().unwrap().unwrap().kind, "exec.end");
     assert_eq!(reader.next().unwrap(), None);

@@ -16,7 +16,11 @@ async fn a_follower_sees_everything_and_then_the_end() {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let end = loop {
         match within(follower.next()).await.unwrap().unwrap() {
-            Piece::Data { stream: Stream::Stdout, offset, bytes } => {
+            Piece::Data {
+                stream: Stream::Stdout,
+                offset,
+                bytes,
+            } => {
                 assert_eq!(offset, out.len() as u64);
                 out.extend(bytes);
             }
@@ -26,8 +30,14 @@ async fn a_follower_sees_everything_and_then_the_end() {
         }
     };
     assert_eq!((end.kind(), end.code), (OutcomeKind::Exited, 6));
-    assert_eq!(String::from_utf8(out).unwrap(), "out 1\nout 2\nout 3\nout 4\nout 5\n");
-    assert_eq!(String::from_utf8(err).unwrap(), "1\nerr 2\nerr 3\nerr 4\nerr 5\n");
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "out 1\nout 2\nout 3\nout 4\nout 5\n"
+    );
+    assert_eq!(
+        String::from_utf8(err).unwrap(),
+        "1\nerr 2\nerr 3\nerr 4\nerr 5\n"
+    );
     assert_eq!(within(follower.next()).await.unwrap(), None);
 }
 
@@ -41,7 +51,10 @@ async fn output_beyond_its_cap_keeps_head_and_tail() {
     let total = (16 << 20) + 7;
     let held = || {
         let metadata = std::fs::metadata(&execution.stdout_path).unwrap();
-        (metadata.len(), std::os::unix::fs::MetadataExt::blocks(&metadata) * 512)
+        (
+            metadata.len(),
+            std::os::unix::fs::MetadataExt::blocks(&metadata) * 512,
+        )
     };
     until(async || held().0 == total && held().1 <= 2 << 20).await;
     within(agent.keeper.signal("flood", 9, true)).await.unwrap();

@@ -66,7 +66,12 @@ pub(crate) struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { word: "keep", isolation: Isolation::None, mounts: Vec::new(), uid: None }
+        Self {
+            word: "keep",
+            isolation: Isolation::None,
+            mounts: Vec::new(),
+            uid: None,
+        }
     }
 }
 
@@ -115,7 +120,14 @@ impl Rig {
                 std::os::unix::fs::chown(path, Some(uid), Some(uid)).unwrap();
             }
         }
-        Self { dir, process: None, listener, setup, executable, scratch }
+        Self {
+            dir,
+            process: None,
+            listener,
+            setup,
+            executable,
+            scratch,
+        }
     }
 
     pub(crate) fn command(&self) -> Command {
@@ -123,7 +135,9 @@ impl Rig {
             Some(uid) => {
                 let mut command = Command::new("setpriv");
                 let (user, group) = (format!("--reuid={uid}"), format!("--regid={uid}"));
-                command.args([user, group, "--clear-groups".to_owned()]).arg(&self.executable);
+                command
+                    .args([user, group, "--clear-groups".to_owned()])
+                    .arg(&self.executable);
                 command
             }
             None => Command::new(&self.executable),
@@ -143,7 +157,10 @@ impl Rig {
 
     /// The mark of this rig's processes; no other test has it.
     pub(crate) fn mark(&self) -> String {
-        format!("test/{}@00000000", self.scratch.path().file_name().unwrap().to_string_lossy())
+        format!(
+            "test/{}@00000000",
+            self.scratch.path().file_name().unwrap().to_string_lossy()
+        )
     }
 
     /// Becomes the agent that the keeper has just started.
@@ -153,18 +170,27 @@ impl Rig {
 
     async fn accept(&self) -> Agent {
         let (stream, _) = self.listener.accept().await.unwrap();
-        stream.readable().await.unwrap();
-        let (bytes, mut fds) = receive_descriptors(&stream);
+        let received = stream.async_io(tokio::io::Interest::READABLE, || {
+            try_receive_descriptors(&stream)
+        });
+        let (bytes, mut fds) = received.await.unwrap();
         let pid = i32::from_le_bytes(bytes.try_into().unwrap());
         let (keeper, exits, link) = client::connect(fds.remove(0)).unwrap();
-        #[expect(clippy::disallowed_methods, reason = "a test's task ends with its runtime")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a test's task ends with its runtime"
+        )]
         tokio::spawn(link.run());
         Agent { pid, keeper, exits }
     }
 
     pub(crate) fn kill(&self, pid: i32) {
         assert!(pid > 1);
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(pid),
+            nix::sys::signal::Signal::SIGKILL,
+        )
+        .unwrap();
     }
 
     /// Kills the process we started and waits for its end.
@@ -176,7 +202,9 @@ impl Rig {
 
     pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
         let mut process = self.process.take().unwrap();
-        within(tokio::task::spawn_blocking(move || process.wait().unwrap())).await.unwrap()
+        within(tokio::task::spawn_blocking(move || process.wait().unwrap()))
+            .await
+            .unwrap()
     }
 }
 
@@ -212,14 +240,22 @@ impl Agent {
     }
 
     pub(crate) async fn spawn_as(&self, spawn: Spawn) -> (Execution, Option<OwnedFd>) {
-        let program = if spawn.argv[0].starts_with('/') { spawn.argv[0].clone() } else { TESTEE.to_owned() };
+        let program = if spawn.argv[0].starts_with('/') {
+            spawn.argv[0].clone()
+        } else {
+            TESTEE.to_owned()
+        };
         let program = fs::File::open(program).unwrap().into();
-        within(self.keeper.spawn(spawn, program, None)).await.unwrap()
+        within(self.keeper.spawn(spawn, program, None))
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn find(&self, name: &str) -> Option<Execution> {
         let list = within(self.keeper.list()).await.unwrap();
-        list.into_iter().map(|(execution, _)| execution).find(|execution| execution.execution == name)
+        list.into_iter()
+            .map(|(execution, _)| execution)
+            .find(|execution| execution.execution == name)
     }
 }
 
@@ -261,8 +297,15 @@ pub(crate) fn is_root() -> bool {
 
 /// Whether the process with this pid and start lives.
 pub(crate) fn lives(execution: &Execution) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", execution.pid)) else { return false };
-    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
+    let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", execution.pid)) else {
+        return false;
+    };
+    let fields: Vec<_> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_ascii_whitespace()
+        .collect();
     fields[0] != "Z" && fields[19].parse() == Ok(execution.start_ticks)
 }
 
@@ -277,22 +320,30 @@ pub(crate) async fn until(mut condition: impl AsyncFnMut() -> bool) {
 }
 
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it takes too long")
 }
 
-/// Takes one message with its descriptors off a stream that is readable.
+/// Takes one message with its descriptors, waiting for it.
 pub(crate) fn receive_descriptors(socket: impl std::os::fd::AsFd) -> (Vec<u8>, Vec<OwnedFd>) {
+    try_receive_descriptors(socket).unwrap()
+}
+
+fn try_receive_descriptors(
+    socket: impl std::os::fd::AsFd,
+) -> std::io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = [0; 64];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut slices = [IoSliceMut::new(&mut bytes)];
-    let received = recvmsg(socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+    let received = recvmsg(socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC)?;
     let rights = control.drain().filter_map(|part| match part {
         RecvAncillaryMessage::ScmRights(rights) => Some(rights),
         _ => None,
     });
     let fds = rights.flatten().collect();
-    (bytes[..received.bytes].to_vec(), fds)
+    Ok((bytes[..received.bytes].to_vec(), fds))
 }
 
 fn config(dir: &Path, executable: &Path, setup: &Setup) -> RnodeConfig {
@@ -306,7 +357,10 @@ fn config(dir: &Path, executable: &Path, setup: &Setup) -> RnodeConfig {
         base: None,
         memoir_dir: dir.join("memoir"),
         store_dir: dir.join("store"),
-        executable: Executable { path: executable.to_owned(), digest: Digest::of(b"testee") },
+        executable: Executable {
+            path: executable.to_owned(),
+            digest: Digest::of(b"testee"),
+        },
         mounts: setup.mounts.clone(),
         isolation: setup.isolation,
         user_range_start: None,

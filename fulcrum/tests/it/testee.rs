@@ -1,6 +1,11 @@
 //! What the tests run: a stand-in for `radix` with the words `keep`, `agent` and `cell`, and small programs to execute.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a test program")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test program"
+)]
 
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,7 +20,9 @@ fn main() -> ExitCode {
     match words[1..] {
         ["keep", "--dir", dir] => report(fulcrum::keeper::run(Path::new(dir)).map(|()| 0)),
         ["cell", "--dir", dir] => report(fulcrum::cell::run(Path::new(dir))),
-        ["cell", "--probe", "--dir", dir] => report(fulcrum::cell::trial(Path::new(dir)).map(|()| 0)),
+        ["cell", "--probe", "--dir", dir] => {
+            report(fulcrum::cell::trial(Path::new(dir)).map(|()| 0))
+        }
         ["agent", "--dir", dir] => agent(&PathBuf::from(dir)),
         ["exit", code] => ExitCode::from(code.parse::<u8>().unwrap()),
         ["print", text, ref errors @ ..] => {
@@ -43,7 +50,9 @@ fn report<E: std::error::Error>(result: Result<i32, E>) -> ExitCode {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(255)),
         Err(error) => {
             let first: &dyn std::error::Error = &error;
-            let chain: Vec<_> = std::iter::successors(Some(first), |error| error.source()).map(ToString::to_string).collect();
+            let chain: Vec<_> = std::iter::successors(Some(first), |error| error.source())
+                .map(ToString::to_string)
+                .collect();
             eprintln!("failed to {}", chain.join(": "));
             ExitCode::FAILURE
         }
@@ -65,7 +74,11 @@ fn hand_over(dir: &Path, socket: BorrowedFd<'_>) -> std::io::Result<()> {
     send_descriptor(test.as_fd(), &std::process::id().to_le_bytes(), socket)
 }
 
-fn send_descriptor(to: BorrowedFd<'_>, bytes: &[u8], descriptor: BorrowedFd<'_>) -> std::io::Result<()> {
+fn send_descriptor(
+    to: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptor: BorrowedFd<'_>,
+) -> std::io::Result<()> {
     let fds = [descriptor];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
@@ -90,7 +103,9 @@ fn connect(text: &str) -> ExitCode {
 
 /// Writes records until it is killed, and prints the number of each once it is acknowledged.
 fn remember(dir: &Path) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let writer = fulcrum::memoir::Writer::open(dir).unwrap();
     loop {
         let record = writer.record_synced("exec.start", fulcrum::memoir::Fields::new());
