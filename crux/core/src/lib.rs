@@ -5,5 +5,7 @@
 
 pub mod adf;
 pub mod digest;
+pub mod flock;
 pub mod identity;
+pub mod ken;
 pub mod names;
