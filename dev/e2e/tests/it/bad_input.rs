@@ -1,0 +1,121 @@
+//! Bad input and a bad environment: a located error, the documented exit code, nothing started.
+
+use e2e::{Inventory, Sandbox, User};
+
+use crate::own_port;
+
+/// After a refusal nothing runs.
+#[track_caller]
+fn nothing_started(sandbox: &Sandbox) {
+    let inventory = Inventory::take(&sandbox.home());
+    assert!(inventory.processes.is_empty(), "{:?}", inventory.processes);
+    assert!(inventory.mounts.is_empty(), "{:?}", inventory.mounts);
+}
+
+#[test]
+fn a_wrong_description_is_refused_with_its_place_and_nothing_starts() {
+    let sandbox = Sandbox::with_stix(User::Ourselves);
+    let cases: [(&str, &str, &str, i32, &[&str]); 9] = [
+        ("stix.khan", "prog1, 2", "prgo1, 2", 2, &["stix.khan:", "did you mean", "prog1"]),
+        ("stix.khan", "prog1, 2", "prog1, 2, ALL, ALL", 2, &["stix.khan:"]),
+        ("stix.rnodes", "n = 6", "n = 0", 2, &["stix.rnodes:"]),
+        ("stix.rnodes", "n = 6", "n = 10000", 3, &["10000"]),
+        ("stix.rnodes", "myriad {", "kubernetes {", 2, &["kubernetes"]),
+        ("stix.begat", "include(consul)", "include(consl)", 2, &["stix.begat:1", "consul"]),
+        ("stix.begat", "prods.csv", "absent.csv", 2, &["absent.csv"]),
+        ("stix.rexec", "bin/slave", "bin/nobody", 2, &["stix.rexec:", "bin/nobody"]),
+        ("stix.rnodes", "mount ", "muont ", 2, &["stix.rnodes:", "mount"]),
+    ];
+    let directory = sandbox.stix().display().to_string();
+    for (file, from, to, code, words) in cases {
+        let path = sandbox.stix().join(file);
+        let good = std::fs::read_to_string(&path).expect("the file can be read");
+        sandbox.edit(file, from, to);
+        let reply = sandbox.radix(&["up", &directory, "--yes"]);
+        assert_eq!(reply.code, code, "{file}: {to}\n{}{}", reply.stdout, reply.stderr);
+        for word in words {
+            assert!(reply.stderr.contains(word), "{file}: {to}: no `{word}` in\n{}", reply.stderr);
+        }
+        nothing_started(&sandbox);
+        std::fs::write(&path, good).expect("the file can be put back");
+    }
+}
+
+#[test]
+fn every_error_of_all_four_files_is_reported_at_once() {
+    let sandbox = Sandbox::with_stix(User::Ourselves);
+    sandbox.edit("stix.khan", "prog1, 2", "prgo1, 2");
+    sandbox.edit("stix.rnodes", "n = 6", "n = six");
+    sandbox.edit("stix.begat", "include(consul)", "include(consl)");
+    let directory = sandbox.stix().display().to_string();
+    let reply = sandbox.radix(&["check", &directory]).expect(2);
+    for file in ["stix.khan:", "stix.rnodes:", "stix.begat:1"] {
+        assert!(reply.stderr.contains(file), "{}", reply.stderr);
+    }
+}
+
+#[test]
+fn a_dictum_that_fails_shows_its_output() {
+    let sandbox = Sandbox::with_stix(User::Ourselves);
+    let source = sandbox.stix().join("src/bin/worker.rs");
+    std::fs::write(&source, "fn main() { this does not compile }\n").expect("written");
+    let reply = sandbox.up().expect(1);
+    assert!(reply.stderr.contains("error"), "{}", reply.stderr);
+    assert!(reply.stderr.contains("worker.rs"), "the compiler's words: {}", reply.stderr);
+    nothing_started(&sandbox);
+}
+
+#[test]
+fn a_taken_port_is_told_and_costs_nothing() {
+    let sandbox = Sandbox::with_stix(User::Ourselves);
+    let address = own_port(&sandbox);
+    let taken = std::net::TcpListener::bind(&address).expect("the port is free");
+    let reply = sandbox.up();
+    assert_ne!(reply.code, 0);
+    let said = format!("{}{}", reply.stdout, reply.stderr);
+    assert!(said.contains(&address), "{said}");
+    drop(taken);
+}
+
+#[test]
+fn an_unwritable_state_directory_is_named() {
+    let user = User::Ordinary;
+    if !user.possible() {
+        println!("skipped: only root can become an ordinary user");
+        return;
+    }
+    let sandbox = Sandbox::with_stix(user);
+    let foreign = sandbox.root().join("foreign");
+    std::fs::create_dir(&foreign).expect("a directory can be made");
+    let directory = sandbox.stix().display().to_string();
+    let output = sandbox
+        .command(&["up", &directory, "--yes"])
+        .env("RADIX_HOME", &foreign)
+        .output()
+        .expect("radix runs");
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("RADIX_HOME"), "{text}");
+}
+
+#[test]
+fn hostile_sizes_are_refused_quickly() {
+    let sandbox = Sandbox::with_stix(User::Ourselves);
+    let directory = sandbox.stix().display().to_string();
+    let hostile = [
+        ("stix.khan", "(".repeat(200_000)),
+        ("stix.khan", format!("x := {}1{}", "(".repeat(200_000), ")".repeat(200_000))),
+        ("stix.begat", "a".repeat(10 * 1024 * 1024)),
+        ("stix.rnodes", "{".repeat(200_000)),
+        ("stix.rexec", "\u{0}".repeat(5000)),
+    ];
+    for (file, text) in hostile {
+        let path = sandbox.stix().join(file);
+        let good = std::fs::read(&path).expect("the file can be read");
+        std::fs::write(&path, text).expect("written");
+        let reply = sandbox.radix(&["check", &directory]).expect(2);
+        assert!(reply.stderr.contains(file), "{}", &reply.stderr[..reply.stderr.len().min(2000)]);
+        assert!(reply.stderr.len() < 200_000, "bounded talk: {} bytes", reply.stderr.len());
+        std::fs::write(&path, good).expect("put back");
+    }
+}

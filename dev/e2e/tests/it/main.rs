@@ -1,0 +1,47 @@
+//! Tests that run the built `radix` on this machine: that the parts are joined, not what they compute.
+
+mod bad_input;
+mod change;
+mod first_light;
+mod kill;
+mod leave_nothing;
+
+use e2e::Sandbox;
+
+/// The printed application, fully ready.
+const STIX: [(&str, u64); 4] = [("cserver", 3), ("cagent", 3), ("prog1", 2), ("prog2", 6)];
+
+/// A plain HTTP/1.1 GET on loopback; the body, or `None` when nobody answers.
+fn get(address: &str, path: &str) -> Option<String> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(5))).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).ok()?;
+    let (head, body) = reply.split_once("\r\n\r\n")?;
+    head.starts_with("HTTP/1.1 200").then(|| body.to_owned())
+}
+
+/// Moves the exposed port to one that is free now, so that tests do not meet.
+#[track_caller]
+fn own_port(sandbox: &Sandbox) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    drop(listener);
+    sandbox.edit("stix.rnodes", "expose 8080", &format!("expose {port}"));
+    format!("127.0.0.1:{port}")
+}
+
+/// Pids by instance name.
+fn pids(status: &serde_json::Value) -> std::collections::BTreeMap<String, i64> {
+    let instances = status["instances"].as_array().cloned().unwrap_or_default();
+    instances
+        .iter()
+        .map(|instance| {
+            let name = instance["instance"].as_str().unwrap_or_default().to_owned();
+            (name, instance["pid"].as_i64().unwrap_or(0))
+        })
+        .collect()
+}

@@ -1,0 +1,190 @@
+//! The description files of a directory: found, read, checked.
+
+use std::path::{Path, PathBuf};
+
+use crux_core::adf::rnodes::Provider;
+use crux_core::adf::{Application, Code, Diagnostic, FileKind, Source, parse};
+
+use crate::connection::Base;
+use crate::failure::{Failure, Fault, Outcome};
+use crate::library;
+use crate::pins::Mount;
+
+/// A description without errors, and where it stands.
+#[derive(Debug)]
+pub(crate) struct Described {
+    /// What it says.
+    pub(crate) application: Application,
+    /// Its directory, canonical.
+    pub(crate) directory: PathBuf,
+    /// Its directory as the user wrote it.
+    pub(crate) shown: PathBuf,
+    /// Host directories that rnodes see, hosts absolute.
+    pub(crate) mounts: Vec<Mount>,
+    /// The backend that realises it.
+    pub(crate) backend: String,
+}
+
+/// Bytes of one file that are read at most; the parser refuses anything longer with its place.
+const READ_BYTES_MAX: u64 = 2 * 1024 * 1024;
+
+/// The application's name: that of the one `.begat` file in `directory`.
+pub(crate) fn name_of(directory: &Path) -> Outcome<String> {
+    let entries = std::fs::read_dir(directory).map_err(|error| {
+        Failure::usage(format!("cannot read the directory {}", directory.display())).because(&error)
+    })?;
+    let mut names: Vec<String> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| FileKind::of_name(name).is_some())
+        .collect();
+    names.sort();
+    let stems = |kind: FileKind| -> Vec<&str> {
+        names
+            .iter()
+            .filter(|name| FileKind::of_name(name) == Some(kind))
+            .filter_map(|name| name.rsplit_once('.').map(|(stem, _)| stem))
+            .collect()
+    };
+    // Included files bring no `.rnodes`, so that is what tells the application from its parts.
+    let candidates = [stems(FileKind::Rnodes), stems(FileKind::Khan), stems(FileKind::Begat)];
+    let found = candidates.iter().find(|stems| !stems.is_empty());
+    match found.map(Vec::as_slice) {
+        Some([one]) => Ok((*one).to_owned()),
+        Some(several) => Err(Failure::usage(format!(
+            "{} describes several applications: {}",
+            directory.display(),
+            several.join(", ")
+        ))
+        .hint("keep the four files of one application in a directory of their own")),
+        None => Err(Failure::usage(format!("{} has no description files", directory.display()))
+            .hint("an application APP is described by APP.begat, APP.rexec, APP.khan and APP.rnodes")
+            .hint("try the example: radix up examples/stix")),
+    }
+}
+
+/// Every description file of `directory`.
+fn sources(directory: &Path) -> Outcome<Vec<Source>> {
+    use std::io::Read as _;
+    let mut sources = Vec::new();
+    let mut entries: Vec<_> = std::fs::read_dir(directory)?.filter_map(Result::ok).collect();
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if FileKind::of_name(&name).is_none() {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(entry.path()).map_err(|error| {
+            Failure::usage(format!("cannot read {}", entry.path().display())).because(&error)
+        })?;
+        file.take(READ_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| {
+            Failure::usage(format!("cannot read {}", entry.path().display())).because(&error)
+        })?;
+        sources.push(Source::new(name, bytes));
+    }
+    Ok(sources)
+}
+
+/// Reads and checks the files of `directory`, with every finding.
+pub(crate) fn read(directory: &Path) -> Outcome<(Application, Vec<Diagnostic>)> {
+    let name = name_of(directory)?;
+    let sources = sources(directory)?;
+    Ok(parse(&name, &sources, &library::find))
+}
+
+impl Described {
+    /// Reads and checks the files of `directory`; warnings are said, errors end it.
+    pub(crate) fn load(directory: &Path, backend: &str) -> Outcome<Self> {
+        let (application, diagnostics) = read(directory)?;
+        if diagnostics.iter().any(Diagnostic::is_error) {
+            return Err(Failure::diagnostics(&diagnostics));
+        }
+        for diagnostic in &diagnostics {
+            crate::output::talk(&diagnostic.to_string());
+        }
+        let shown = directory.to_owned();
+        let directory = directory.canonicalize()?;
+        let mounts = mounts(&application, &directory)?;
+        let backend = match application.block().map(|block| block.provider.value) {
+            Some(Provider::Myriad) | None => backend.to_owned(),
+            Some(provider) => provider.word().to_owned(),
+        };
+        Ok(Self { application, directory, shown, mounts, backend })
+    }
+
+    /// How many rnodes the description asks for.
+    pub(crate) fn rnodes_wanted(&self) -> u32 {
+        let count = self.application.block().and_then(|block| block.count.as_ref());
+        count.map_or(0, |count| count.value)
+    }
+
+    /// Refuses a backend that is not there, and what the backend cannot carry.
+    pub(crate) fn check_backend(&self) -> Outcome<()> {
+        let Some(block) = self.application.block() else { return Ok(()) };
+        if self.backend != "local" {
+            let message = format!("there is no backend `{}` in this radix", self.backend);
+            let diagnostic = self
+                .application
+                .files
+                .error(Code::UnknownProvider, block.provider.span, message)
+                .helping("backends here: local; `radix backend list` tells what each can do");
+            return Err(Failure::diagnostics(&[diagnostic]));
+        }
+        let wanted = self.rnodes_wanted();
+        let machine = underverse_local::limits::Machine::read();
+        if let Err(error) = underverse_local::limits::check(wanted, 0, &machine) {
+            return Err(Failure::new(Fault::Unsatisfiable, format!("{wanted} rnodes do not fit"))
+                .because(&error)
+                .hint("lower `n` in the .rnodes file, or choose a larger underverse"));
+        }
+        Ok(())
+    }
+
+    /// Refuses an exposed port that somebody else has, unless we hold it already.
+    pub(crate) async fn check_ports(&self, base: Option<&Base>) -> Outcome<()> {
+        let Some(block) = self.application.block() else { return Ok(()) };
+        let held = match base {
+            Some(base) => base.hordes().await?,
+            None => Vec::new(),
+        };
+        let mut wrong = Vec::new();
+        for expose in &block.exposes {
+            let address = format!("127.0.0.1:{}", expose.external.value);
+            let ours = held
+                .iter()
+                .flat_map(|horde| &horde.exposures)
+                .any(|exposure| exposure.address == address);
+            if ours {
+                continue;
+            }
+            if let Err(error) = std::net::TcpListener::bind(&address) {
+                let message = format!("{address} cannot be exposed: {error}");
+                let diagnostic = self
+                    .application
+                    .files
+                    .error(Code::BadValue, expose.external.span, message)
+                    .helping("end what listens there, or expose another port");
+                wrong.push(diagnostic);
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(Failure::diagnostics(&wrong)) }
+    }
+}
+
+/// The mount table with absolute hosts that are there.
+fn mounts(application: &Application, directory: &Path) -> Outcome<Vec<Mount>> {
+    let mut mounts = Vec::new();
+    let mut wrong = Vec::new();
+    for mount in application.block().iter().flat_map(|block| &block.mounts) {
+        let host = directory.join(&mount.host.value);
+        match host.canonicalize() {
+            Ok(host) => mounts.push(Mount { host, target: PathBuf::from(&mount.path.value) }),
+            Err(error) => {
+                let message = format!("cannot mount {}: {error}", host.display());
+                wrong.push(application.files.error(Code::MissingFile, mount.host.span, message));
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(mounts) } else { Err(Failure::diagnostics(&wrong)) }
+}

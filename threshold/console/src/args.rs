@@ -1,0 +1,368 @@
+//! The words of the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::output::Format;
+
+/// Describes, runs and watches distributed applications.
+#[derive(Debug, Parser)]
+#[command(name = "radix", version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Start here: radix up examples/stix\nExit codes: 0 done, 1 failed, 2 usage or description, 3 unsatisfiable, 4 partial or timed out, 5 refused, 6 changes pending, 75 outcome unknown.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Builds and runs the application described in DIR, and waits until it is ready.
+    #[command(after_help = "Examples:\n  radix up examples/stix\n  radix up --yes --timeout 60s")]
+    Up(Up),
+    /// Shows what `up` would change, and changes nothing.
+    #[command(after_help = "Examples:\n  radix plan examples/stix\n  radix plan --detailed-exitcode   # 6 when changes are pending")]
+    Plan(Plan),
+    /// Ends an application; its memoirs stay.
+    #[command(after_help = "Examples:\n  radix down examples/stix --yes\n  radix down --purge --yes   # everything of this state directory but the owner")]
+    Down(Down),
+    /// Shows how the application is doing.
+    Status(Status),
+    /// Lists instances.
+    Ps(List),
+    /// Lists rnodes.
+    #[command(alias = "nodes")]
+    Rnodes(List),
+    /// Shows the flock: its leader, tenure and members.
+    Flock(List),
+    /// Lists the service directory.
+    Services(List),
+    /// Prints what happened, oldest first.
+    Events(Events),
+    /// Prints the output of instances.
+    #[command(after_help = "Examples:\n  radix logs prog2 -f\n  radix logs prog1/0 --stderr")]
+    Logs(Logs),
+    /// Runs an allowed command on a rnode and passes on its output and exit code.
+    #[command(after_help = "Examples:\n  radix exec n1 stix/worker -- --help\n  radix exec --timeout 5s n2 stix/slave -- --once")]
+    Exec(Exec),
+    /// Checks the description files in DIR: every error in all files at once.
+    Check(Check),
+    /// Formats description files in place.
+    Fmt(Fmt),
+    /// Shows one rnode.
+    #[command(subcommand, alias = "node")]
+    Rnode(RnodeCommand),
+    /// Reads memoirs, also of rnodes that are gone.
+    #[command(subcommand)]
+    Memoir(MemoirCommand),
+    /// Enrols you as an operator with an invitation.
+    Login(Login),
+    /// Grants and invitations of the owner.
+    #[command(subcommand)]
+    Ca(CaCommand),
+    /// Underverse backends.
+    #[command(subcommand)]
+    Backend(BackendCommand),
+    /// Builds and their records.
+    #[command(subcommand)]
+    Begat(BegatCommand),
+    /// Runs the rnodes of one `.rnodes` file with nothing else of Radix.
+    #[command(subcommand)]
+    Myriad(MyriadCommand),
+    /// Prints a completion script for a shell.
+    Completions {
+        /// bash, zsh, fish, elvish or powershell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which application.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Target {
+    /// The directory with the description files.
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+}
+
+/// Which namespace, for commands that look at what runs.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Running {
+    /// Namespace to look at; the only one that runs, if not given.
+    #[arg(short = 'n', long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Answers every question with yes.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// How long to wait until all is ready.
+    #[arg(long, default_value = "120s", value_parser = parse_duration, value_name = "TIME")]
+    pub(crate) timeout: std::time::Duration,
+    /// Returns once the document is accepted, without waiting.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Applies this directory although another one was applied last.
+    #[arg(long)]
+    pub(crate) take_over: bool,
+    /// Underverse backend for `myriad` blocks.
+    #[arg(long, default_value = "local", value_name = "NAME")]
+    pub(crate) backend: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Exits with 6 when something would change.
+    #[arg(long)]
+    pub(crate) detailed_exitcode: bool,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Underverse backend for `myriad` blocks.
+    #[arg(long, default_value = "local", value_name = "NAME")]
+    pub(crate) backend: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Down {
+    /// The directory with the description files; not needed with --namespace or --purge.
+    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) running: Running,
+    /// Answers every question with yes.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Ends everything and leaves only the owner.
+    #[arg(long)]
+    pub(crate) purge: bool,
+    /// How long to wait for the end.
+    #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
+    pub(crate) timeout: std::time::Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) running: Running,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    pub(crate) running: Running,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    #[command(flatten)]
+    pub(crate) running: Running,
+    /// Goes on with what happens next.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Starts after this event's token.
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) after: Option<String>,
+    /// How to print; JSON is one object a line.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// `CLASS` or `CLASS/INDEX`; all instances if not given.
+    pub(crate) instance: Option<String>,
+    #[command(flatten)]
+    pub(crate) running: Running,
+    /// Goes on with what comes next.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only the standard error stream.
+    #[arg(long)]
+    pub(crate) stderr: bool,
+    /// How many bytes of each stream's end to begin with.
+    #[arg(long, default_value_t = 16_384, value_name = "BYTES")]
+    pub(crate) tail: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Label of the rnode, such as n1.
+    pub(crate) rnode: String,
+    /// `CONFIGURATION/COMMAND`, such as stix/worker; the configuration may be left out when there is one.
+    pub(crate) command: String,
+    /// Arguments for the command.
+    #[arg(last = true)]
+    pub(crate) args: Vec<String>,
+    #[command(flatten)]
+    pub(crate) running: Running,
+    /// Ends the command after this time (exit code 124).
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    pub(crate) timeout: Option<std::time::Duration>,
+    /// Passes standard input on.
+    #[arg(short = 'i', long)]
+    pub(crate) stdin: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Fmt {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Changes nothing; exits with 1 when a file is not formatted.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RnodeCommand {
+    /// Name, cluster, resources and the service addresses of a rnode.
+    Show {
+        /// Label of the rnode, such as n1; `base` for the base rnode.
+        label: String,
+        #[command(flatten)]
+        list: List,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemoirCommand {
+    /// Prints a memoir and verifies its chain.
+    Read {
+        /// `NAMESPACE/LABEL`, or LABEL when it is unique; all are listed without it.
+        name: Option<String>,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    /// The line that `radix ca invite --operator` printed; `-` reads it from standard input.
+    pub(crate) invitation: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CaCommand {
+    /// Prints an invitation.
+    Invite {
+        /// Namespace the rnode joins.
+        #[arg(long, default_value = "base")]
+        namespace: String,
+        /// Label of the rnode that may join; not needed with --pool or --operator.
+        label: Option<String>,
+        /// Invites this many rnodes with one invitation.
+        #[arg(long, value_name = "COUNT", conflicts_with = "label")]
+        pool: Option<u32>,
+        /// Invites an operator on another machine.
+        #[arg(long, conflicts_with_all = ["label", "pool"])]
+        operator: bool,
+    },
+    /// Shows the owner: root keys, charter and grants.
+    Show,
+    /// Prints the recovery key of the owner.
+    Recovery,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackendCommand {
+    /// Lists the backends of this binary and what each can do here.
+    List {
+        /// How to print.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BegatCommand {
+    /// Builds what the application in DIR needs.
+    Build(Target),
+    /// Shows why a product is what it is: its execution record.
+    Why {
+        /// The product's digest or path.
+        product: String,
+    },
+    /// Writes records and products to FILE.
+    Export {
+        /// The file to make.
+        file: PathBuf,
+    },
+    /// Takes records and products from FILE.
+    Import {
+        /// The file to read.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MyriadCommand {
+    /// Starts the processes of a `.rnodes` file.
+    Run {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Ends everything that `run` started, also after a crash.
+    Clean,
+}
+
+/// Reads `90s`, `2m`, `1h`, `500ms` or plain seconds.
+pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| format!("`{text}` does not begin with a number"))?;
+    let milliseconds = match unit {
+        "ms" => Some(number),
+        "" | "s" => number.checked_mul(1000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        _ => return Err(format!("unknown unit `{unit}`; use ms, s, m or h")),
+    };
+    milliseconds.map(std::time::Duration::from_millis).ok_or_else(|| format!("`{text}` is too long"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_words_of_the_command_line_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_with_and_without_units() {
+        let check = |text: &str, expected: Option<u64>| {
+            let got = parse_duration(text).ok().map(|duration| duration.as_millis());
+            assert_eq!(got, expected.map(u128::from), "{text}");
+        };
+        check("90s", Some(90_000));
+        check("2m", Some(120_000));
+        check("7", Some(7_000));
+        check("500ms", Some(500));
+        check("", None);
+        check("5x", None);
+        check("99999999999999999999s", None);
+        check("18446744073709551615h", None);
+    }
+}

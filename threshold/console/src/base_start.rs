@@ -1,0 +1,192 @@
+//! Starting the base rnode of this machine: from the store's copy of this executable, detached.
+
+use std::fs::File;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crux_core::digest::Digest;
+use crux_net::store::Store;
+use fulcrum::config::{Executable, Isolation, RnodeConfig};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::connection::{Base, Contact};
+use crate::failure::{Failure, Outcome};
+use crate::home::Home;
+use crate::operator;
+
+/// How long another `radix` may hold the right to start the base.
+const START_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long a started base may take until it answers.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(20);
+/// How often the contact file is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Ports of a rnode's services, where they are free.
+const RNODE_PORT: u16 = 7400;
+
+/// This executable in the store.
+#[derive(Debug, Clone)]
+pub(crate) struct Ourselves {
+    pub(crate) path: PathBuf,
+    pub(crate) digest: Digest,
+}
+
+impl Ourselves {
+    /// Copies the running executable into the store, so that the next build changes nothing that runs.
+    pub(crate) fn stored(home: &Home) -> Outcome<Self> {
+        let store = open_store(home)?;
+        let source = std::env::current_exe()?;
+        let stored = store.put_file(&source);
+        let digest = stored.map(|info| info.digest).map_err(|error| {
+            Failure::usage(format!("cannot copy radix into the store {}", home.join("store").display()))
+                .because(&error)
+                .hint("free some space, or set RADIX_HOME to a directory on another file system")
+        })?;
+        Ok(Self { path: store.path(&digest), digest })
+    }
+}
+
+/// The store of this state directory.
+pub(crate) fn open_store(home: &Home) -> Outcome<Store> {
+    Store::open(&home.join("store")).map_err(|error| {
+        Failure::usage(format!("cannot open the store {}", home.join("store").display()))
+            .because(&error)
+    })
+}
+
+/// The right to start or end the base; released when dropped.
+#[derive(Debug)]
+pub(crate) struct StartRight {
+    _lock: Flock<File>,
+}
+
+impl StartRight {
+    /// Waits for the right.
+    pub(crate) async fn take(home: &Home) -> Outcome<Self> {
+        let path = home.join("start.lock");
+        let begin = Instant::now();
+        let mut file = File::create(&path)?;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Self { _lock: lock }),
+                Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
+                Err((_, error)) => {
+                    return Err(Failure::failed(format!("cannot lock {}: {error}", path.display())));
+                }
+            }
+            if begin.elapsed() > START_WAIT_MAX {
+                return Err(Failure::failed("another radix has been starting the base for too long")
+                    .hint("end it, then try again"));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// Finds the base, or starts it.
+pub(crate) async fn ensure(home: &Home, ourselves: &Ourselves) -> Outcome<Base> {
+    let right = StartRight::take(home).await?;
+    let base = match Base::find(home).await? {
+        Some(base) => base,
+        None => start(home, ourselves).await?,
+    };
+    let described = base.itself().describe().await?;
+    if described.executable_digest != ourselves.digest.to_string() {
+        crate::output::talk(&format!(
+            "note: the base runs radix {}, this is {}; its agent is replaced",
+            described.executable_digest.chars().take(12).collect::<String>(),
+            ourselves.digest.short()
+        ));
+        replace_agent(home, ourselves)?;
+    }
+    operator::apply_base_document(home, &base, ourselves).await?;
+    drop(right);
+    Ok(base)
+}
+
+/// Makes the base's keeper run its next agent from this executable, and ends the present agent.
+fn replace_agent(home: &Home, ourselves: &Ourselves) -> Outcome<()> {
+    let directory = home.base();
+    let mut config = RnodeConfig::load(&directory)
+        .map_err(|error| Failure::failed("cannot read the base's configuration").because(&error))?;
+    config.executable = Executable { path: ourselves.path.clone(), digest: ourselves.digest };
+    config
+        .save(&directory)
+        .map_err(|error| Failure::failed("cannot write the base's configuration").because(&error))
+}
+
+async fn start(home: &Home, ourselves: &Ourselves) -> Outcome<Base> {
+    let directory = home.base();
+    let builder = |path: &Path| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    builder(&directory)?;
+    builder(&home.join("memoirs/base/base"))?;
+    let host = underverse_local::base_host(nix::unistd::geteuid().as_raw()).map_err(|error| {
+        Failure::failed("cannot find a free loopback address for the base").because(&error)
+    })?;
+    let config = RnodeConfig {
+        label: "base".to_owned(),
+        namespace: "base".to_owned(),
+        host,
+        tcp_port: RNODE_PORT,
+        flock_port: RNODE_PORT,
+        hints: Vec::new(),
+        base: None,
+        memoir_dir: home.join("memoirs/base/base"),
+        store_dir: home.join("store"),
+        executable: Executable { path: ourselves.path.clone(), digest: ourselves.digest },
+        mounts: Vec::new(),
+        isolation: Isolation::None,
+        user_range_start: None,
+        tags: Vec::new(),
+    };
+    if Contact::of_base(home).is_none() || RnodeConfig::load(&directory).is_err() {
+        config
+            .save(&directory)
+            .map_err(|error| Failure::failed("cannot write the base's configuration").because(&error))?;
+    }
+    operator::invite_base(home)?;
+    let log = File::create(directory.join("keeper.log"))?;
+    Command::new(&ourselves.path)
+        .args(["keep", "--detach", "--dir"])
+        .arg(&directory)
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", std::env::var_os("HOME").unwrap_or_default())
+        .env("RADIX_HOME", home.root())
+        .env("RADIX_RNODE", operator::mark(home, "base", "base")?)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(log.try_clone()?))
+        .stderr(Stdio::from(log))
+        .spawn()
+        .map_err(|error| {
+            Failure::failed(format!("cannot start {}", ourselves.path.display())).because(&error)
+        })?;
+    wait(home).await
+}
+
+/// Waits until the base answers.
+async fn wait(home: &Home) -> Outcome<Base> {
+    let begin = Instant::now();
+    loop {
+        if let Some(base) = Base::find(home).await? {
+            return Ok(base);
+        }
+        if begin.elapsed() > ANSWER_WAIT_MAX {
+            let log = std::fs::read_to_string(home.base().join("keeper.log")).unwrap_or_default();
+            let tail: Vec<_> = log.lines().rev().take(5).collect();
+            let tail: Vec<_> = tail.into_iter().rev().collect();
+            return Err(Failure::failed("the base rnode was started and does not answer").hint(
+                format!("its last words ({}): {}", home.base().join("keeper.log").display(), tail.join(" | ")),
+            ));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Whether a keeper runs on the base's directory: it holds the pen.
+pub(crate) fn is_kept(home: &Home) -> bool {
+    let Ok(pen) = File::open(home.base().join("keeper/pen")) else { return false };
+    Flock::lock(pen, FlockArg::LockSharedNonblock).is_err()
+}

@@ -1,0 +1,168 @@
+//! Builds what an application needs, and says what it does meanwhile.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use begat::{Host, Kind, Made, Report, Request, Tree};
+use crux_core::adf::{Code, Diagnostic};
+use crux_core::digest::Digest;
+use crux_net::store::Store;
+use crux_wire::document::v1::Build;
+
+use crate::application::Described;
+use crate::failure::{Failure, Outcome};
+use crate::home::Home;
+use crate::output::{self, Progress};
+
+/// Lines of a failed dictum's output that are shown.
+const LINES_SHOWN_MAX: usize = 40;
+/// Dictums run at once: cargo uses all cores by itself, and two of it wait for each other.
+const JOBS: usize = 1;
+
+/// What was built or found.
+#[derive(Debug, Default)]
+pub(crate) struct Products {
+    /// Digest by path on this machine.
+    pub(crate) built: BTreeMap<PathBuf, Digest>,
+    /// Which execution made which digest.
+    pub(crate) builds: Vec<Build>,
+}
+
+/// Where begat keeps its records.
+pub(crate) fn begat_directory(home: &Home) -> PathBuf {
+    home.join("begat")
+}
+
+/// Builds `wanted` (paths on this machine; empty: everything), as far as dictums make them.
+pub(crate) fn products(
+    home: &Home,
+    described: &Described,
+    store: &Store,
+    wanted: Option<&[PathBuf]>,
+) -> Outcome<Products> {
+    if described.application.begat.builds.is_empty() {
+        return Ok(Products::default());
+    }
+    let begat = begat_directory(home);
+    let tree = Tree::open(&described.directory, &begat)
+        .map_err(|error| Failure::failed("cannot read the application's directory").because(&error))?;
+    let graph = begat::graph(&described.application.begat, &tree).map_err(|problems| {
+        let diagnostics: Vec<Diagnostic> = problems
+            .iter()
+            .map(|problem| {
+                let files = &described.application.files;
+                let found = files.error(Code::BadValue, problem.span, problem.message.clone());
+                match &problem.help {
+                    Some(help) => found.helping(help.clone()),
+                    None => found,
+                }
+            })
+            .collect();
+        Failure::diagnostics(&diagnostics)
+    })?;
+    let makes = |path: &PathBuf| {
+        let relative = path.strip_prefix(&described.directory).ok()?.to_str()?.to_owned();
+        graph.maker(&relative).map(|_| relative)
+    };
+    let wanted: Option<Vec<String>> = wanted.map(|paths| paths.iter().filter_map(makes).collect());
+    if wanted.as_ref().is_some_and(Vec::is_empty) {
+        return Ok(Products::default());
+    }
+    let host = Host::new(std::env::vars_os());
+    let progress = Mutex::new(Progress::default());
+    let begin = Instant::now();
+    let report = begat::build(&Request {
+        graph: &graph,
+        tree: &tree,
+        begat: &begat,
+        store,
+        host: &host,
+        wanted: &wanted.unwrap_or_default(),
+        jobs: JOBS,
+        progress: &|event| tell(&progress, &event),
+        cancel: &AtomicBool::new(false),
+    });
+    drop(progress);
+    let report = report.map_err(|error| failed("", &error, described))?;
+    if let Some((name, error)) = report.failures().next() {
+        return Err(failed(name, error, described));
+    }
+    if report.executed() > 0 {
+        output::talk(&format!(
+            "built {} of {} dictums in {:.1} s",
+            report.executed(),
+            report.dictums.len(),
+            begin.elapsed().as_secs_f32()
+        ));
+    }
+    Ok(collect(&report, described))
+}
+
+/// Says what starts and what has been built.
+fn tell(progress: &Mutex<Progress>, event: &begat::Progress<'_>) {
+    let Ok(mut progress) = progress.lock() else { return };
+    match event {
+        begat::Progress::Started { dictum } => {
+            progress.clear();
+            output::talk(&format!("building {dictum}"));
+        }
+        begat::Progress::Ended { dictum, .. } => progress.show(&format!("{dictum} is done")),
+    }
+}
+
+fn collect(report: &Report, described: &Described) -> Products {
+    let mut products = Products::default();
+    for kept in report.dictums.iter().filter_map(Made::record) {
+        for made in &kept.record.outputs {
+            products.built.insert(described.directory.join(&made.path), made.digest);
+            products.builds.push(Build {
+                digest: made.digest.to_string(),
+                dictum: kept.record.key.to_string(),
+                record: kept.digest.to_string(),
+            });
+        }
+    }
+    products.builds.sort_by(|a, b| a.digest.cmp(&b.digest));
+    products
+}
+
+/// A failed dictum: where it stands, and what it said last.
+fn failed(name: &str, error: &begat::Error, described: &Described) -> Failure {
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    let message = match error.span() {
+        Some(span) => {
+            let text = format!("dictum `{name}`: {message}");
+            let found = described.application.files.error(Code::Recipe, span, text);
+            match error.help() {
+                Some(help) => found.helping(help).to_string(),
+                None => found.to_string(),
+            }
+        }
+        None => format!("dictum `{name}`: failed to {message}"),
+    };
+    let mut text = message;
+    if let Some(said) = error.output() {
+        let lines: Vec<&str> = said.lines().collect();
+        let shown = &lines[lines.len().saturating_sub(LINES_SHOWN_MAX)..];
+        text.push_str("\nits last words:\n");
+        for line in shown {
+            text.push_str("  | ");
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    let text = text.trim_end().to_owned();
+    match error.kind() {
+        Kind::Missing | Kind::Unsupported | Kind::TooLarge => Failure::usage(text),
+        _ => Failure::failed(text),
+    }
+}
+

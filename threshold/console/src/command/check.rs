@@ -1,0 +1,64 @@
+//! `radix check`: every error of all four files at once, located.
+
+use crux_core::adf::Diagnostic;
+use serde::Serialize;
+
+use crate::application;
+use crate::args;
+use crate::failure::{Failure, Outcome};
+use crate::output::{self, Format};
+
+#[derive(Debug, Serialize)]
+struct Finding<'a> {
+    code: &'static str,
+    severity: String,
+    file: &'a str,
+    line: u32,
+    column: u32,
+    message: &'a str,
+    expected: Option<&'a str>,
+    help: Option<&'a str>,
+}
+
+impl<'a> Finding<'a> {
+    fn of(diagnostic: &'a Diagnostic) -> Self {
+        Self {
+            code: diagnostic.code.as_str(),
+            severity: diagnostic.severity.to_string(),
+            file: &diagnostic.file,
+            line: diagnostic.place.line,
+            column: diagnostic.place.column,
+            message: &diagnostic.message,
+            expected: diagnostic.expected.as_deref(),
+            help: diagnostic.help.as_deref(),
+        }
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &args::Check) -> Outcome<()> {
+    let (application, diagnostics) = application::read(&args.target.dir)?;
+    let broken = diagnostics.iter().any(Diagnostic::is_error);
+    if args.format == Format::Json {
+        output::json(&diagnostics.iter().map(Finding::of).collect::<Vec<_>>())?;
+        return if broken {
+            Err(Failure::usage("the description has errors; nothing was changed"))
+        } else {
+            Ok(())
+        };
+    }
+    if broken {
+        return Err(Failure::diagnostics(&diagnostics));
+    }
+    for diagnostic in &diagnostics {
+        output::talk(&diagnostic.to_string());
+    }
+    output::line(&format!(
+        "{}: {} classes, {} dictums, {} rnodes: no errors",
+        application.name,
+        application.begat.runs.len(),
+        application.begat.builds.len(),
+        application.block().and_then(|block| block.count.as_ref()).map_or(0, |count| count.value),
+    ));
+    Ok(())
+}

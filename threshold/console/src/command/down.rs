@@ -1,0 +1,203 @@
+//! `radix down`: ends an application, or everything of this state directory.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crux_wire::document::v1::Document;
+use crux_wire::fulcrum::v1::ExitRequest;
+
+use crate::args;
+use crate::base_start::{Ourselves, StartRight};
+use crate::command::up;
+use crate::connection::{Base, Contact};
+use crate::failure::{Failure, Fault, Outcome};
+use crate::home::Home;
+use crate::output::{self, Progress};
+use crate::{base_start, document};
+
+/// How often it is looked whether the end has come.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// What stays after `--purge`.
+const OWNER_DIRECTORIES: [&str; 2] = ["owner", "operator"];
+/// What goes with the last namespace.
+const RUN_TIME_FILES: [&str; 2] = ["start.lock", "hordes"];
+
+/// Runs the command.
+pub(crate) async fn run(args: args::Down) -> Outcome<()> {
+    let home = Home::locate()?;
+    if !home.root().is_dir() {
+        output::line("nothing runs here, nothing to do");
+        return Ok(());
+    }
+    let home = Home::open()?;
+    let running = find_or_revive(&home).await?;
+    let mut ended = Vec::new();
+    if let Some(base) = &running {
+        let names = chosen(base, &args).await?;
+        if !names.is_empty() || args.purge {
+            announce(&names, args.purge);
+            output::ask("End this?", args.yes)?;
+        }
+        for name in &names {
+            dissolve(&home, base, name, args.timeout).await?;
+            ended.push(name.clone());
+        }
+        if base.hordes().await?.iter().all(|horde| horde.phase == "dissolved") {
+            end_base(&home, base, args.timeout).await?;
+        }
+    } else if args.purge {
+        announce(&[], true);
+        output::ask("End this?", args.yes)?;
+    }
+    if args.purge {
+        purge(&home)?;
+    }
+    if ended.is_empty() && !args.purge {
+        output::line("nothing runs here, nothing to do");
+    } else if args.purge {
+        output::line("ended; only the owner is left");
+    } else {
+        output::line(&format!("ended {}; memoirs stay: radix memoir read", ended.join(", ")));
+    }
+    Ok(())
+}
+
+/// The base, started again when it died and left hordes behind.
+async fn find_or_revive(home: &Home) -> Outcome<Option<Base>> {
+    if let Some(base) = Base::find(home).await? {
+        return Ok(Some(base));
+    }
+    if !home.base().join("rnode.json").exists() {
+        return Ok(None);
+    }
+    let ourselves = Ourselves::stored(home)?;
+    base_start::ensure(home, &ourselves).await.map(Some)
+}
+
+fn announce(names: &[String], purge: bool) {
+    for name in names {
+        output::talk(&format!("- {name}: every instance, rnode, address and directory of it"));
+    }
+    if purge {
+        output::talk("- memoirs, store, builds and generations of this state directory");
+    }
+}
+
+/// Which namespaces to end.
+async fn chosen(base: &Base, args: &args::Down) -> Outcome<Vec<String>> {
+    let known: Vec<String> = base
+        .hordes()
+        .await?
+        .into_iter()
+        .filter(|horde| horde.phase != "dissolved")
+        .map(|horde| horde.namespace)
+        .collect();
+    if args.purge {
+        return Ok(known);
+    }
+    let name = match (&args.running.namespace, &args.dir) {
+        (Some(name), _) => name.clone(),
+        (None, Some(directory)) => crate::application::name_of(directory)?,
+        (None, None) => match known.as_slice() {
+            [one] => one.clone(),
+            [] => return Ok(Vec::new()),
+            several => {
+                return Err(Failure::usage("several namespaces run here")
+                    .hint(format!("give a directory or --namespace; here: {}", several.join(", "))));
+            }
+        },
+    };
+    Ok(known.into_iter().filter(|known| *known == name).collect())
+}
+
+/// Signs the end of a namespace and waits until nothing of it is left.
+async fn dissolve(home: &Home, base: &Base, namespace: &str, limit: Duration) -> Outcome<()> {
+    let present = base.itself().document(namespace).await?;
+    let present = present.as_ref().map(up::decode).transpose()?;
+    let present = present.unwrap_or_else(|| Document {
+        namespace: namespace.to_owned(),
+        application: namespace.to_owned(),
+        ..Document::default()
+    });
+    if !present.dissolved {
+        let generation = home.generation(namespace).max(present.generation) + 1;
+        let end = Document {
+            generation,
+            base: present.generation,
+            signed_unix_ms: crate::clock::unix_ms(),
+            owner: crate::operator::owner_id(home)?,
+            ..document::dissolution(&present)
+        };
+        up::put(home, base, &end, true).await?;
+        home.note_generation(namespace, generation)?;
+    }
+    let begin = Instant::now();
+    let mut progress = Progress::default();
+    loop {
+        let horde = base.hordes().await?.into_iter().find(|horde| horde.namespace == namespace);
+        let Some(horde) = horde.filter(|horde| horde.phase != "dissolved") else {
+            return Ok(());
+        };
+        progress.show(&format!("ending {namespace}: {} {}", horde.phase, horde.message));
+        if begin.elapsed() > limit {
+            progress.clear();
+            return Err(Failure::new(
+                Fault::Partial,
+                format!("{namespace} has not ended in time: {} {}", horde.phase, horde.message),
+            )
+            .hint("it goes on without us; run `radix down` again to wait for it"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Ends the base and removes its directory.
+async fn end_base(home: &Home, base: &Base, limit: Duration) -> Outcome<()> {
+    let right = StartRight::take(home).await?;
+    let request = ExitRequest { end_rnode: true };
+    // The base may end before its answer arrives: that it is gone is what counts.
+    let _ = base.itself().fulcrum().exit(request).await;
+    let begin = Instant::now();
+    while Contact::of_base(home).is_some() && Base::find(home).await?.is_some()
+        || base_start::is_kept(home)
+    {
+        if begin.elapsed() > limit {
+            return Err(Failure::new(Fault::Partial, "the base rnode has not ended in time")
+                .hint("run `radix down` again"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    remove(&home.base())?;
+    for name in RUN_TIME_FILES {
+        remove(&home.join(name))?;
+    }
+    drop(right);
+    Ok(())
+}
+
+/// Removes everything but the owner.
+fn purge(home: &Home) -> Outcome<()> {
+    for entry in std::fs::read_dir(home.root())? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !OWNER_DIRECTORIES.iter().any(|kept| name == *kept) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file or a directory with all in it; that it is not there is fine.
+fn remove(path: &Path) -> Outcome<()> {
+    let result = match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(_) => Ok(()),
+    };
+    match result {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::failed(format!("cannot remove {}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,36 @@
+//! `radix plan`: what `up` would change.
+
+use crate::application::Described;
+use crate::args;
+use crate::base_start::Ourselves;
+use crate::command::up;
+use crate::connection::Base;
+use crate::failure::{Failure, Fault, Outcome};
+use crate::home::Home;
+use crate::output::{self, Format};
+use crate::prepare;
+use crate::proposal::Proposal;
+
+/// Runs the command.
+pub(crate) async fn run(args: args::Plan) -> Outcome<()> {
+    let described = Described::load(&args.target.dir, &args.backend)?;
+    let home = Home::open()?;
+    described.check_backend()?;
+    let ourselves = Ourselves::stored(&home)?;
+    let draft = prepare::draft(&home, &described, &ourselves)?;
+    let base = Base::find(&home).await?;
+    let present = match &base {
+        Some(base) => base.itself().document(&draft.namespace).await?,
+        None => None,
+    };
+    let present = present.as_ref().map(up::decode).transpose()?.filter(|document| !document.dissolved);
+    let proposal = Proposal::make(base.as_ref(), &described, &draft, present.as_ref()).await?;
+    match args.format {
+        Format::Json => output::json(&proposal.json())?,
+        Format::Text => proposal.print(),
+    }
+    if args.detailed_exitcode && !proposal.is_empty() {
+        return Err(Failure::new(Fault::Code(6), String::new()));
+    }
+    Ok(())
+}

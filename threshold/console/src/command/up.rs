@@ -1,0 +1,251 @@
+//! `radix up`: builds, pins, signs, asks the base, and watches until all is ready.
+
+use std::time::{Duration, Instant};
+
+use crux_wire::document::v1::{Document, SignedDocument};
+use crux_wire::fulcrum::v1::{HordeState, PutDocumentRequest};
+use prost::Message as _;
+
+use crate::application::Described;
+use crate::args;
+use crate::base_start::{self, Ourselves};
+use crate::connection::{Base, Namespace};
+use crate::failure::{Failure, Fault, Outcome};
+use crate::home::Home;
+use crate::operator;
+use crate::output::{self, Progress};
+use crate::prepare;
+use crate::proposal::Proposal;
+use crate::view::Status;
+
+/// How often the namespace is looked at while waiting.
+const LOOK_EVERY: Duration = Duration::from_millis(60);
+
+/// Runs the command.
+pub(crate) async fn run(args: args::Up) -> Outcome<()> {
+    let described = Described::load(&args.target.dir, &args.backend)?;
+    let home = Home::open()?;
+    described.check_backend()?;
+    let ourselves = Ourselves::stored(&home)?;
+    let draft = prepare::draft(&home, &described, &ourselves)?;
+    let running = Base::find(&home).await?;
+    described.check_ports(running.as_ref()).await?;
+    let base = base_start::ensure(&home, &ourselves).await?;
+    let namespace = draft.namespace.clone();
+    let present = base.itself().document(&namespace).await?;
+    let present = present.as_ref().map(decode).transpose()?.filter(|document| !document.dissolved);
+    refuse_stale(&home, &described, present.as_ref(), args.take_over)?;
+
+    if let Some(present) = present.as_ref().filter(|present| present.digest == draft.digest) {
+        home.note_tree(&described.directory, &namespace, present.generation)?;
+        return unchanged(&base, present, &described, &args).await;
+    }
+    let proposal = Proposal::make(Some(&base), &described, &draft, present.as_ref()).await?;
+    proposal.print();
+    if proposal.stops() > 0 {
+        output::ask("Apply this plan?", args.yes)?;
+    }
+    let generation = home.generation(&namespace).max(present.as_ref().map_or(0, |p| p.generation)) + 1;
+    let document = Document {
+        generation,
+        base: present.as_ref().map_or(0, |present| present.generation),
+        signed_unix_ms: crate::clock::unix_ms(),
+        ..draft
+    };
+    put(&home, &base, &document, args.take_over).await?;
+    home.note_generation(&namespace, generation)?;
+    home.note_tree(&described.directory, &namespace, generation)?;
+    if args.no_wait {
+        output::line(&format!("{namespace} generation {generation} accepted"));
+        return Ok(());
+    }
+    let status = wait(&base, &namespace, generation, args.timeout).await?;
+    announce(&status, &described);
+    Ok(())
+}
+
+/// Signs and hands over a document.
+pub(crate) async fn put(
+    home: &Home,
+    base: &Base,
+    document: &Document,
+    take_over: bool,
+) -> Outcome<()> {
+    let described = base.itself().describe().await?;
+    let signed = operator::sign(home, document)?;
+    let invite_grant = operator::host_grant(home, &described, &document.namespace)?;
+    let request = PutDocumentRequest { document: Some(signed), take_over, invite_grant };
+    let reply = base.itself().fulcrum().put_document(request).await;
+    reply.map(|_| ()).map_err(|status| {
+        let failure = Failure::status("hand over the document", &status);
+        if status.message().starts_with("stale") {
+            failure.with_fault(Fault::Refused).hint(
+                "somebody changed the namespace meanwhile; look at `radix plan`, then try again",
+            )
+        } else {
+            failure
+        }
+    })
+}
+
+/// The document inside a signed one, as the base gave it to us.
+pub(crate) fn decode(signed: &SignedDocument) -> Outcome<Document> {
+    Document::decode(signed.payload.as_slice())
+        .map_err(|error| Failure::failed("the base holds a document that cannot be read").because(&error))
+}
+
+/// Refuses a directory that is older than what runs.
+fn refuse_stale(
+    home: &Home,
+    described: &Described,
+    present: Option<&Document>,
+    take_over: bool,
+) -> Outcome<()> {
+    let Some(present) = present else { return Ok(()) };
+    let ours = home.tree_generation(&described.directory);
+    if take_over || ours == Some(present.generation) {
+        return Ok(());
+    }
+    let other = home
+        .tree_of_generation(&present.namespace, present.generation)
+        .unwrap_or_else(|| "another directory".to_owned());
+    let ours = ours.map_or_else(
+        || "was never applied".to_owned(),
+        |generation| format!("was last applied as generation {generation}"),
+    );
+    Err(Failure::new(
+        Fault::Refused,
+        format!(
+            "{} {ours}, but {} runs generation {}, applied from {other}",
+            described.directory.display(),
+            present.namespace,
+            present.generation
+        ),
+    )
+    .hint("apply that directory, or pass --take-over to replace it by this one"))
+}
+
+/// The second `up`: waits until what was asked before is there, and says that nothing changed.
+async fn unchanged(
+    base: &Base,
+    present: &Document,
+    described: &Described,
+    args: &args::Up,
+) -> Outcome<()> {
+    if !args.no_wait {
+        let status = wait(base, &present.namespace, present.generation, args.timeout).await?;
+        output::line(&format!(
+            "{} generation {}: nothing to change",
+            present.namespace, present.generation
+        ));
+        announce(&status, described);
+        return Ok(());
+    }
+    output::line(&format!(
+        "{} generation {}: nothing to change",
+        present.namespace, present.generation
+    ));
+    Ok(())
+}
+
+/// Why waiting can end before all is ready.
+fn refused(horde: &HordeState) -> Option<Failure> {
+    let exposure = horde.exposures.iter().find(|exposure| exposure.state == "refused");
+    if let Some(exposure) = exposure {
+        let message = format!("cannot expose {}: {}", exposure.address, exposure.message);
+        return Some(Failure::new(Fault::Partial, message).hint(
+            "free the port or change `expose` in the .rnodes file, then run `radix up` again",
+        ));
+    }
+    (horde.phase == "refused").then(|| Failure::new(Fault::Unsatisfiable, horde.message.clone()))
+}
+
+/// Waits until `generation` is settled.
+async fn wait(base: &Base, namespace: &str, generation: u64, limit: Duration) -> Outcome<Status> {
+    let begin = Instant::now();
+    let mut progress = Progress::default();
+    let mut last = String::from("the base has not begun");
+    let mut connection = None;
+    loop {
+        let horde = base.hordes().await?.into_iter().find(|horde| horde.namespace == namespace);
+        if let Some(horde) = horde.filter(|horde| horde.generation >= generation) {
+            if let Some(failure) = refused(&horde) {
+                return Err(failure);
+            }
+            let known = Namespace { name: namespace.to_owned(), horde: horde.clone() };
+            if connection.is_none() {
+                connection = base.any_of(&known).await.ok();
+            }
+            last = match &connection {
+                None => format!("{} of the rnodes started", horde.rnodes.len()),
+                Some(rnode) => match rnode.status().await {
+                    Ok(reply) => {
+                        let status = Status::from_wire(&reply, Some(&horde));
+                        if status.generation >= generation && status.settled {
+                            return Ok(status);
+                        }
+                        blocking(&status)
+                    }
+                    Err(failure) => {
+                        connection = None;
+                        failure.to_string()
+                    }
+                },
+            };
+        }
+        progress.show(&last);
+        if begin.elapsed() > limit {
+            progress.clear();
+            return Err(Failure::new(Fault::Partial, format!("not ready in time: {last}"))
+                .hint("it goes on without us; `radix status` shows how far it is")
+                .hint("`radix logs CLASS` shows what instances say"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What is waited for, in one line.
+fn blocking(status: &Status) -> String {
+    if let Some(problem) = status.problems.first() {
+        return problem.clone();
+    }
+    let waiting: Vec<_> = status
+        .classes
+        .iter()
+        .filter(|class| class.ready < class.wanted)
+        .map(|class| format!("{} {}/{}", class.class, class.ready, class.wanted))
+        .collect();
+    if waiting.is_empty() {
+        format!("{} of {} rnodes", status.rnodes_running, status.rnodes_wanted)
+    } else {
+        format!("waiting for {}", waiting.join(", "))
+    }
+}
+
+/// What runs now, and what to type next.
+fn announce(status: &Status, described: &Described) {
+    let classes: Vec<_> = status
+        .classes
+        .iter()
+        .map(|class| format!("{} {}", class.ready, class.class))
+        .collect();
+    output::line(&format!(
+        "{} is ready: {} rnodes, {}",
+        status.namespace,
+        status.rnodes_running,
+        classes.join(", ")
+    ));
+    for weaker in &status.weaker {
+        output::line(&format!("  weaker than asked: {weaker}"));
+    }
+    output::line("");
+    output::line("next:");
+    for exposure in &status.exposures {
+        output::line(&format!("  curl http://{}/results", exposure.address));
+    }
+    output::line("  radix status");
+    if let Some(class) = status.classes.last() {
+        output::line(&format!("  radix logs {} -f", class.class));
+    }
+    output::line(&format!("  radix down {}", described.shown.display()));
+}

@@ -1,0 +1,155 @@
+//! What a command says when it fails, and with which exit code.
+
+use std::fmt;
+
+use crux_core::adf::Diagnostic;
+
+/// Whose fault a failure is; picks the exit code of docs/user-guide.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// 1: the work failed.
+    Failed,
+    /// 2: wrong words, a wrong environment, or a description that does not check.
+    Usage,
+    /// 3: what is asked cannot be satisfied.
+    Unsatisfiable,
+    /// 4: part of it was done, or time ran out.
+    Partial,
+    /// 5: policy or authority refused it.
+    Refused,
+    /// 75: nobody can tell whether it was done.
+    Lost,
+    /// A code that stands for itself (`exec`).
+    Code(u8),
+}
+
+impl Fault {
+    /// The process exit code.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Unsatisfiable => 3,
+            Self::Partial => 4,
+            Self::Refused => 5,
+            Self::Lost => 75,
+            Self::Code(code) => code,
+        }
+    }
+}
+
+/// A failed command: what, why, and what to do next.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) fault: Fault,
+    message: String,
+    causes: Vec<String>,
+    hints: Vec<String>,
+}
+
+/// What commands return.
+pub(crate) type Outcome<T> = Result<T, Failure>;
+
+impl Failure {
+    /// A failure whose message reads after "error: ".
+    pub(crate) fn new(fault: Fault, message: impl Into<String>) -> Self {
+        Self { fault, message: message.into(), causes: Vec::new(), hints: Vec::new() }
+    }
+
+    /// A failure of the work itself.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::new(Fault::Failed, message)
+    }
+
+    /// Wrong use or environment.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Fault::Usage, message)
+    }
+
+    /// A description with errors, rendered one below the other.
+    pub(crate) fn diagnostics(diagnostics: &[Diagnostic]) -> Self {
+        let mut text: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+        let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
+        let plural = if errors == 1 { "" } else { "s" };
+        text.push(format!("{errors} error{plural} in the description; nothing was changed"));
+        Self::usage(text.join("\n"))
+    }
+
+    /// Adds the chain of sources of `error`.
+    pub(crate) fn because(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut source = Some(error);
+        while let Some(current) = source {
+            let text = current.to_string();
+            if self.causes.last() != Some(&text) {
+                self.causes.push(text);
+            }
+            source = current.source();
+        }
+        self
+    }
+
+    /// Adds what the user can do next.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Another exit code for the same words.
+    pub(crate) const fn with_fault(mut self, fault: Fault) -> Self {
+        self.fault = fault;
+        self
+    }
+
+    /// A gRPC answer as a failure: its code picks the fault.
+    pub(crate) fn status(doing: &str, status: &tonic::Status) -> Self {
+        let fault = match status.code() {
+            tonic::Code::InvalidArgument => Fault::Usage,
+            tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => Fault::Refused,
+            tonic::Code::FailedPrecondition | tonic::Code::Aborted => Fault::Refused,
+            tonic::Code::ResourceExhausted => Fault::Unsatisfiable,
+            tonic::Code::DeadlineExceeded => Fault::Partial,
+            _ => Fault::Failed,
+        };
+        Self::new(fault, format!("failed to {doing}: {}", status.message()))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "error: {}", self.message)?;
+        for cause in &self.causes {
+            write!(formatter, "\n  because: {cause}")?;
+        }
+        for hint in &self.hints {
+            write!(formatter, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_has_its_documented_code() {
+        let codes = [
+            (Fault::Failed, 1),
+            (Fault::Usage, 2),
+            (Fault::Unsatisfiable, 3),
+            (Fault::Partial, 4),
+            (Fault::Refused, 5),
+            (Fault::Lost, 75),
+            (Fault::Code(126), 126),
+        ];
+        for (fault, code) in codes {
+            assert_eq!(fault.code(), code);
+        }
+    }
+}

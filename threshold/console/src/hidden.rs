@@ -1,0 +1,228 @@
+//! The programs inside this binary that rnodes are made of, and the other names it answers to.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use crux_net::identity::Invitation;
+use crux_net::rpc::ProcessSocket;
+use fulcrum::config::{Executable, Isolation, RnodeConfig};
+use underverse_local::forward::Followed;
+use underverse_local::{BaseClient, Local, Settings, ThisMachine};
+
+/// Exit code of a hidden program that was called wrongly or failed to begin.
+const HIDDEN_FAILED: u8 = 1;
+
+/// Turns argv\[0\] into a first word: called as `begat`, `radix begat …` is meant.
+pub(crate) fn name_to_word(words: &mut Vec<OsString>) {
+    let name = words.first().map(PathBuf::from);
+    let name = name.as_deref().and_then(|path| path.file_name()).and_then(|name| name.to_str());
+    let word = match name {
+        Some("fulcrum") => "fulcrum",
+        Some("begat") => "begat",
+        Some("khan") => "khan",
+        Some("myriad") => "myriad",
+        _ => return,
+    };
+    if let Some(first) = words.first_mut() {
+        *first = OsString::from("radix");
+    }
+    words.insert(1, OsString::from(word));
+}
+
+/// Runs the hidden program that the first word names; `None` when it names none.
+pub(crate) fn run(words: &[OsString]) -> Option<ExitCode> {
+    let rest: Vec<String> =
+        words.iter().skip(2).map(|word| word.to_string_lossy().into_owned()).collect();
+    let result = match words.get(1)?.to_str()? {
+        "keep" => keep(&rest),
+        "cell" => cell(&rest),
+        "agent" => agent(&rest),
+        "fulcrum" => fulcrum(&rest),
+        "backend" if rest.first().is_some_and(|word| word == "local") => backend(),
+        "forward" => forward(&rest),
+        "kv" => kv(rest),
+        _ => return None,
+    };
+    Some(match result {
+        Ok(code) => ExitCode::from(code),
+        Err(message) => {
+            crate::output::talk(&format!("radix {}: {message}", words[1].to_string_lossy()));
+            ExitCode::from(HIDDEN_FAILED)
+        }
+    })
+}
+
+/// The value behind `--name`.
+fn option(rest: &[String], name: &str) -> Result<String, String> {
+    let at = rest.iter().position(|word| word == name);
+    at.and_then(|at| rest.get(at + 1)).cloned().ok_or_else(|| format!("{name} is missing"))
+}
+
+fn directory(rest: &[String]) -> Result<PathBuf, String> {
+    option(rest, "--dir").map(PathBuf::from)
+}
+
+fn keep(rest: &[String]) -> Result<u8, String> {
+    if rest.iter().any(|word| word == "--detach") {
+        nix::unistd::setsid().map_err(|error| format!("failed to leave the session: {error}"))?;
+    }
+    fulcrum::keeper::run(&directory(rest)?).map(|()| 0).map_err(chain)
+}
+
+fn cell(rest: &[String]) -> Result<u8, String> {
+    let directory = directory(rest)?;
+    if rest.iter().any(|word| word == "--probe") {
+        return fulcrum::cell::trial(&directory).map(|()| 0).map_err(chain);
+    }
+    let code = fulcrum::cell::run(&directory).map_err(chain)?;
+    Ok(u8::try_from(code).unwrap_or(HIDDEN_FAILED))
+}
+
+fn agent(rest: &[String]) -> Result<u8, String> {
+    crate::log();
+    fulcrum::agent::run(&directory(rest)?).map(|()| 0).map_err(chain)
+}
+
+/// `fulcrum -rnode NAME -ip ADDRESS [-resource DIR]`: a rnode from flags, joined by `DIR/invitation`.
+fn fulcrum(rest: &[String]) -> Result<u8, String> {
+    let label = option(rest, "-rnode")?;
+    let host = option(rest, "-ip")?.parse().map_err(|_| "-ip is not an address".to_owned())?;
+    let home = crate::home::Home::open().map_err(|failure| failure.to_string())?;
+    let directory = option(rest, "-resource")
+        .map_or_else(|_| home.join("rnodes").join(&label), PathBuf::from);
+    if !directory.join(fulcrum::config::FILE).exists() {
+        let start = RnodeStart { home: &home, directory: &directory, label: &label, host };
+        start.write()?;
+    }
+    fulcrum::keeper::run(&directory).map(|()| 0).map_err(chain)
+}
+
+/// What a rnode started by hand is made from.
+struct RnodeStart<'a> {
+    home: &'a crate::home::Home,
+    directory: &'a Path,
+    label: &'a str,
+    host: std::net::IpAddr,
+}
+
+impl RnodeStart<'_> {
+    /// Writes the configuration; the namespace is the invitation's.
+    fn write(&self) -> Result<(), String> {
+        let file = self.directory.join("invitation");
+        let text = std::fs::read_to_string(&file).map_err(|error| {
+            format!("{} cannot be read ({error}); `radix ca invite {}` makes one", file.display(), self.label)
+        })?;
+        let invitation = Invitation::decode(text.trim()).map_err(chain)?;
+        let namespace = invitation.namespace().map_or("base", |label| label.as_str()).to_owned();
+        let ourselves = crate::base_start::Ourselves::stored(self.home)
+            .map_err(|failure| failure.to_string())?;
+        let memoir_dir = self.home.join("memoirs").join(&namespace).join(self.label);
+        std::fs::create_dir_all(&memoir_dir).map_err(chain)?;
+        let hints = invitation.hints().iter().filter_map(|hint| hint.parse().ok()).collect();
+        let config = RnodeConfig {
+            label: self.label.to_owned(),
+            namespace,
+            host: self.host,
+            tcp_port: 0,
+            flock_port: 0,
+            hints,
+            base: None,
+            memoir_dir,
+            store_dir: self.directory.join("store"),
+            executable: Executable { path: ourselves.path, digest: ourselves.digest },
+            mounts: Vec::new(),
+            isolation: Isolation::None,
+            user_range_start: None,
+            tags: Vec::new(),
+        };
+        config.save(self.directory).map_err(chain)
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("failed to start the runtime: {error}"))
+}
+
+/// Our agent, over the socket that we inherited.
+fn agent_channel() -> Result<tonic::transport::Channel, String> {
+    let socket = ProcessSocket::inherited().map_err(chain)?;
+    let socket = socket.ok_or("no agent started this process")?;
+    Ok(crux_net::rpc::connect_process(&socket))
+}
+
+/// Ends when we are asked to end.
+async fn asked_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            terminate.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn backend() -> Result<u8, String> {
+    crate::log();
+    let home = std::env::var_os("RADIX_HOME").ok_or("RADIX_HOME is not set")?;
+    let home = PathBuf::from(home);
+    let base = RnodeConfig::load(&home.join("base")).map_err(chain)?;
+    let probe = fulcrum::cell::probe(&base.executable.path, &home.join("base/trial"));
+    let _ = std::fs::remove_dir(home.join("base/trial"));
+    let isolation = match probe.isolation {
+        Isolation::PidMount => underverse_local::Isolation::PidMount,
+        Isolation::None => underverse_local::Isolation::None,
+    };
+    if let Some(reason) = &probe.reason {
+        crate::output::talk(&format!("radix backend: no namespaces here: {reason}"));
+    }
+    let executable = underverse_local::Executable {
+        path: base.executable.path.clone(),
+        digest: base.executable.digest.to_string(),
+    };
+    let settings = Settings::new(underverse_local::Home::new(home), executable, isolation);
+    runtime()?.block_on(async {
+        let base = Arc::new(BaseClient::new(agent_channel()?));
+        let local = Local::new(settings, base, Arc::new(ThisMachine));
+        underverse_local::backend::run(local, asked_to_end()).await;
+        Ok(0)
+    })
+}
+
+fn forward(rest: &[String]) -> Result<u8, String> {
+    let wrong = |name: &str| format!("{name} cannot be read");
+    let listen = option(rest, "--listen")?.parse().map_err(|_| wrong("--listen"))?;
+    let followed = Followed {
+        namespace: option(rest, "--namespace")?,
+        class: option(rest, "--class")?,
+        port: option(rest, "--port")?.parse().map_err(|_| wrong("--port"))?,
+    };
+    runtime()?.block_on(async {
+        let channel = agent_channel()?;
+        underverse_local::forward::run_on_agent(listen, followed, channel, asked_to_end())
+            .await
+            .map(|()| 0)
+            .map_err(chain)
+    })
+}
+
+fn kv(rest: Vec<String>) -> Result<u8, String> {
+    runtime()?.block_on(crate::kv::run(rest)).map(|()| 0).map_err(chain)
+}
+
+/// An error and its sources on one line.
+#[expect(clippy::needless_pass_by_value, reason = "fits map_err")]
+fn chain(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,146 @@
+//! `$RADIX_HOME`: where everything of this user is kept, and whether it may be used.
+
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::failure::{Failure, Outcome};
+
+/// The state directory of this user, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    root: PathBuf,
+}
+
+impl Home {
+    /// Finds the state directory without making it.
+    ///
+    /// Order: `RADIX_HOME`, `$XDG_STATE_HOME/radix`, `$HOME/.local/state/radix`.
+    pub(crate) fn locate() -> Outcome<Self> {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let root = if let Some(home) = variable("RADIX_HOME") {
+            PathBuf::from(home)
+        } else if let Some(state) = variable("XDG_STATE_HOME") {
+            Path::new(&state).join("radix")
+        } else if let Some(home) = variable("HOME") {
+            Path::new(&home).join(".local/state/radix")
+        } else {
+            return Err(Failure::usage("no state directory: RADIX_HOME and HOME are both unset")
+                .hint("set RADIX_HOME to a directory that you own"));
+        };
+        let root = if root.is_absolute() { root } else { std::env::current_dir()?.join(root) };
+        Ok(Self { root })
+    }
+
+    /// Finds the state directory and makes it ready for use, 0700.
+    pub(crate) fn open() -> Outcome<Self> {
+        let home = Self::locate()?;
+        let refuse = |what: String| {
+            Err(Failure::usage(what)
+                .hint("set RADIX_HOME to a directory that you own and may write to"))
+        };
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&home.root);
+        if let Err(error) = made {
+            return refuse(format!("cannot make the state directory {}: {error}", home.root.display()));
+        }
+        let metadata = std::fs::metadata(&home.root)?;
+        let uid = nix::unistd::geteuid().as_raw();
+        if metadata.uid() != uid {
+            return refuse(format!(
+                "the state directory {} belongs to uid {}, not to you (uid {uid})",
+                home.root.display(),
+                metadata.uid()
+            ));
+        }
+        let probe = home.root.join(format!(".probe-{}", std::process::id()));
+        if let Err(error) = std::fs::write(&probe, b"radix") {
+            let _ = std::fs::remove_file(&probe);
+            return refuse(format!("cannot write in the state directory {}: {error}", home.root.display()));
+        }
+        std::fs::remove_file(&probe)?;
+        Ok(home)
+    }
+
+    /// The directory itself.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A path below it.
+    pub(crate) fn join(&self, relative: impl AsRef<Path>) -> PathBuf {
+        self.root.join(relative)
+    }
+
+    /// The directory of the base rnode.
+    pub(crate) fn base(&self) -> PathBuf {
+        self.join("base")
+    }
+
+    /// The file that holds the highest generation a namespace ever had.
+    pub(crate) fn generation_file(&self, namespace: &str) -> PathBuf {
+        self.join("generations").join(namespace)
+    }
+
+    /// The highest generation a namespace ever had; 0 when there was none.
+    pub(crate) fn generation(&self, namespace: &str) -> u64 {
+        std::fs::read_to_string(self.generation_file(namespace))
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// Notes the highest generation of a namespace, durably.
+    pub(crate) fn note_generation(&self, namespace: &str, generation: u64) -> Outcome<()> {
+        if generation > self.generation(namespace) {
+            write_durably(&self.generation_file(namespace), generation.to_string().as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn tree_file(&self, directory: &Path) -> PathBuf {
+        let name = crux_core::digest::Digest::of(directory.as_os_str().as_encoded_bytes());
+        self.join("trees").join(name.to_string())
+    }
+
+    /// The generation last applied from `directory` (canonical path), if any.
+    pub(crate) fn tree_generation(&self, directory: &Path) -> Option<u64> {
+        let text = std::fs::read_to_string(self.tree_file(directory)).ok()?;
+        text.lines().next()?.trim().parse().ok()
+    }
+
+    /// The directory from which `generation` was applied, for messages.
+    pub(crate) fn tree_of_generation(&self, namespace: &str, generation: u64) -> Option<String> {
+        let entries = std::fs::read_dir(self.join("trees")).ok()?;
+        entries.filter_map(Result::ok).find_map(|entry| {
+            let text = std::fs::read_to_string(entry.path()).ok()?;
+            let mut lines = text.lines();
+            let same = lines.next()?.parse() == Ok(generation);
+            let directory = lines.next()?.to_owned();
+            (same && lines.next() == Some(namespace)).then_some(directory)
+        })
+    }
+
+    /// Notes that `generation` of `namespace` was applied from `directory`, durably.
+    pub(crate) fn note_tree(&self, directory: &Path, namespace: &str, generation: u64) -> Outcome<()> {
+        let text = format!("{generation}\n{}\n{namespace}\n", directory.display());
+        write_durably(&self.tree_file(directory), text.as_bytes())?;
+        Ok(())
+    }
+}
+
+/// Writes a whole file so that it is either the old one or the new one, also after a power cut.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let directory = path.parent().unwrap_or_else(|| Path::new("."));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let temporary = path.with_extension(format!("new-{}", std::process::id()));
+    let written = std::fs::File::create(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        std::fs::File::open(directory)?.sync_all()
+    });
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}

@@ -1,0 +1,103 @@
+//! Pids as this machine counts them, for processes that live in a cell's own pid namespace.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::view::Status;
+
+/// What the kernel says of one process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Process {
+    parent: i32,
+    /// The pid in the innermost namespace.
+    inner: i32,
+}
+
+/// Replaces the pids that rnodes told us by those of this machine, where they can be found.
+///
+/// A rnode counts pids in its own namespace; a person kills by those of the machine.
+pub(crate) fn translate(status: &mut Status) {
+    let processes = processes(Path::new("/proc"));
+    for rnode in &mut status.rnodes {
+        if rnode.keeper_pid <= 0 {
+            continue;
+        }
+        let inside = descendants(&processes, rnode.keeper_pid);
+        if let Some(pid) = inside.get(&rnode.agent_pid) {
+            rnode.agent_pid = *pid;
+        }
+        for instance in &mut status.instances {
+            if instance.rnode == rnode.label {
+                if let Some(pid) = inside.get(&instance.pid) {
+                    instance.pid = *pid;
+                }
+            }
+        }
+    }
+}
+
+/// Outer pids by inner pid, of `root` and all below it.
+fn descendants(processes: &BTreeMap<i32, Process>, root: i32) -> BTreeMap<i32, i32> {
+    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for (pid, process) in processes {
+        children.entry(process.parent).or_default().push(*pid);
+    }
+    let mut found = BTreeMap::new();
+    let mut open = vec![root];
+    while let Some(pid) = open.pop() {
+        if let Some(process) = processes.get(&pid) {
+            if found.insert(process.inner, pid).is_none() {
+                open.extend(children.get(&pid).into_iter().flatten());
+            }
+        }
+    }
+    found
+}
+
+/// Every process that this machine shows us.
+fn processes(proc: &Path) -> BTreeMap<i32, Process> {
+    let Ok(entries) = std::fs::read_dir(proc) else { return BTreeMap::new() };
+    entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_string_lossy().parse().ok()?;
+            let text = std::fs::read_to_string(entry.path().join("status")).ok()?;
+            Some((pid, parse(&text)?))
+        })
+        .collect()
+}
+
+/// Reads `PPid` and the last of `NSpid` of a status file.
+fn parse(text: &str) -> Option<Process> {
+    let field = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().next_back()?.parse().ok()
+    };
+    Some(Process { parent: field("PPid:")?, inner: field("NSpid:")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pid_in_a_cell_is_found_below_its_keeper() {
+        let process = |parent, inner| Process { parent, inner };
+        let processes = BTreeMap::from([
+            (10, process(1, 10)),
+            (20, process(10, 1)),
+            (21, process(20, 2)),
+            (22, process(21, 7)),
+            (30, process(1, 7)),
+        ]);
+        let inside = descendants(&processes, 20);
+        assert_eq!(inside, BTreeMap::from([(1, 20), (2, 21), (7, 22)]));
+    }
+
+    #[test]
+    fn a_status_file_tells_parent_and_inner_pid() {
+        let text = "Name:\tradix\nPid:\t21\nPPid:\t20\nNSpid:\t21\t2\n";
+        assert_eq!(parse(text), Some(Process { parent: 20, inner: 2 }));
+        assert_eq!(parse("Name:\tx\n"), None);
+    }
+}

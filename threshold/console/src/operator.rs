@@ -1,0 +1,145 @@
+//! The operator's side of identity: credentials, signatures, the base's invitation and its grants.
+
+use crux_core::names::{Label, RnodeId};
+use crux_net::identity::{Credentials, Expect, OwnerStore, RnodeIdentity};
+use crux_wire::document::v1::{Document, Pin, SignedDocument};
+use crux_wire::fulcrum::v1::{DescribeReply, PutDocumentRequest};
+use prost::Message as _;
+
+use crate::base_start::Ourselves;
+use crate::connection::Base;
+use crate::failure::{Failure, Outcome};
+use crate::home::Home;
+
+/// The namespace, application and label of a machine's own rnode.
+pub(crate) const BASE: &str = "base";
+/// The reserved configuration, and its one command.
+pub(crate) const RADIX: &str = "radix";
+
+/// The owner of this state directory, made at the first call.
+pub(crate) fn owner(home: &Home) -> Outcome<OwnerStore> {
+    OwnerStore::open_or_create(home.root()).map_err(|error| {
+        Failure::usage("cannot open the owner's keys")
+            .because(&error)
+            .hint("set RADIX_HOME to a directory of your own")
+    })
+}
+
+/// What connections of the operator show.
+pub(crate) fn credentials(home: &Home) -> Outcome<Credentials> {
+    let owner = owner(home)?;
+    owner.credentials().map_err(|error| Failure::failed("cannot act as operator").because(&error))
+}
+
+/// The owner's id in hex.
+pub(crate) fn owner_id(home: &Home) -> Outcome<String> {
+    Ok(owner(home)?.owner().to_string())
+}
+
+/// A label, or a usage failure that names what it is for.
+pub(crate) fn label(what: &str, text: &str) -> Outcome<Label> {
+    Label::new(text).map_err(|error| Failure::usage(format!("`{text}` cannot be a {what}")).because(&error))
+}
+
+/// The rnode with this permanent name and no other.
+pub(crate) fn expect_rnode(id: &str) -> Outcome<Expect> {
+    let id: RnodeId =
+        id.parse().map_err(|_| Failure::failed(format!("`{id}` is not the name of a rnode")))?;
+    Ok(Expect::Rnode(id))
+}
+
+/// A rnode with this label in this namespace.
+pub(crate) fn expect_label(namespace: &str, name: &str) -> Outcome<Expect> {
+    Ok(Expect::Label { namespace: label("namespace", namespace)?, label: label("label", name)? })
+}
+
+/// The mark that processes of a rnode carry.
+pub(crate) fn mark(home: &Home, namespace: &str, name: &str) -> Outcome<String> {
+    let owner = owner_id(home)?;
+    Ok(format!("{namespace}/{name}@{}", &owner[..8]))
+}
+
+/// Leaves an invitation for the base rnode, unless it has its identity already.
+pub(crate) fn invite_base(home: &Home) -> Outcome<()> {
+    let directory = home.base();
+    let known = RnodeIdentity::open(&directory.join("identity"))
+        .map_err(|error| Failure::failed("cannot read the base's identity").because(&error))?;
+    if known.is_some() {
+        return Ok(());
+    }
+    let invitation = owner(home)?
+        .invite_named(&Label::base(), &Label::base())
+        .map_err(|error| Failure::failed("cannot invite the base rnode").because(&error))?;
+    crate::home::write_durably(&directory.join("invitation"), invitation.encode().as_bytes())?;
+    Ok(())
+}
+
+/// Signs a document as this operator.
+pub(crate) fn sign(home: &Home, document: &Document) -> Outcome<SignedDocument> {
+    let payload = document.encode_to_vec();
+    let (signature, chain) = owner(home)?
+        .sign_document(&payload)
+        .map_err(|error| Failure::failed("cannot sign the document").because(&error))?;
+    Ok(SignedDocument { payload, signature, chain })
+}
+
+/// The grant that lets the base rnode host a namespace; empty without the root key.
+pub(crate) fn host_grant(
+    home: &Home,
+    base: &DescribeReply,
+    namespace: &str,
+) -> Outcome<Vec<Vec<u8>>> {
+    let owner = owner(home)?;
+    if !owner.has_root() || namespace == BASE {
+        return Ok(Vec::new());
+    }
+    owner
+        .grant_host(&base.public_key_der, &label("namespace", namespace)?)
+        .map_err(|error| Failure::failed("cannot let the base host the namespace").because(&error))
+}
+
+/// Tells the base which radix executable it may run; nothing when it knows already.
+pub(crate) async fn apply_base_document(
+    home: &Home,
+    base: &Base,
+    ourselves: &Ourselves,
+) -> Outcome<()> {
+    let present = base.itself().document(BASE).await?;
+    let present = present.as_ref().map(crate::command::up::decode).transpose()?;
+    let (_, size) = crate::base_start::open_store(home)?
+        .open_verified(&ourselves.digest)
+        .map_err(|error| Failure::failed("cannot read radix from the store").because(&error))?;
+    let pin = Pin {
+        path: ourselves.path.display().to_string(),
+        digest: ourselves.digest.to_string(),
+        size,
+        executable: true,
+        command: RADIX.to_owned(),
+    };
+    let mut document = Document {
+        owner: owner_id(home)?,
+        namespace: BASE.to_owned(),
+        application: RADIX.to_owned(),
+        pins: vec![pin],
+        ..Document::default()
+    };
+    document.digest = crate::document::digest(&document).to_string();
+    if present.as_ref().is_some_and(|present| present.digest == document.digest) {
+        return Ok(());
+    }
+    let held = present.as_ref().map_or(0, |present| present.generation);
+    document.generation = home.generation(BASE).max(held) + 1;
+    document.base = held;
+    document.signed_unix_ms = crate::clock::unix_ms();
+    let request = PutDocumentRequest {
+        document: Some(sign(home, &document)?),
+        take_over: true,
+        invite_grant: Vec::new(),
+    };
+    base.itself()
+        .fulcrum()
+        .put_document(request)
+        .await
+        .map_err(|status| Failure::status("hand over the base's document", &status))?;
+    home.note_generation(BASE, document.generation)
+}
