@@ -17,7 +17,7 @@ pub enum Progress {
     /// A step was taken.
     Step(StepDone),
     /// How it ended; the last item.
-    End(End),
+    End(Box<End>),
 }
 
 /// A step that was taken.
@@ -70,7 +70,7 @@ pub struct Failure {
 pub async fn finish(mut progress: ProgressStream<'_>) -> End {
     while let Some(item) = progress.next().await {
         if let Progress::End(end) = item {
-            return end;
+            return *end;
         }
     }
     End::Unknown(Error::new(

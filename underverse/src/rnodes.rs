@@ -49,7 +49,10 @@ pub fn from_rnodes(
     request: &FromRnodes<'_>,
 ) -> Result<HordeSpec, Vec<Diagnostic>> {
     let block = block_for(file, request)?;
-    let mut findings = Findings { files: request.files, found: Vec::new() };
+    let mut findings = Findings {
+        files: request.files,
+        found: Vec::new(),
+    };
     let count = findings.count(block);
     let program = findings.program(block);
     let mounts = findings.mounts(block, request.directory);
@@ -61,11 +64,19 @@ pub fn from_rnodes(
     else {
         return Err(findings.found);
     };
-    let execable = Execable { count, added, mounts, ..Execable::new(role, program) };
+    let execable = Execable {
+        count,
+        added,
+        mounts,
+        ..Execable::new(role, program)
+    };
     Ok(HordeSpec {
         name: request.name.clone(),
         execables: vec![execable],
-        network: NetworkSpec { ports: ports(block), ..NetworkSpec::default() },
+        network: NetworkSpec {
+            ports: ports(block),
+            ..NetworkSpec::default()
+        },
         storage: Vec::new(),
         users: users(block),
         servers,
@@ -93,7 +104,10 @@ fn block_for<'f>(
                 request.backend
             ),
         ),
-        None => (Span::default(), "no block says where the rnodes come from".to_owned()),
+        None => (
+            Span::default(),
+            "no block says where the rnodes come from".to_owned(),
+        ),
     };
     let found = request.files.error(Code::UnknownProvider, span, message);
     let expected = format!("`{} {{` or `myriad {{`", request.backend);
@@ -115,11 +129,19 @@ impl Findings<'_> {
         match &block.count {
             Some(count) if count.value > 0 => Some(count.value),
             Some(count) => {
-                self.push(Code::OutOfRange, count.span, "a horde has at least one rnode");
+                self.push(
+                    Code::OutOfRange,
+                    count.span,
+                    "a horde has at least one rnode",
+                );
                 None
             }
             None => {
-                self.push(Code::MissingKey, block.provider.span, "the block does not say `n = …`");
+                self.push(
+                    Code::MissingKey,
+                    block.provider.span,
+                    "the block does not say `n = …`",
+                );
                 None
             }
         }
@@ -127,7 +149,11 @@ impl Findings<'_> {
 
     fn program(&mut self, block: &At<Block>) -> Option<Program> {
         let Some(command) = &block.command else {
-            self.push(Code::MissingKey, block.provider.span, "the block does not say `cmd = …`");
+            self.push(
+                Code::MissingKey,
+                block.provider.span,
+                "the block does not say `cmd = …`",
+            );
             return None;
         };
         let Some(first) = command.value.first() else {
@@ -136,7 +162,11 @@ impl Findings<'_> {
         };
         let words = command.value.clone();
         let fulcrum = first.rsplit('/').next() == Some(FULCRUM);
-        Some(if fulcrum { Program::Fulcrum(words) } else { Program::Command(words) })
+        Some(if fulcrum {
+            Program::Fulcrum(words)
+        } else {
+            Program::Command(words)
+        })
     }
 
     fn mounts(&mut self, block: &At<Block>, directory: &Path) -> Vec<Mount> {
@@ -222,5 +252,7 @@ fn users(block: &Block) -> Vec<UserSpec> {
 fn settings(block: &Block) -> BTreeMap<String, Vec<String>> {
     let words = |words: &[At<String>]| words.iter().map(|word| word.value.clone()).collect();
     let settings = block.settings.iter();
-    settings.map(|setting| (setting.key.value.clone(), words(&setting.words))).collect()
+    settings
+        .map(|setting| (setting.key.value.clone(), words(&setting.words)))
+        .collect()
 }

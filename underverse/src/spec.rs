@@ -147,13 +147,13 @@ impl Execable {
             if !targets.insert(&mount.target) {
                 return refuse(Kind::Invalid, format!("mount {target} is given twice"));
             }
-            if let MountSource::Storage(id) = &mount.source {
-                if !spec.storage.iter().any(|request| request.id == *id) {
-                    return refuse(
-                        Kind::Invalid,
-                        format!("mount {target} names storage {id}, which was not asked for"),
-                    );
-                }
+            if let MountSource::Storage(id) = &mount.source
+                && !spec.storage.iter().any(|request| request.id == *id)
+            {
+                return refuse(
+                    Kind::Invalid,
+                    format!("mount {target} names storage {id}, which was not asked for"),
+                );
             }
         }
         Ok(())

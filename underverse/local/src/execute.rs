@@ -5,8 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
-use underverse::{Effect, Error, EventKind, HordeName, Kind};
+use futures_util::stream::{self, StreamExt as _};
+use tokio::sync::{Mutex, mpsc};
+use underverse::{Effect, Error, EventKind, Failure, HordeName, Kind, Progress, StepDone};
 
 use crate::address::{self, Lease};
 use crate::base::{BaseView, EndSignal, ExecutionView, Start};
@@ -16,7 +17,7 @@ use crate::events::EventFile;
 use crate::label::rnode_label;
 use crate::local::Local;
 use crate::mark;
-use crate::plan::{Observed, Step, rnode_users};
+use crate::plan::{COMMON, Observed, Plan, Step, rnode_users};
 use crate::record::{self, ContainerRecord, Door, ForwardRecord, Record};
 use crate::wanted::Wanted;
 
@@ -30,6 +31,8 @@ const FORCE_GRACE: Duration = Duration::from_secs(10);
 const PROBES_MAX: u32 = 20;
 /// File that shows that a rnode has enrolled.
 const ENROLLED: &str = "identity/chain";
+/// Most steps of one stage taken at once.
+const STEPS_AT_ONCE: usize = 16;
 /// Holds a rnode's invitation until it is claimed.
 const INVITATION: &str = "invitation";
 
@@ -183,13 +186,12 @@ impl<'a> Pass<'a> {
     async fn ended(&self, execution: &str) {
         loop {
             // A base that is away for a moment is asked again; the time-out around us is the limit.
-            if let Ok(list) = self.local.base().list().await {
-                if list
+            if let Ok(list) = self.local.base().list().await
+                && list
                     .iter()
                     .all(|view| view.id != execution || view.ended.is_some())
-                {
-                    return;
-                }
+            {
+                return;
             }
             tokio::time::sleep(END_POLL).await;
         }
@@ -523,6 +525,58 @@ impl<'a> Pass<'a> {
         durable::remove_empty_dir(&home.hordes());
         Ok(())
     }
+}
+
+/// Takes the steps of a plan and returns what failed.
+///
+/// A failed step stops the later ones of its subject, a failed common one all; nothing is forgotten after a failure.
+pub(crate) async fn follow(
+    pass: &Pass<'_>,
+    plan: &Plan,
+    progress: &mpsc::Sender<Progress>,
+) -> Vec<Failure> {
+    let told = |step: &&Step| step.planned().is_some();
+    let all = plan.stages.iter().flatten().filter(told).count();
+    let of = u32::try_from(all).unwrap_or(u32::MAX);
+    let mut number = 0;
+    let mut failures: Vec<Failure> = Vec::new();
+    for stage in &plan.stages {
+        let may = |step: &&Step| {
+            let failed = failures
+                .iter()
+                .any(|failure| failure.subject == step.subject());
+            !failed && (failures.is_empty() || !step.forgets())
+        };
+        let steps: Vec<Step> = stage.iter().filter(may).cloned().collect();
+        let take = |step: Step| async move {
+            let result = pass.take(&step).await;
+            (step, result)
+        };
+        let mut taken = stream::iter(steps)
+            .map(take)
+            .buffer_unordered(STEPS_AT_ONCE);
+        while let Some((step, result)) = taken.next().await {
+            let failure = result.err();
+            if let Some(planned) = step.planned() {
+                number += 1;
+                let failure = failure.as_ref().map(Error::chain);
+                let done = StepDone {
+                    step: planned,
+                    number,
+                    of,
+                    failure,
+                };
+                // Nobody need listen for the work to be done.
+                drop(progress.send(Progress::Step(done)).await);
+            }
+            let subject = step.subject();
+            failures.extend(failure.map(|error| Failure { subject, error }));
+        }
+        if failures.iter().any(|failure| failure.subject == COMMON) {
+            break;
+        }
+    }
+    failures
 }
 
 fn each(record: &mut Record, ordinals: &[u32], change: impl Fn(&mut ContainerRecord)) {

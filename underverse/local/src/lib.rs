@@ -21,6 +21,7 @@ mod layout;
 pub mod limits;
 mod local;
 pub mod mark;
+pub mod myriad;
 mod plan;
 mod record;
 mod report;

@@ -8,19 +8,19 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
+use futures_util::stream::{self, BoxStream};
 use tokio::sync::{Mutex, mpsc, watch};
 use underverse::{
     AddressId, Capabilities, Effect, Effective, End, Error, EventId, Failure, Generation,
     HordeName, HordePlan, HordeSpec, Keep, Kind, Progress, ProgressStream, Reply, Running, Server,
-    StepDone, Underverse, UnderverseEvent,
+    Underverse, UnderverseEvent,
 };
 
 use crate::address::{self, Lease};
-use crate::base::{Base, BaseView, ExecutionView};
+use crate::base::{Base, ExecutionView};
 use crate::config::RnodeFile;
 use crate::events::EventFile;
-use crate::execute::{Pass, io_at, is_of};
+use crate::execute::{Pass, follow, io_at, is_of};
 use crate::ground::Ground;
 use crate::label::{Subject, ordinal_of};
 use crate::plan::{self, DirectoryView, Observed, Plan, Step};
@@ -33,8 +33,6 @@ use crate::{answers, limits, report};
 const ROUNDS_MAX: u32 = 2 * limits::RNODES_MAX + 8;
 /// Items a progress stream holds while nobody polls.
 const PROGRESS_BUFFER: usize = 64;
-/// Most steps of one stage taken at once.
-const STEPS_AT_ONCE: usize = 16;
 
 /// The backend `local`. Everything it makes is found again from disk and from the base's list.
 #[derive(Debug)]
@@ -256,15 +254,11 @@ impl Local {
                 Err(error) if round == 0 => return End::Refused(error),
                 Err(error) => return End::Unknown(error.effect(Effect::Unknown)),
             };
-            let failures = self.follow(
-                (horde, generation, wanted.as_ref()),
-                base,
-                &observed,
-                &plan,
-                progress,
-            );
-            let failures = failures.await;
+            let numbers = (generation.document, generation.term);
+            let pass = Pass::new(self, horde, (wanted.as_ref(), numbers), base, &observed);
+            let mut failures = follow(&pass, &plan, progress).await;
             if !failures.is_empty() {
+                failures.extend(unobtained(&plan));
                 return self.partial(horde, generation, failures).await;
             }
         }
@@ -286,71 +280,6 @@ impl Local {
             Ok(observed) => End::Partial(report::effective(horde, generation, &observed), failures),
             Err(error) => End::Unknown(error.effect(Effect::Unknown)),
         }
-    }
-
-    /// Takes the steps of a plan. A failed step stops the later ones of its subject, a failed common one all.
-    async fn follow(
-        &self,
-        (horde, generation, wanted): (&HordeName, Generation, Option<&Wanted>),
-        base: BaseView,
-        observed: &Observed,
-        plan: &Plan,
-        progress: &mpsc::Sender<Progress>,
-    ) -> Vec<Failure> {
-        let generation = (generation.document, generation.term);
-        let pass = Pass::new(self, horde, (wanted, generation), base, observed);
-        let all = plan
-            .stages
-            .iter()
-            .flatten()
-            .filter(|step| step.planned().is_some())
-            .count();
-        let of = u32::try_from(all).unwrap_or(u32::MAX);
-        let mut number = 0;
-        let mut failures: Vec<Failure> = Vec::new();
-        for stage in &plan.stages {
-            let mut left: Vec<&Step> = stage
-                .iter()
-                .filter(|step| {
-                    failures
-                        .iter()
-                        .all(|failure| failure.subject != step.subject())
-                })
-                .collect();
-            while !left.is_empty() {
-                let batch: Vec<&Step> = left.drain(..left.len().min(STEPS_AT_ONCE)).collect();
-                let take = |step: &'_ Step| {
-                    let step = step.clone();
-                    let pass = &pass;
-                    async move {
-                        let result = pass.take(&step).await;
-                        (step, result)
-                    }
-                };
-                let mut taken: FuturesUnordered<_> = batch.into_iter().map(take).collect();
-                while let Some((step, result)) = taken.next().await {
-                    let failure = result.err().map(|error| (error.chain(), error));
-                    if let Some(planned) = step.planned() {
-                        number += 1;
-                        let failure = failure.as_ref().map(|(text, _)| text.clone());
-                        let done = StepDone {
-                            step: planned,
-                            number,
-                            of,
-                            failure,
-                        };
-                        // Nobody need listen for the work to be done.
-                        drop(progress.send(Progress::Step(done)).await);
-                    }
-                    let subject = step.subject();
-                    failures.extend(failure.map(|(_, error)| Failure { subject, error }));
-                }
-            }
-            if failures.iter().any(|failure| failure.subject == "horde") {
-                return failures;
-            }
-        }
-        failures
     }
 
     /// A pass as a stream that works while it is polled.
@@ -384,7 +313,7 @@ impl Local {
                         return Some((item, (work, rx, end)));
                     } else {
                         let ended = end.take()?;
-                        return Some((Progress::End(ended), (work, rx, end)));
+                        return Some((Progress::End(Box::new(ended)), (work, rx, end)));
                     }
                 }
             },
@@ -470,6 +399,16 @@ impl Local {
 /// How a pass with nothing left to do ended.
 fn ended(horde: &HordeName, generation: Generation, observed: &Observed, plan: &Plan) -> End {
     let effective = report::effective(horde, generation, observed);
+    let failures = unobtained(plan);
+    if failures.is_empty() {
+        End::Done(effective)
+    } else {
+        End::Partial(effective, failures)
+    }
+}
+
+/// What the plan itself says cannot be had now.
+fn unobtained(plan: &Plan) -> Vec<Failure> {
     let mut failures: Vec<Failure> = plan
         .refused
         .iter()
@@ -486,11 +425,7 @@ fn ended(horde: &HordeName, generation: Generation, observed: &Observed, plan: &
             "it ended and waits to be restarted",
         ),
     }));
-    if failures.is_empty() {
-        End::Done(effective)
-    } else {
-        End::Partial(effective, failures)
-    }
+    failures
 }
 
 fn why_closed(listen: std::net::SocketAddr, error: &io::Error) -> String {

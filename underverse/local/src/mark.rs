@@ -53,6 +53,18 @@ fn carries(pid: i32, wanted: &str) -> bool {
         .any(|variable| variable == wanted.as_bytes())
 }
 
+/// Asks every process that carries the mark to end, and says how many there are.
+///
+/// # Errors
+/// Only if `/proc` cannot be read.
+pub fn ask_marked(name: &str, value: &str) -> io::Result<usize> {
+    let wanted = format!("{name}={value}");
+    let asked = marked(name, value)?
+        .into_iter()
+        .filter(|&pid| signal(pid, &wanted, Signal::TERM));
+    Ok(asked.count())
+}
+
 /// Ends every process that carries the mark, and says how many signals that took.
 ///
 /// # Errors
@@ -68,10 +80,9 @@ pub fn end_marked(name: &str, value: &str) -> io::Result<u32> {
         if round > 0 {
             std::thread::sleep(ROUND_PAUSE);
         }
-        sent += pids
-            .into_iter()
-            .filter(|&pid| end_one(pid, &wanted))
-            .fold(0, |sum, _| sum + 1);
+        for pid in pids {
+            sent += u32::from(signal(pid, &wanted, Signal::KILL));
+        }
     }
     Err(io::Error::new(
         io::ErrorKind::TimedOut,
@@ -80,12 +91,12 @@ pub fn end_marked(name: &str, value: &str) -> io::Result<u32> {
 }
 
 /// Ordering: the descriptor is opened before the mark is read again, so a pid used anew is never hit.
-fn end_one(pid: i32, wanted: &str) -> bool {
+fn signal(pid: i32, wanted: &str, signal: Signal) -> bool {
     let Some(pid_typed) = Pid::from_raw(pid) else {
         return false;
     };
     let Ok(process) = pidfd_open(pid_typed, PidfdFlags::empty()) else {
         return false;
     };
-    carries(pid, wanted) && pidfd_send_signal(&process, Signal::KILL).is_ok()
+    carries(pid, wanted) && pidfd_send_signal(&process, signal).is_ok()
 }

@@ -88,6 +88,9 @@ pub(crate) enum Step {
     RemoveHorde,
 }
 
+/// Subject of steps that concern the whole horde.
+pub(crate) const COMMON: &str = "horde";
+
 /// The steps between, and what cannot be had.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -566,7 +569,12 @@ impl Step {
             | Self::StartCell { ordinal, .. } => rnode_label(*ordinal),
             Self::EndForward { listen, .. } => format!("port {listen}"),
             Self::StartForward { door } => format!("port {}", door.listen),
-            _ => "horde".to_owned(),
+            _ => COMMON.to_owned(),
         }
+    }
+
+    /// Whether it forgets what earlier steps must have ended.
+    pub(crate) const fn forgets(&self) -> bool {
+        matches!(self, Self::Forget { .. } | Self::RemoveHorde)
     }
 }

@@ -194,7 +194,7 @@ impl Tender<'_> {
         let mut last: Option<Instant> = None;
         while let Some(item) = stream.next().await {
             match item {
-                Progress::End(end) => return end,
+                Progress::End(end) => return *end,
                 Progress::Step(step) => {
                     if let Some(failure) = &step.failure {
                         tracing::warn!(horde = %self.horde, step = %step.step, failure, "a step failed");

@@ -1,10 +1,17 @@
 //! The backend `local` over a base and a machine that live in memory.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests stop at what they did not expect"
+)]
+
 mod backend;
 mod fake;
 mod forward;
 mod heal;
 mod interrupted;
+mod mark;
+mod myriad;
 mod realise;
 mod refused;
 mod tags;

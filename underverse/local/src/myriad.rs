@@ -1,0 +1,449 @@
+//! `myriad`: a number of processes from one `.rnodes` block, and nothing else of Radix.
+//!
+//! Synchronous; no base, no identity, no document. What is spawned stands on disk before and after each spawn, and
+//! every process carries a mark in its environment, so that [`clean`] finds all of it after a kill at any moment.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use crux_core::adf::{Diagnostic, FileKind, FileTree, SourceMap};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use underverse::{
+    Error, Execable, FromRnodes, HordeName, HordeSpec, Kind, MountSource, Program, from_rnodes,
+};
+
+use crate::execute::io_at;
+use crate::label::rnode_label;
+use crate::layout::Home;
+use crate::limits::{self, Machine};
+use crate::{address, durable, mark};
+
+mod process;
+
+pub use process::ProcessName;
+
+/// Name of the variable that every process of a run carries; its value is the run's directory.
+pub const MYRIAD_MARK: &str = "RADIX_MYRIAD";
+/// Largest `.rnodes` file, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Most runs kept at once.
+const RUNS_MAX: u32 = 10_000;
+/// Time processes are given to end after being asked.
+const CLEAN_GRACE: Duration = Duration::from_secs(5);
+/// Between two looks at whether they have.
+const CLEAN_POLL: Duration = Duration::from_millis(20);
+/// The record of a run in its directory.
+const RECORD: &str = "run.json";
+
+/// Why `myriad` failed.
+#[derive(Debug)]
+pub enum MyriadError {
+    /// The file does not check; every finding.
+    Description(Vec<Diagnostic>),
+    /// Anything else.
+    Failed(Error),
+}
+
+impl fmt::Display for MyriadError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Description(found) => {
+                write!(formatter, "read the .rnodes file: {} findings", found.len())
+            }
+            Self::Failed(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl std::error::Error for MyriadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Description(_) => None,
+            Self::Failed(error) => std::error::Error::source(error),
+        }
+    }
+}
+
+impl From<Error> for MyriadError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// State directory: the run is kept in `myriad/` below it.
+    pub home: &'a Home,
+    /// The `.rnodes` file.
+    pub file: &'a Path,
+    /// The `radix` that runs a `cmd` whose last part is `fulcrum`.
+    pub radix: &'a Path,
+}
+
+/// What was spawned. Dropping it leaves the processes running.
+#[derive(Debug)]
+pub struct Run {
+    /// Its name: what `clean` tells.
+    pub id: String,
+    /// Where its record and the processes' output are.
+    pub directory: PathBuf,
+    /// The processes, in order.
+    pub processes: Vec<Spawned>,
+    /// What was obtained in weaker form than the block asks.
+    pub weaker: Vec<String>,
+    children: Vec<Child>,
+}
+
+/// One process of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spawned {
+    /// Its name: "n1", also given as `-rnode`.
+    pub label: String,
+    /// Its address, also given as `-ip`.
+    pub address: Ipv4Addr,
+    /// Which process it is.
+    pub process: ProcessName,
+}
+
+/// A run as it is written.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Record {
+    file: PathBuf,
+    processes: Vec<Spawned>,
+}
+
+/// What `clean` ended and removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// The runs, by name.
+    pub runs: Vec<String>,
+    /// How many processes still ran.
+    pub ended: usize,
+}
+
+impl Run {
+    /// Waits until every process has ended, and says how each did.
+    ///
+    /// # Errors
+    /// What waiting says; the others are not waited for then.
+    pub fn wait(&mut self) -> io::Result<Vec<(String, ExitStatus)>> {
+        let labels = self.processes.iter().map(|spawned| spawned.label.clone());
+        labels
+            .zip(&mut self.children)
+            .map(|(label, child)| Ok((label, child.wait()?)))
+            .collect()
+    }
+}
+
+/// Spawns what the file's block asks for, each with `-rnode` and `-ip` appended.
+///
+/// If one cannot be started, those that were are ended, and nothing is left.
+///
+/// # Errors
+/// [`MyriadError::Description`] if the file does not check; `Limit` if this machine cannot hold so many;
+/// `NotFound` or `Denied` if the command cannot be executed.
+pub fn run(request: &Request<'_>) -> Result<Run, MyriadError> {
+    let spec = read(request.file)?;
+    let [execable] = spec.execables.as_slice() else {
+        let error = Error::new(Kind::Bug, "read a block", "it is not one execable");
+        return Err(error.into());
+    };
+    limits::check(execable.count, 0, &Machine::read())?;
+    let directory = new_directory(request.home, request.file)?;
+    match spawn_all(request, execable, &directory) {
+        Ok((processes, children)) => Ok(Run {
+            id: run_name(&directory),
+            directory,
+            processes,
+            weaker: weaker(&spec, execable),
+            children,
+        }),
+        Err(error) => {
+            clean_one(&directory)?;
+            Err(error.into())
+        }
+    }
+}
+
+/// Ends everything that any run of this home spawned, and removes what was kept of it.
+///
+/// # Errors
+/// `DeadlineExceeded` if a process does not end; what was ended stays ended, and a repeat goes on.
+pub fn clean(home: &Home) -> Result<Cleaned, Error> {
+    let runs = home.myriad();
+    let entries = match fs::read_dir(&runs) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Cleaned::default()),
+        Err(error) => return Err(io_at("list the runs", &runs)(error)),
+    };
+    let mut cleaned = Cleaned::default();
+    for entry in entries {
+        let directory = entry.map_err(io_at("list the runs", &runs))?.path();
+        cleaned.ended += clean_one(&directory)?;
+        cleaned.runs.push(run_name(&directory));
+    }
+    cleaned.runs.sort();
+    durable::remove_empty_dir(&runs);
+    Ok(cleaned)
+}
+
+fn read(file: &Path) -> Result<HordeSpec, MyriadError> {
+    let unreadable = |error| io_at("read the .rnodes file", file)(error);
+    let size = fs::metadata(file).map_err(unreadable)?.len();
+    if size > FILE_BYTES_MAX {
+        let message = format!("it has {size} bytes, at most {FILE_BYTES_MAX}");
+        return Err(Error::new(Kind::Limit, "read the .rnodes file", message).into());
+    }
+    let text = fs::read(file).map_err(unreadable)?;
+    let text = String::from_utf8(text).map_err(|_| {
+        Error::new(Kind::Invalid, "read the .rnodes file", "it is not UTF-8")
+            .with("path", file.display())
+    })?;
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let (tree, mut found) = FileTree::parse(FileKind::Rnodes, &name, &text);
+    found.retain(Diagnostic::is_error);
+    let (FileTree::Rnodes(tree), true) = (tree, found.is_empty()) else {
+        return Err(MyriadError::Description(found));
+    };
+    let mut files = SourceMap::default();
+    files.add(&name, text, false);
+    let horde = HordeName::new(stem(file))?;
+    let directory = fs::canonicalize(file).map_err(unreadable)?;
+    let directory = directory.parent().unwrap_or_else(|| Path::new("/"));
+    let request = FromRnodes {
+        name: &horde,
+        backend: "local",
+        directory,
+        files: &files,
+    };
+    from_rnodes(&tree, &request).map_err(MyriadError::Description)
+}
+
+/// The file's name without its ending, as far as it can name a horde.
+fn stem(file: &Path) -> String {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let clean: String = stem
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '_' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .take(40)
+        .collect();
+    let clean = clean.trim_start_matches(['-', '_']);
+    if clean.is_empty() {
+        "myriad".to_owned()
+    } else {
+        clean.to_owned()
+    }
+}
+
+fn run_name(directory: &Path) -> String {
+    directory
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Makes a directory that no other run has.
+fn new_directory(home: &Home, file: &Path) -> Result<PathBuf, Error> {
+    let runs = home.myriad();
+    durable::create_dir(&runs).map_err(io_at("make the directory of runs", &runs))?;
+    let runs = fs::canonicalize(&runs).map_err(io_at("make the directory of runs", &runs))?;
+    for number in 1..=RUNS_MAX {
+        let directory = runs.join(format!("{}-{number}", stem(file)));
+        match fs::create_dir(&directory) {
+            Ok(()) => return Ok(directory),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(io_at("make the run's directory", &directory)(error)),
+        }
+    }
+    let message = format!("there are {RUNS_MAX}; `myriad clean` ends them");
+    Err(Error::new(Kind::Limit, "keep another run", message))
+}
+
+fn spawn_all(
+    request: &Request<'_>,
+    execable: &Execable,
+    directory: &Path,
+) -> Result<(Vec<Spawned>, Vec<Child>), Error> {
+    let path = directory.join(RECORD);
+    let mut record = Record {
+        file: request.file.to_owned(),
+        processes: Vec::new(),
+    };
+    let mut children = Vec::new();
+    let mut taken = BTreeSet::new();
+    let candidates: Vec<_> = address::candidates(rustix::process::getuid().as_raw()).collect();
+    for ordinal in 1..=execable.count {
+        // Before each spawn, so that the directory is known to `clean` whatever happens next.
+        durable::write_json(&path, &record).map_err(io_at("keep the run", &path))?;
+        let lease = address::lease(ordinal, &candidates, &taken, &address::probe);
+        let host = lease.map(|lease| lease.host).ok_or_else(|| {
+            Error::new(
+                Kind::Limit,
+                "find an address",
+                "no loopback address is free",
+            )
+        })?;
+        taken.insert(host);
+        let label = rnode_label(ordinal);
+        let child = command(request, execable, directory, (&label, host))?;
+        let pid = child.id().cast_signed();
+        children.push(child);
+        // One that has ended already cannot be named any more, and need not be.
+        if let Some(process) = ProcessName::of(pid) {
+            record.processes.push(Spawned {
+                label,
+                address: host,
+                process,
+            });
+        }
+    }
+    durable::write_json(&path, &record).map_err(io_at("keep the run", &path))?;
+    Ok((record.processes, children))
+}
+
+/// Spawns one process in a group of its own, its output in files of the run's directory.
+fn command(
+    request: &Request<'_>,
+    execable: &Execable,
+    directory: &Path,
+    (label, host): (&str, Ipv4Addr),
+) -> Result<Child, Error> {
+    let place = directory.join(label);
+    durable::create_dir(&place).map_err(io_at("make a process's directory", &place))?;
+    let output = |name: &str| {
+        let path = place.join(name);
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path);
+        file.map_err(io_at("open a process's output", &path))
+    };
+    let words: Vec<String> = execable
+        .program
+        .words()
+        .iter()
+        .map(|word| on_this_machine(word, execable))
+        .collect();
+    let (first, rest) = words
+        .split_first()
+        .map_or(("", &[][..]), |(f, r)| (f.as_str(), r));
+    let mut command = match &execable.program {
+        Program::Fulcrum(_) => {
+            let mut command = Command::new(request.radix);
+            command
+                .arg("fulcrum")
+                .args(rest)
+                .arg("-resource")
+                .arg(place.join("rnode"));
+            command
+        }
+        Program::Command(_) => {
+            let mut command = Command::new(first);
+            command.args(rest);
+            command
+        }
+    };
+    command
+        .args(["-rnode", label, "-ip", &host.to_string()])
+        .envs(&execable.env)
+        .env(MYRIAD_MARK, directory)
+        .current_dir(&place)
+        .stdin(Stdio::null())
+        .stdout(output("stdout")?)
+        .stderr(output("stderr")?)
+        .process_group(0);
+    command.spawn().map_err(|error| {
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => Kind::NotFound,
+            io::ErrorKind::PermissionDenied => Kind::Denied,
+            _ => Kind::Io,
+        };
+        Error::new(kind, "start a process", error.to_string())
+            .with("rnode", label)
+            .with("command", command.get_program().to_string_lossy())
+            .caused_by(error)
+    })
+}
+
+/// A word with the inner path of a mount replaced by the outer one: there is no mount namespace here.
+fn on_this_machine(word: &str, execable: &Execable) -> String {
+    let outer = execable.mounts.iter().find_map(|mount| {
+        let MountSource::Host(host) = &mount.source else {
+            return None;
+        };
+        let rest = Path::new(word).strip_prefix(&mount.target).ok()?;
+        Some(if rest.as_os_str().is_empty() {
+            host.clone()
+        } else {
+            host.join(rest)
+        })
+    });
+    outer.map_or_else(|| word.to_owned(), |path| path.display().to_string())
+}
+
+fn weaker(spec: &HordeSpec, execable: &Execable) -> Vec<String> {
+    let mounts = execable.mounts.iter().map(|mount| {
+        let target = mount.target.display();
+        format!("mount {target}: not made; words of the command below it name the outer path")
+    });
+    let users = spec.users.iter().map(|user| {
+        format!(
+            "user {}: everything runs as the user who started it",
+            user.name
+        )
+    });
+    let ports = spec
+        .network
+        .ports
+        .iter()
+        .map(|port| format!("expose {}: myriad forwards no ports", port.external_port));
+    mounts.chain(users).chain(ports).collect()
+}
+
+/// Ends the processes of one run, by name, group and mark, and removes its directory.
+fn clean_one(directory: &Path) -> Result<usize, Error> {
+    let io = |error| io_at("end a run's processes", directory)(error);
+    let path = directory.join(RECORD);
+    // A record that was never whole names nobody; the mark still finds them.
+    let record: Record = durable::read_json(&path).ok().flatten().unwrap_or_default();
+    let value = directory.display().to_string();
+    let mut running: Vec<ProcessName> = record.processes.iter().map(|p| p.process).collect();
+    running.retain(|process| process.is_alive());
+    for process in &running {
+        process.signal(Signal::TERM);
+    }
+    let marked = mark::ask_marked(MYRIAD_MARK, &value).map_err(io)?;
+    let ended = marked.max(running.len());
+    let begun = Instant::now();
+    let left = |running: &[ProcessName]| -> io::Result<bool> {
+        Ok(running.iter().any(|process| process.is_alive())
+            || !mark::marked(MYRIAD_MARK, &value)?.is_empty())
+    };
+    while left(&running).map_err(io)? && begun.elapsed() < CLEAN_GRACE {
+        std::thread::sleep(CLEAN_POLL);
+    }
+    for process in &running {
+        process.signal(Signal::KILL);
+    }
+    mark::end_marked(MYRIAD_MARK, &value).map_err(io)?;
+    durable::remove_tree(directory).map_err(io_at("remove the run's directory", directory))?;
+    Ok(ended)
+}
