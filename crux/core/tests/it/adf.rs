@@ -42,6 +42,7 @@ fn shown(case: &golden::Case) -> String {
     let absent = |name: &&str| case.text(&format!("{name} absent")).is_some();
     let mut sources: Vec<Source> = given
         .iter()
+        .filter(|section| !section.name.ends_with(" absent"))
         .map(|section| Source::new(section.name.clone(), section.bytes.clone()))
         .collect();
     for (name, text) in GOOD {

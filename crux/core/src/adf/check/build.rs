@@ -105,7 +105,10 @@ impl Checker<'_> {
             };
             if wrong {
                 let message = format!("there is no `{}`", part.value);
-                let expected = format!("a number from 1; there are {} outputs", rule.outputs.len());
+                let expected = match part.value {
+                    Part::Outputs(_) => format!("a number from 1 to {}", rule.outputs.len()),
+                    _ => "a number from 1".to_owned(),
+                };
                 self.expected(Code::UnsetVariable, part.span, (&message, &expected));
             }
         }

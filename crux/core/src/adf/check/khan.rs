@@ -95,9 +95,11 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn want(&mut self, at: &At<Expression>, want: Type, known: &BTreeMap<&str, Type>) {
+    /// Reports another type than `want`; true if it is right or unknown.
+    fn want(&mut self, at: &At<Expression>, want: Type, known: &BTreeMap<&str, Type>) -> bool {
         let found = self.type_of(at, known);
-        if let Some(found) = found.filter(|found| *found != want) {
+        let wrong = found.filter(|found| *found != want);
+        if let Some(found) = wrong {
             self.push(|files| {
                 let message = format!("this is {}", found.said());
                 let wrong = files
@@ -109,6 +111,7 @@ impl<'a> Checker<'a> {
                 }
             });
         }
+        wrong.is_none()
     }
 
     /// The type, or `None` where it is unknown or wrong within, which has then been reported.
@@ -147,16 +150,14 @@ impl<'a> Checker<'a> {
             Operator::Add | Operator::Subtract => None,
         };
         if let Some(want) = fixed {
-            self.want(left, want, known);
-            self.want(right, want, known);
+            let good = self.want(left, want, known) & self.want(right, want, known);
             if operator == Operator::Divide && right.value == Expression::Number(0) {
                 self.error(Code::OutOfRange, right.span, "a division by zero");
             }
-            return fixed;
+            return fixed.filter(|_| good);
         }
         let want = self.type_of(left, known)?;
-        self.want(right, want, known);
-        Some(want)
+        self.want(right, want, known).then_some(want)
     }
 
     fn picked_classes(&mut self) {
@@ -199,8 +200,11 @@ impl<'a> Checker<'a> {
         let mut needs = vec![Vec::new(); picks.len()];
         for (at, pick) in picks.iter().enumerate() {
             for condition in &pick.after {
-                match index.get(condition.class.value.as_str()) {
+                let class = condition.class.value.as_str();
+                match index.get(class) {
                     Some(other) => needs[at].push(*other),
+                    // An unknown class is told as such.
+                    None if self.application.begat.run(class).is_none() => {}
                     None => self.idle(condition.span, "holds always: the class is not placed"),
                 }
                 if matches!(condition.least.value, Share::Percent(0) | Share::Count(0)) {
@@ -229,7 +233,11 @@ impl<'a> Checker<'a> {
         let Application {
             files, khan, begat, ..
         } = self.application;
-        if khan.lost.is_any() {
+        // One that is unknown may be meant to be one that is never placed.
+        let unknown = khan
+            .picks()
+            .any(|(_, pick)| begat.run(&pick.class.value).is_none());
+        if khan.lost.is_any() || unknown {
             return;
         }
         let placed: BTreeSet<&str> = khan

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Checker;
 use crate::adf::diagnostic::Code;
 use crate::adf::reader::shown;
-use crate::adf::source::Span;
+use crate::adf::source::{FileKind, Span};
 
 impl Checker<'_> {
     /// Classes, dictums, lets and khan's names share one scope.
@@ -28,8 +28,14 @@ impl Checker<'_> {
             .chain(bound)
             .map(|name| (name.value.as_str(), name.span));
         let mut all: Vec<(&str, Span)> = named.chain(dictums).collect();
-        // In the order of the files, so that the later of two is the one reported.
-        all.sort_by_key(|(_, span)| *span);
+        // Of two the one reported is the later, or that of the including file, or of a later kind.
+        let files = &self.application.files;
+        let kind = |span: &Span| {
+            files
+                .get(span.file)
+                .and_then(|file| FileKind::of_name(&file.name))
+        };
+        all.sort_by_key(|(_, span)| (kind(span), std::cmp::Reverse(span.file), span.start));
         self.distinct(all, "is defined twice");
         let commands = &self.application.rexec.commands;
         let names = commands

@@ -184,7 +184,9 @@ fn pattern(reader: &mut Reader<'_>, tokens: &[Token]) -> Option<At<ArgumentPatte
             .words
             .extend(argument(reader, word, index + 1 == words.len()));
     }
-    Some(At::new(pattern, span_of(&tokens[..=close])))
+    // One with a word missing would refuse recipes that are right.
+    let whole = pattern.words.len() == words.len();
+    whole.then(|| At::new(pattern, span_of(&tokens[..=close])))
 }
 
 fn argument(reader: &mut Reader<'_>, word: &Word<'_, '_>, last: bool) -> Option<At<ArgumentWord>> {

@@ -43,27 +43,30 @@ fn outside(reader: &mut Reader<'_>, line: Line<'_>, file: &mut RnodesFile) -> Op
     let brace = line.tokens.iter().position(|token| token.is('{'));
     let Some(brace) = brace else {
         no_brace(reader, line);
+        file.lost.name(reader.text(line.tokens[0].span));
         return None;
     };
-    if let Some(extra) = line.tokens.get(brace + 1) {
-        let empty = extra.is('}') && line.tokens.len() == brace + 2;
-        if !empty {
-            let texts = (
-                "a block's lines stand below its brace",
-                "a line end after `{`",
-            );
-            reader.expected(Code::Syntax, extra.span, texts);
-        }
-        let closed = line.tokens.last().is_some_and(|token| token.is('}'));
-        let block = provider(reader, &line.tokens[..brace], line);
-        if closed {
-            file.blocks
-                .extend(block.map(|block| At::new(block, line.span())));
-            return None;
-        }
-        return Some((block, line.span()));
+    let block = provider(reader, &line.tokens[..brace], line);
+    if block.is_none() {
+        file.lost.name(reader.text(span_of(&line.tokens[..brace])));
     }
-    Some((provider(reader, &line.tokens[..brace], line), line.span()))
+    let closed = line.tokens.last().is_some_and(|token| token.is('}'));
+    let rest = &line.tokens[brace + 1..];
+    let Some(extra) = rest.first() else {
+        return Some((block, line.span()));
+    };
+    if closed && rest.len() == 1 {
+        file.blocks
+            .extend(block.map(|block| At::new(block, line.span())));
+        return None;
+    }
+    let texts = (
+        "a block's lines stand below its brace",
+        "a line end after `{`",
+    );
+    reader.expected(Code::Syntax, extra.span, texts);
+    file.lost.name(reader.text(span_of(&line.tokens[..brace])));
+    (!closed).then_some((block, line.span()))
 }
 
 fn no_brace(reader: &mut Reader<'_>, line: Line<'_>) {
@@ -265,6 +268,8 @@ fn count(reader: &mut Reader<'_>, line: &KeyLine<'_, '_>, block: &mut Block) {
         let message = format!("{} is not a number of rnodes", shown(word.text));
         let expected = format!("a number from 1 to {RNODES_MAX}");
         reader.expected(Code::BadValue, word.span, (&message, &expected));
+        // A count was given: that it is missing is not to be reported as well.
+        block.count = Some(At::new(1, word.span));
         return;
     }
     match word.text.parse::<u32>() {
@@ -273,7 +278,6 @@ fn count(reader: &mut Reader<'_>, line: &KeyLine<'_, '_>, block: &mut Block) {
             let message = format!("{} rnodes cannot be had", shown(word.text));
             let expected = format!("a number from 1 to {RNODES_MAX}");
             reader.expected(Code::OutOfRange, word.span, (&message, &expected));
-            // A count was given: that it is missing is not to be reported as well.
             block.count = Some(At::new(1, word.span));
         }
     }

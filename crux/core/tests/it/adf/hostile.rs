@@ -48,7 +48,7 @@ fn deep_nesting_ends_in_an_error_and_not_in_the_stack() {
     for text in [
         format!("local {}", "{".repeat(200_000)),
         "{\n".repeat(200_000),
-        open.clone(),
+        open,
     ] {
         assert!(with("app.rnodes", &text).iter().any(Diagnostic::is_error));
     }

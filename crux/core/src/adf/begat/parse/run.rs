@@ -124,7 +124,7 @@ fn body<'t, 's>(
             reader.expected(
                 Code::Recipe,
                 line.span(),
-                (message, "no second recipe; `\\` joins lines"),
+                (message, "an env line, or `\\` at the end of the line above"),
             );
         } else {
             recipe = Some(words);
@@ -204,12 +204,10 @@ fn attribute(reader: &mut Reader<'_>, name: &At<String>, value: Span) -> Option<
     };
     let span = name.span.to(value);
     if read.is_none() {
-        let what = if text.is_empty() {
-            "nothing".to_owned()
-        } else {
-            shown(text)
+        let message = match text {
+            "" => format!("`{}` has no value", name.value),
+            text => format!("{} is not a value of `{}`", shown(text), name.value),
         };
-        let message = format!("{what} is not a value of `{}`", name.value);
         let at = if text.is_empty() { name.span } else { value };
         reader.expected(Code::BadValue, at, (&message, form));
     }
