@@ -35,9 +35,12 @@ pub(crate) fn materialise(
     let mut done = Materialised::default();
     for pin in pins {
         let wanted = digest(&pin.digest).ok_or_else(|| format!("{}: no digest", pin.path))?;
-        let place = paths.place(&pin.path).ok_or_else(|| format!("{}: no plain path", pin.path))?;
-        match place {
-            Place::Written(path) => {
+        match paths.place(&pin.path) {
+            // `blake3:…` and `builtin:…` have no path of their own.
+            None => {
+                done.moved.insert(format!("blake3:{wanted}"), store.path(&wanted));
+            }
+            Some(Place::Written(path)) => {
                 if verifier.open(&path, &wanted).is_err() {
                     write(store, &wanted, pin.executable, &path)
                         .map_err(|error| format!("write {}: {error}", path.display()))?;
@@ -46,7 +49,7 @@ pub(crate) fn materialise(
                     done.moved.insert(pin.path.clone(), path);
                 }
             }
-            Place::Outside(path) => {
+            Some(Place::Outside(path)) => {
                 if verifier.open(&path, &wanted).is_err() {
                     if !pin.executable {
                         done.weaker.push(format!("{} is read from the store", pin.path));

@@ -6,6 +6,8 @@
     reason = "tests fail by panicking and say what they skip"
 )]
 
+mod agent;
+mod agent_rig;
 mod cell;
 mod keeper;
 mod keeper_kills;

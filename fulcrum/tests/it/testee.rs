@@ -23,6 +23,10 @@ fn main() -> ExitCode {
         ["cell", "--probe", "--dir", dir] => {
             report(fulcrum::cell::trial(Path::new(dir)).map(|()| 0))
         }
+        // A rnode with an identity has a real agent; the others have the test in its place.
+        ["agent", "--dir", dir] if ["identity", "invitation"].iter().any(|name| Path::new(dir).join(name).exists()) => {
+            report(fulcrum::agent::run(Path::new(dir)).map(|()| 0))
+        }
         ["agent", "--dir", dir] => agent(&PathBuf::from(dir)),
         ["exit", code] => ExitCode::from(code.parse::<u8>().unwrap()),
         ["print", text, ref errors @ ..] => {
