@@ -13,8 +13,8 @@ use crux_net::task::{self, Policy, Task};
 use crux_wire::document::v1::ServiceRecord;
 use crux_wire::process::v1::process_client::ProcessClient;
 use crux_wire::process::v1::{
-    GetReply, GetRequest, Item, LeafReply, LeafRequest, ListRequest, LookupReply, LookupRequest, PutRequest, RegisterRequest,
-    UnregisterRequest, WhoamiReply, WhoamiRequest,
+    GetReply, GetRequest, Item, LeafReply, LeafRequest, ListRequest, LookupReply, LookupRequest,
+    PutRequest, RegisterRequest, UnregisterRequest, WhoamiReply, WhoamiRequest,
 };
 use crux_wire::status::{Effect, Kind};
 use tokio::sync::Mutex;
@@ -74,7 +74,10 @@ impl Agent {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn over(socket: &ProcessSocket) -> Self {
-        Self(Arc::new(Inner { client: ProcessClient::new(connect_process(socket)), leaf: Mutex::default() }))
+        Self(Arc::new(Inner {
+            client: ProcessClient::new(connect_process(socket)),
+            leaf: Mutex::default(),
+        }))
     }
 
     /// Who this process is: namespace, application, class, index, and where it runs.
@@ -85,7 +88,10 @@ impl Agent {
     /// # Cancel safety
     /// Dropping it changes nothing.
     pub async fn whoami(&self) -> Result<WhoamiReply, Error> {
-        self.call("ask who this process is", |mut client| async move { client.whoami(WhoamiRequest {}).await }).await
+        self.call("ask who this process is", |mut client| async move {
+            client.whoami(WhoamiRequest {}).await
+        })
+        .await
     }
 
     /// Offers a service, which also marks this process as ready. It stays offered while [`Registered`] lives,
@@ -99,8 +105,14 @@ impl Agent {
     pub async fn register(&self, offer: Offer) -> Result<Registered, Error> {
         self.register_once(&offer).await?;
         let (agent, keeper_offer) = (self.clone(), offer.clone());
-        let task = task::spawn("registration", Policy::ABORT, async move { agent.keep_registered(keeper_offer).await });
-        Ok(Registered { agent: self.clone(), offer, task })
+        let task = task::spawn("registration", Policy::ABORT, async move {
+            agent.keep_registered(keeper_offer).await
+        });
+        Ok(Registered {
+            agent: self.clone(),
+            offer,
+            task,
+        })
     }
 
     /// The members of a service that are offered now, in no order.
@@ -111,18 +123,28 @@ impl Agent {
     /// # Cancel safety
     /// Dropping it changes nothing.
     pub async fn lookup(&self, name: &str) -> Result<Vec<ServiceRecord>, Error> {
-        let request = LookupRequest { name: name.to_owned() };
+        let request = LookupRequest {
+            name: name.to_owned(),
+        };
         let call = |mut client: ProcessClient<Channel>| {
             let request = request.clone();
             async move { client.lookup(request).await }
         };
-        self.call("look up a service", call).await.map(|reply| reply.services)
+        self.call("look up a service", call)
+            .await
+            .map(|reply| reply.services)
     }
 
     /// Watches the members of a service: the list now, and after each change.
     #[must_use]
     pub fn watch(&self, name: &str) -> Watch {
-        Watch { agent: self.clone(), name: name.to_owned(), stream: None, fresh: false, pause: PAUSE_FIRST }
+        Watch {
+            agent: self.clone(),
+            name: name.to_owned(),
+            stream: None,
+            fresh: false,
+            pause: PAUSE_FIRST,
+        }
     }
 
     /// This process's side of mutual TLS: a short leaf over a key that stays here, renewed when it is due.
@@ -137,11 +159,14 @@ impl Agent {
         if let Some(credentials) = held.as_ref().filter(|credentials| !is_due(credentials)) {
             return Ok(credentials.clone());
         }
-        let key = SecretKey::generate().map_err(|error| Error::new(Kind::Bug, "make a key").because(error))?;
+        let key = SecretKey::generate()
+            .map_err(|error| Error::new(Kind::Bug, "make a key").because(error))?;
         let reply = match (self.leaf(&key).await, held.as_ref()) {
             (Ok(reply), _) => reply,
             // The agent is away, but what we hold is still good.
-            (Err(_), Some(credentials)) if credentials.principal().is_ok() => return Ok(credentials.clone()),
+            (Err(_), Some(credentials)) if credentials.principal().is_ok() => {
+                return Ok(credentials.clone());
+            }
             (Err(error), _) => return Err(error),
         };
         let bad = |error| Error::new(Kind::Unauthenticated, "take a leaf").because(error);
@@ -151,7 +176,8 @@ impl Agent {
                 Ok(credentials.clone())
             }
             None => {
-                let credentials = Credentials::for_app(&reply.chain, &key, &reply.charter).map_err(bad)?;
+                let credentials =
+                    Credentials::for_app(&reply.chain, &key, &reply.charter).map_err(bad)?;
                 Ok(held.insert(credentials).clone())
             }
         }
@@ -168,7 +194,9 @@ impl Agent {
 
     /// Reads one entry.
     pub(crate) async fn get(&self, key: &str) -> Result<GetReply, Error> {
-        let request = GetRequest { key: key.to_owned() };
+        let request = GetRequest {
+            key: key.to_owned(),
+        };
         let call = |mut client: ProcessClient<Channel>| {
             let request = request.clone();
             async move { client.get(request).await }
@@ -178,16 +206,22 @@ impl Agent {
 
     /// Reads all entries under a prefix.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<Item>, Error> {
-        let request = ListRequest { prefix: prefix.to_owned() };
+        let request = ListRequest {
+            prefix: prefix.to_owned(),
+        };
         let call = |mut client: ProcessClient<Channel>| {
             let request = request.clone();
             async move { client.list(request).await }
         };
-        self.call("list blackboard entries", call).await.map(|reply| reply.items)
+        self.call("list blackboard entries", call)
+            .await
+            .map(|reply| reply.items)
     }
 
     async fn leaf(&self, key: &SecretKey) -> Result<LeafReply, Error> {
-        let request = LeafRequest { public_key_der: key.public().spki().to_vec() };
+        let request = LeafRequest {
+            public_key_der: key.public().spki().to_vec(),
+        };
         let call = |mut client: ProcessClient<Channel>| {
             let request = request.clone();
             async move { client.leaf(request).await }
@@ -224,7 +258,12 @@ impl Agent {
 
     async fn open_watch(&self, name: &str) -> Result<Streaming<LookupReply>, Status> {
         let mut client = self.0.client.clone();
-        client.watch(LookupRequest { name: name.to_owned() }).await.map(Response::into_inner)
+        client
+            .watch(LookupRequest {
+                name: name.to_owned(),
+            })
+            .await
+            .map(Response::into_inner)
     }
 
     /// Calls, and repeats while no agent answers.
@@ -239,7 +278,9 @@ impl Agent {
             loop {
                 match call(self.0.client.clone()).await {
                     Ok(reply) => return Ok(reply.into_inner()),
-                    Err(status) if matches!(fate(&status), Fate::NotArrived | Fate::Unknown) => last = Some(status),
+                    Err(status) if matches!(fate(&status), Fate::NotArrived | Fate::Unknown) => {
+                        last = Some(status)
+                    }
                     Err(status) => return Err(status),
                 }
                 tokio::time::sleep(pause).await;
@@ -250,7 +291,9 @@ impl Agent {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(status)) => {
                 let (kind, effect) = crux_wire::status::read(&status);
-                Err(Error::new(kind, operation).effect_is(effect).because(status))
+                Err(Error::new(kind, operation)
+                    .effect_is(effect)
+                    .because(status))
             }
             Err(_) => {
                 let error = Error::new(Kind::Unavailable, operation).effect_is(Effect::Unknown);
@@ -291,7 +334,9 @@ impl Registered {
     /// Dropping it may leave the service offered, until the process ends.
     pub async fn withdraw(self) -> Result<(), Error> {
         self.task.abort();
-        let request = UnregisterRequest { name: self.offer.name.clone() };
+        let request = UnregisterRequest {
+            name: self.offer.name.clone(),
+        };
         let call = |mut client: ProcessClient<Channel>| {
             let request = request.clone();
             async move { client.unregister(request).await }
@@ -325,7 +370,9 @@ impl Watch {
                         return reply.services;
                     }
                     Ok(None) => tracing::debug!(service = %self.name, "a watch ended"),
-                    Err(status) => tracing::debug!(%status, service = %self.name, "a watch was cut"),
+                    Err(status) => {
+                        tracing::debug!(%status, service = %self.name, "a watch was cut")
+                    }
                 }
                 self.stream = None;
             }
@@ -345,7 +392,9 @@ impl Watch {
                     (self.stream, self.fresh) = (Some(stream), true);
                     return;
                 }
-                Err(status) => tracing::debug!(%status, service = %self.name, "a watch could not be opened"),
+                Err(status) => {
+                    tracing::debug!(%status, service = %self.name, "a watch could not be opened")
+                }
             }
             tokio::time::sleep(self.pause).await;
             self.pause = (self.pause * 2).min(PAUSE_MAX);

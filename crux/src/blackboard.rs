@@ -49,9 +49,16 @@ impl Blackboard {
     pub async fn put(&self, key: &str, value: &[u8]) -> Result<(), Error> {
         check(key)?;
         if value.len() > VALUE_BYTES_MAX {
-            return Err(Error::new(Kind::Invalid, "put a blackboard entry").because("its value is longer than 4096 bytes"));
+            return Err(Error::new(Kind::Invalid, "put a blackboard entry")
+                .because("its value is longer than 4096 bytes"));
         }
-        self.0.put(PutRequest { key: key.to_owned(), value: value.to_vec(), remove: false }).await
+        self.0
+            .put(PutRequest {
+                key: key.to_owned(),
+                value: value.to_vec(),
+                remove: false,
+            })
+            .await
     }
 
     /// Removes the entry under `key`, if there is one.
@@ -63,7 +70,13 @@ impl Blackboard {
     /// As [`put`](Self::put).
     pub async fn remove(&self, key: &str) -> Result<(), Error> {
         check(key)?;
-        self.0.put(PutRequest { key: key.to_owned(), value: Vec::new(), remove: true }).await
+        self.0
+            .put(PutRequest {
+                key: key.to_owned(),
+                value: Vec::new(),
+                remove: true,
+            })
+            .await
     }
 
     /// Reads the entry under `key`; `None`: there is none, as far as this rnode knows.
@@ -76,7 +89,11 @@ impl Blackboard {
     pub async fn get(&self, key: &str) -> Result<Option<Entry>, Error> {
         check(key)?;
         let reply = self.0.get(key).await?;
-        Ok(reply.found.then(|| Entry { key: key.to_owned(), value: reply.value, writer: reply.writer }))
+        Ok(reply.found.then(|| Entry {
+            key: key.to_owned(),
+            value: reply.value,
+            writer: reply.writer,
+        }))
     }
 
     /// Reads all entries whose keys begin with `prefix`, ascending by key.
@@ -89,13 +106,25 @@ impl Blackboard {
     pub async fn list(&self, prefix: &str) -> Result<Vec<Entry>, Error> {
         let mut items = self.0.list(prefix).await?;
         items.sort_by(|one, other| one.key.cmp(&other.key));
-        Ok(items.into_iter().map(|Item { key, value, writer, .. }| Entry { key, value, writer }).collect())
+        Ok(items
+            .into_iter()
+            .map(
+                |Item {
+                     key, value, writer, ..
+                 }| Entry { key, value, writer },
+            )
+            .collect())
     }
 
     /// Watches all entries whose keys begin with `prefix`, by looking every `interval` (at least 20 ms).
     #[must_use]
     pub fn watch(&self, prefix: &str, interval: Duration) -> BlackboardWatch {
-        BlackboardWatch { board: self.clone(), prefix: prefix.to_owned(), interval: interval.max(POLL_MIN), seen: None }
+        BlackboardWatch {
+            board: self.clone(),
+            prefix: prefix.to_owned(),
+            interval: interval.max(POLL_MIN),
+            seen: None,
+        }
     }
 }
 
@@ -132,7 +161,8 @@ impl BlackboardWatch {
 
 fn check(key: &str) -> Result<(), Error> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(Error::new(Kind::Invalid, "name a blackboard entry").because("its key must have 1 to 256 bytes"));
+        return Err(Error::new(Kind::Invalid, "name a blackboard entry")
+            .because("its key must have 1 to 256 bytes"));
     }
     Ok(())
 }

@@ -34,9 +34,20 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let credentials = agent.credentials().await?;
-    let address = listener.local_addr().map_err(|error| Error::new(Kind::Bug, "serve").because(error))?;
-    let renewing = task::spawn("leaf", Policy::ABORT, renew(agent.clone(), credentials.clone()));
-    let offer = Offer { name: name.to_owned(), port: address.port(), version: String::new(), tls: true };
+    let address = listener
+        .local_addr()
+        .map_err(|error| Error::new(Kind::Bug, "serve").because(error))?;
+    let renewing = task::spawn(
+        "leaf",
+        Policy::ABORT,
+        renew(agent.clone(), credentials.clone()),
+    );
+    let offer = Offer {
+        name: name.to_owned(),
+        port: address.port(),
+        version: String::new(),
+        tls: true,
+    };
     let withdrawing = async {
         let registered = agent.register(offer).await;
         if registered.is_ok() {

@@ -80,7 +80,11 @@ impl Service {
     pub fn named(name: &str) -> Self {
         match Agent::inherited() {
             Ok(agent) => Self::through(&agent, name),
-            Err(error) => Self { deadline: DEADLINE_DEFAULT, members: Err(Arc::new(error)), name: name.into() },
+            Err(error) => Self {
+                deadline: DEADLINE_DEFAULT,
+                members: Err(Arc::new(error)),
+                name: name.into(),
+            },
         }
     }
 
@@ -90,7 +94,11 @@ impl Service {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn through(agent: &Agent, name: &str) -> Self {
-        Self { deadline: DEADLINE_DEFAULT, members: Ok(Arc::new(Members::follow(agent, name))), name: name.into() }
+        Self {
+            deadline: DEADLINE_DEFAULT,
+            members: Ok(Arc::new(Members::follow(agent, name))),
+            name: name.into(),
+        }
     }
 
     /// The same handle, with another deadline for each request: finding and repeating included.
@@ -112,10 +120,16 @@ impl Service {
             let request = request.clone();
             async move {
                 let mut client = tonic::client::Grpc::new(channel);
-                client.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
+                client
+                    .ready()
+                    .await
+                    .map_err(|error| Status::from_error(Box::new(error)))?;
                 let codec = tonic_prost::ProstCodec::<R, R::Reply>::default();
                 let path = PathAndQuery::from_static(R::METHOD);
-                client.unary(request.into_request(), path, codec).await.map(tonic::Response::into_inner)
+                client
+                    .unary(request.into_request(), path, codec)
+                    .await
+                    .map(tonic::Response::into_inner)
             }
         };
         self.call(R::IDEMPOTENCE, send).await
@@ -133,21 +147,29 @@ impl Service {
         F: Fn(Channel) -> W,
         W: Future<Output = Result<T, Status>>,
     {
-        let members = self.members.as_ref().map_err(|error| self.not_arrived(error.clone()))?;
+        let members = self
+            .members
+            .as_ref()
+            .map_err(|error| self.not_arrived(error.clone()))?;
         let until = Instant::now() + self.deadline;
         let mut last: Option<Error> = None;
         let mut pause = PAUSE_FIRST;
         let mut failed_in_a_row = 0;
         for _ in 0..ATTEMPTS_MAX {
-            let Ok((member, count)) = timeout_at(until, members.next()).await else { break };
-            let failure = match self.attempt(members, &member, (idempotence, until), &send).await {
+            let Ok((member, count)) = timeout_at(until, members.next()).await else {
+                break;
+            };
+            let failure = match self
+                .attempt(members, &member, (idempotence, until), &send)
+                .await
+            {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
             };
-            let repeat = match (&failure, idempotence) {
-                (Error::NotArrived { .. }, _) | (Error::Unknown { .. }, Idempotence::Idempotent) => true,
-                _ => false,
-            };
+            let repeat = matches!(
+                (&failure, idempotence),
+                (Error::NotArrived { .. }, _) | (Error::Unknown { .. }, Idempotence::Idempotent)
+            );
             if !repeat {
                 return Err(failure);
             }
@@ -163,7 +185,9 @@ impl Service {
                 break;
             }
         }
-        Err(last.unwrap_or_else(|| Error::NoSuchService { service: self.name.to_string() }))
+        Err(last.unwrap_or_else(|| Error::NoSuchService {
+            service: self.name.to_string(),
+        }))
     }
 
     /// Sends once, to one member.
@@ -194,7 +218,10 @@ impl Service {
             Ok(Err(status)) => status,
             Err(late) => {
                 members.forget(member);
-                return Err(Error::Unknown { service: self.name.to_string(), source: Box::new(late) });
+                return Err(Error::Unknown {
+                    service: self.name.to_string(),
+                    source: Box::new(late),
+                });
             }
         };
         let fate = fate(&status);
@@ -203,23 +230,39 @@ impl Service {
         }
         Err(match fate {
             Fate::NotArrived => self.not_arrived(status),
-            Fate::Unknown => Error::Unknown { service: self.name.to_string(), source: Box::new(status) },
-            Fate::Failed => Error::Failed { service: self.name.to_string(), source: Box::new(status) },
+            Fate::Unknown => Error::Unknown {
+                service: self.name.to_string(),
+                source: Box::new(status),
+            },
+            Fate::Failed => Error::Failed {
+                service: self.name.to_string(),
+                source: Box::new(status),
+            },
             Fate::Refused => self.refused(status),
         })
     }
 
     fn not_arrived(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-        Error::NotArrived { service: self.name.to_string(), source: source.into() }
+        Error::NotArrived {
+            service: self.name.to_string(),
+            source: source.into(),
+        }
     }
 
     fn refused(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-        Error::Refused { service: self.name.to_string(), source: source.into() }
+        Error::Refused {
+            service: self.name.to_string(),
+            source: source.into(),
+        }
     }
 }
 
 impl fmt::Debug for Service {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Service").field("name", &self.name).field("deadline", &self.deadline).finish_non_exhaustive()
+        formatter
+            .debug_struct("Service")
+            .field("name", &self.name)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
     }
 }

@@ -18,9 +18,8 @@ mod time;
 #[cfg(test)]
 mod tests;
 
-
-pub use chain::{CHAIN_LENGTH_MAX, Denied, Denies, Moment, verify};
 pub use certificate::{CERTIFICATE_BYTES_MAX, validity_of_certificate};
+pub use chain::{CHAIN_LENGTH_MAX, Denied, Denies, Moment, verify};
 pub use charter::{Charter, ROOT_KEYS_MAX};
 pub use claims::{ClaimTable, Conflict, Novelty, Precedence};
 pub use document::{DOCUMENT_CONTEXT, ENTRY_CONTEXT, Signed, verify_document, verify_signed};
@@ -29,6 +28,6 @@ pub use key::PublicKey;
 pub use principal::{Claim, Principal, Who};
 pub use refusal::Refusal;
 pub use time::{
-    GRANT_LIFE_MAX_SECONDS, LEAF_BACKDATE_SECONDS, LEAF_LIFE_MAX_SECONDS, LEAF_LIFE_SECONDS, NEVER, OPERATOR_LIFE_SECONDS,
-    UnixTime, Window,
+    GRANT_LIFE_MAX_SECONDS, LEAF_BACKDATE_SECONDS, LEAF_LIFE_MAX_SECONDS, LEAF_LIFE_SECONDS, NEVER,
+    OPERATOR_LIFE_SECONDS, UnixTime, Window,
 };

@@ -183,7 +183,9 @@ impl NamespaceId {
     #[must_use]
     pub fn of(owner: &OwnerId, label: &Label) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("radix 2026 namespace id");
-        hasher.update(owner.as_bytes()).update(label.as_str().as_bytes());
+        hasher
+            .update(owner.as_bytes())
+            .update(label.as_str().as_bytes());
         Self(*hasher.finalize().as_bytes())
     }
 }
@@ -216,12 +218,18 @@ mod tests {
     #[test]
     fn labels_are_checked_where_they_are_made() {
         for good in ["n1", "base", "the_shire", "A-b_9", "0", &"x".repeat(63)] {
-            assert_eq!(Label::new(good).map(|label| label.to_string()).as_deref(), Ok(good));
+            assert_eq!(
+                Label::new(good).map(|label| label.to_string()).as_deref(),
+                Ok(good)
+            );
         }
         assert_eq!(Label::new(""), Err(LabelError::Empty));
         assert_eq!(Label::new(&"x".repeat(64)), Err(LabelError::Long(64)));
         for bad in ["-n", "_n", "n.1", "n/1", "n 1", "é", "n\n", ".."] {
-            assert!(matches!(Label::new(bad), Err(LabelError::Character(..))), "{bad:?}");
+            assert!(
+                matches!(Label::new(bad), Err(LabelError::Character(..))),
+                "{bad:?}"
+            );
         }
     }
 
@@ -231,6 +239,9 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!(id.to_string().starts_with(&id.short()));
         assert_eq!("+f".repeat(32).parse::<NamespaceId>(), Err(ParseIdError));
-        assert_ne!(id, NamespaceId::of(&OwnerId::from_bytes([8; 32]), &Label::base()));
+        assert_ne!(
+            id,
+            NamespaceId::of(&OwnerId::from_bytes([8; 32]), &Label::base())
+        );
     }
 }

@@ -20,7 +20,13 @@ impl Error {
     /// A failure of `operation`, with its kind's usual effect.
     #[must_use]
     pub fn new(kind: Kind, operation: &'static str) -> Self {
-        Self { kind, effect: kind.usual_effect(), operation, context: Vec::new(), source: None }
+        Self {
+            kind,
+            effect: kind.usual_effect(),
+            operation,
+            context: Vec::new(),
+            source: None,
+        }
     }
 
     /// The same, with what is known of its effect.

@@ -11,7 +11,11 @@ mod process;
 mod server;
 mod session;
 
-pub use client::{CONNECT_TIME_MAX, NotConnected, connect, connect_lazy, connect_over, connect_process};
+pub use client::{
+    CONNECT_TIME_MAX, NotConnected, connect, connect_lazy, connect_over, connect_process,
+};
 pub use fate::{Fate, fate, repeat_unsent};
 pub use process::{AGENT_FD_VARIABLE, ProcessListener, ProcessSocket};
-pub use server::{CONNECTIONS_MAX, HANDSHAKE_TIME_MAX, PeerAddress, RefusedPeer, Server, serve, serve_stream};
+pub use server::{
+    CONNECTIONS_MAX, HANDSHAKE_TIME_MAX, PeerAddress, RefusedPeer, Server, serve, serve_stream,
+};

@@ -26,7 +26,11 @@ pub(crate) struct Member {
 
 impl Member {
     fn of(record: ServiceRecord) -> Self {
-        let host = if record.host.contains(':') { format!("[{}]", record.host) } else { record.host };
+        let host = if record.host.contains(':') {
+            format!("[{}]", record.host)
+        } else {
+            record.host
+        };
         Self {
             address: format!("{host}:{}", record.port),
             principal: record.principal,
@@ -52,7 +56,8 @@ impl Members {
         let mut changes = agent.watch(name);
         let task = task::spawn("service handle", Policy::ABORT, async move {
             loop {
-                let mut members: Vec<Member> = changes.next().await.into_iter().map(Member::of).collect();
+                let mut members: Vec<Member> =
+                    changes.next().await.into_iter().map(Member::of).collect();
                 members.sort_unstable();
                 members.dedup();
                 sender.send_if_modified(|held| {
@@ -62,7 +67,13 @@ impl Members {
                 });
             }
         });
-        Self { agent: agent.clone(), list, turn: AtomicUsize::new(0), channels: Mutex::default(), _task: task }
+        Self {
+            agent: agent.clone(),
+            list,
+            turn: AtomicUsize::new(0),
+            channels: Mutex::default(),
+            _task: task,
+        }
     }
 
     /// The member whose turn it is, and how many there are; waits while there is none.
@@ -99,13 +110,19 @@ impl Members {
         }
         if !member.tls {
             let error = Error::new(Kind::Unsupported, "connect").with("to", &member.address);
-            return Err(error.because("the service is offered without TLS, which handles do not speak"));
+            return Err(
+                error.because("the service is offered without TLS, which handles do not speak")
+            );
         }
         let wrong = || Error::new(Kind::Invalid, "connect").with("to", &member.address);
-        let (namespace, application, class) =
-            parse_principal(&member.principal).ok_or_else(|| wrong().because("its principal cannot be read"))?;
+        let (namespace, application, class) = parse_principal(&member.principal)
+            .ok_or_else(|| wrong().because("its principal cannot be read"))?;
         let credentials = self.agent.credentials().await?;
-        let expect = Expect::Class { namespace, application, class };
+        let expect = Expect::Class {
+            namespace,
+            application,
+            class,
+        };
         let channel = connect(&member.address, &credentials, expect).await?;
         let mut channels = self.channels();
         let members = self.list.borrow();

@@ -86,19 +86,28 @@ impl Kind {
     /// Its status code: one for each kind.
     #[must_use]
     pub fn code(self) -> Code {
-        TABLE.iter().find(|(kind, ..)| *kind == self).map_or(Code::Unknown, |(_, code, _)| *code)
+        TABLE
+            .iter()
+            .find(|(kind, ..)| *kind == self)
+            .map_or(Code::Unknown, |(_, code, _)| *code)
     }
 
     /// The kind of a status code. `Ok` is no failure and reads as [`Kind::Bug`].
     #[must_use]
     pub fn of_code(code: Code) -> Self {
-        TABLE.iter().find(|(_, of, _)| *of == code).map_or(Self::Bug, |(kind, ..)| *kind)
+        TABLE
+            .iter()
+            .find(|(_, of, _)| *of == code)
+            .map_or(Self::Bug, |(kind, ..)| *kind)
     }
 
     /// What became of the state when nothing more is said.
     #[must_use]
     pub fn usual_effect(self) -> Effect {
-        TABLE.iter().find(|(kind, ..)| *kind == self).map_or(Effect::Unknown, |(.., effect)| *effect)
+        TABLE
+            .iter()
+            .find(|(kind, ..)| *kind == self)
+            .map_or(Effect::Unknown, |(.., effect)| *effect)
     }
 
     /// A status of this kind with its usual effect.
@@ -146,7 +155,10 @@ impl Effect {
 pub fn status(kind: Kind, effect: Effect, message: impl Into<String>) -> Status {
     let mut status = kind.status(message);
     if effect != kind.usual_effect() {
-        status.metadata_mut().insert(EFFECT_KEY, tonic::metadata::MetadataValue::from_static(effect.text()));
+        status.metadata_mut().insert(
+            EFFECT_KEY,
+            tonic::metadata::MetadataValue::from_static(effect.text()),
+        );
     }
     status
 }
@@ -155,7 +167,11 @@ pub fn status(kind: Kind, effect: Effect, message: impl Into<String>) -> Status 
 #[must_use]
 pub fn read(status: &Status) -> (Kind, Effect) {
     let kind = Kind::of_code(status.code());
-    let effect = match status.metadata().get(EFFECT_KEY).map(|value| value.as_encoded_bytes()) {
+    let effect = match status
+        .metadata()
+        .get(EFFECT_KEY)
+        .map(|value| value.as_encoded_bytes())
+    {
         None => kind.usual_effect(),
         Some(b"none") => Effect::None,
         Some(b"done") => Effect::Done,
@@ -193,7 +209,10 @@ mod tests {
     #[test]
     fn an_effect_of_a_later_release_reads_as_unknown() {
         let mut told = Kind::Invalid.status("text");
-        told.metadata_mut().insert(EFFECT_KEY, tonic::metadata::MetadataValue::from_static("half"));
+        told.metadata_mut().insert(
+            EFFECT_KEY,
+            tonic::metadata::MetadataValue::from_static("half"),
+        );
         assert_eq!(read(&told), (Kind::Invalid, Effect::Unknown));
     }
 }

@@ -28,13 +28,18 @@ impl<'a> Certificate<'a> {
         if der.len() > CERTIFICATE_BYTES_MAX {
             return Err(Refusal::Malformed("it is longer than 2048 bytes"));
         }
-        let (rest, parsed) = parse_x509_certificate(der).map_err(|_| Refusal::Malformed("it is not an X.509 certificate"))?;
+        let (rest, parsed) = parse_x509_certificate(der)
+            .map_err(|_| Refusal::Malformed("it is not an X.509 certificate"))?;
         if !rest.is_empty() {
             return Err(Refusal::Malformed("bytes follow it"));
         }
         let algorithm = &parsed.tbs_certificate.signature;
-        if algorithm.algorithm.to_id_string() != ECDSA_WITH_SHA256 || parsed.signature_algorithm != *algorithm {
-            return Err(Refusal::Malformed("it is not signed with ECDSA and SHA-256"));
+        if algorithm.algorithm.to_id_string() != ECDSA_WITH_SHA256
+            || parsed.signature_algorithm != *algorithm
+        {
+            return Err(Refusal::Malformed(
+                "it is not signed with ECDSA and SHA-256",
+            ));
         }
         if parsed.signature_value.unused_bits != 0 {
             return Err(Refusal::Malformed("its signature has stray bits"));
@@ -48,7 +53,13 @@ impl<'a> Certificate<'a> {
             _ => return Err(Refusal::Malformed("its signature is not at its end")),
         };
         let signed_part = signed_part_of(der, &parsed)?;
-        Ok(Self { signed_part, signature, key, grant, validity })
+        Ok(Self {
+            signed_part,
+            signature,
+            key,
+            grant,
+            validity,
+        })
     }
 
     /// Checks that `issuer` signed it.
@@ -91,16 +102,22 @@ fn signed_part_of<'a>(der: &'a [u8], parsed: &X509Certificate<'_>) -> Result<&'a
     // The outer SEQUENCE's header is 2 to 5 bytes long; the signed part follows it.
     (2..=5)
         .find_map(|at| der.get(at..at + part.len()).filter(|bytes| *bytes == part))
-        .ok_or(Refusal::Malformed("its signed part is not at its beginning"))
+        .ok_or(Refusal::Malformed(
+            "its signed part is not at its beginning",
+        ))
 }
 
 fn grant_of(parsed: &X509Certificate<'_>) -> Result<Grant, Refusal> {
-    let ours: Oid<'_> = OID.parse().map_err(|_| Refusal::Malformed("its grant cannot be found"))?;
+    let ours: Oid<'_> = OID
+        .parse()
+        .map_err(|_| Refusal::Malformed("its grant cannot be found"))?;
     let mut grant = None;
     for extension in parsed.extensions() {
         if extension.oid != ours {
             if extension.critical {
-                return Err(Refusal::Malformed("it has a critical extension that is not ours"));
+                return Err(Refusal::Malformed(
+                    "it has a critical extension that is not ours",
+                ));
             }
             continue;
         }
@@ -113,7 +130,9 @@ fn grant_of(parsed: &X509Certificate<'_>) -> Result<Grant, Refusal> {
 }
 
 fn validity_of(parsed: &X509Certificate<'_>) -> Result<Window, Refusal> {
-    let seconds = |stamp: i64| u64::try_from(stamp).map_err(|_| Refusal::Malformed("it is dated before 1970"));
+    let seconds = |stamp: i64| {
+        u64::try_from(stamp).map_err(|_| Refusal::Malformed("it is dated before 1970"))
+    };
     let validity = parsed.validity();
     Ok(Window {
         from: UnixTime::from_seconds(seconds(validity.not_before.timestamp())?),

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use crate::identity::certificate::Certificate;
 use crate::identity::{
-    Charter, Claim, Enrols, GRANT_LIFE_MAX_SECONDS, LEAF_LIFE_MAX_SECONDS, Prefix, Principal, PublicKey, Refusal, Role, UnixTime,
-    Verb, Verbs, Who, Window,
+    Charter, Claim, Enrols, GRANT_LIFE_MAX_SECONDS, LEAF_LIFE_MAX_SECONDS, Prefix, Principal,
+    PublicKey, Refusal, Role, UnixTime, Verb, Verbs, Who, Window,
 };
 use crate::names::{InvitationId, KeyId, ParseIdError, RnodeId};
 
@@ -65,9 +65,13 @@ impl Denies {
         if self.0.is_empty() {
             return None;
         }
-        [Denied::Key(key.id()), Denied::Rnode(key.rnode_id()), Denied::Invitation(key.invitation_id())]
-            .into_iter()
-            .find(|denied| self.0.contains(denied))
+        [
+            Denied::Key(key.id()),
+            Denied::Rnode(key.rnode_id()),
+            Denied::Invitation(key.invitation_id()),
+        ]
+        .into_iter()
+        .find(|denied| self.0.contains(denied))
     }
 
     /// All that is denied, ascending.
@@ -95,7 +99,12 @@ pub enum Moment {
 ///
 /// # Errors
 /// The first rule of `docs/design/identity.md` §4 that is broken.
-pub fn verify<C: AsRef<[u8]>>(chain: &[C], charter: &Charter, denies: &Denies, moment: Moment) -> Result<Principal, Refusal> {
+pub fn verify<C: AsRef<[u8]>>(
+    chain: &[C],
+    charter: &Charter,
+    denies: &Denies,
+    moment: Moment,
+) -> Result<Principal, Refusal> {
     let links = links(chain, charter)?;
     let rights = walk(&links, charter, denies)?;
     match &links[0].grant.role {
@@ -122,16 +131,26 @@ pub(crate) fn verify_signer<C: AsRef<[u8]>>(
 }
 
 /// Reads the chain and checks every signature, the root's first, so that a stranger costs one check a root key.
-fn links<'a, C: AsRef<[u8]>>(chain: &'a [C], charter: &Charter) -> Result<Vec<Certificate<'a>>, Refusal> {
+fn links<'a, C: AsRef<[u8]>>(
+    chain: &'a [C],
+    charter: &Charter,
+) -> Result<Vec<Certificate<'a>>, Refusal> {
     if chain.is_empty() {
         return Err(Refusal::NoCertificate);
     }
     if chain.len() > CHAIN_LENGTH_MAX {
         return Err(Refusal::ChainTooLong(chain.len()));
     }
-    let links = chain.iter().map(|der| Certificate::parse(der.as_ref())).collect::<Result<Vec<_>, _>>()?;
+    let links = chain
+        .iter()
+        .map(|der| Certificate::parse(der.as_ref()))
+        .collect::<Result<Vec<_>, _>>()?;
     let top = &links[links.len() - 1];
-    if !charter.roots().iter().any(|root| top.signed_by(root).is_ok()) {
+    if !charter
+        .roots()
+        .iter()
+        .any(|root| top.signed_by(root).is_ok())
+    {
         return Err(Refusal::ForeignOwner(charter.owner()));
     }
     for pair in links.windows(2).rev() {
@@ -154,7 +173,12 @@ fn walk(links: &[Certificate<'_>], charter: &Charter, denies: &Denies) -> Result
         // A denied root ends everything below it until a successor charter arrives.
         return Err(Refusal::Denied(denied));
     }
-    let mut above = Above { role: None, verbs: Verbs::ALL, may_grant: Verbs::ALL, prefix: &Prefix::EVERYTHING };
+    let mut above = Above {
+        role: None,
+        verbs: Verbs::ALL,
+        may_grant: Verbs::ALL,
+        prefix: &Prefix::EVERYTHING,
+    };
     for (at, link) in links.iter().enumerate().rev() {
         if let Some(denied) = denies.find(&link.key) {
             return Err(Refusal::Denied(denied));
@@ -164,7 +188,12 @@ fn walk(links: &[Certificate<'_>], charter: &Charter, denies: &Denies) -> Result
             check_times(issuer, link)?;
         }
         let grant = &link.grant;
-        above = Above { role: Some(&grant.role), verbs: grant.verbs, may_grant: grant.may_grant, prefix: &grant.prefix };
+        above = Above {
+            role: Some(&grant.role),
+            verbs: grant.verbs,
+            may_grant: grant.may_grant,
+            prefix: &grant.prefix,
+        };
     }
     Ok(above.verbs)
 }
@@ -173,13 +202,20 @@ fn step(above: &Above<'_>, link: &Certificate<'_>) -> Result<(), Refusal> {
     let grant = &link.grant;
     if !may_follow(above.role, &grant.role) {
         let issuer = above.role.map_or("root", Role::name);
-        return Err(Refusal::RoleNotAllowed { issuer, subject: grant.role.name() });
+        return Err(Refusal::RoleNotAllowed {
+            issuer,
+            subject: grant.role.name(),
+        });
     }
     if matches!(grant.role, Role::Invitation { .. }) && !above.verbs.has(Verb::Invite) {
         return Err(Refusal::LacksVerb(Verb::Invite));
     }
     // A leaf is its issuer for an hour; everything else is granted.
-    let limit = if matches!(grant.role, Role::Leaf) { above.verbs } else { above.may_grant };
+    let limit = if matches!(grant.role, Role::Leaf) {
+        above.verbs
+    } else {
+        above.may_grant
+    };
     if !grant.verbs.within(limit) || !grant.may_grant.within(above.may_grant) {
         return Err(Refusal::RightsExtended);
     }
@@ -198,12 +234,30 @@ fn step(above: &Above<'_>, link: &Certificate<'_>) -> Result<(), Refusal> {
 /// The table of who may vouch for whom; `None` is a root key.
 const fn may_follow(issuer: Option<&Role>, subject: &Role) -> bool {
     match issuer {
-        None => matches!(subject, Role::Operator { .. } | Role::Tool { .. } | Role::Host | Role::Invitation { .. }),
-        Some(Role::Operator { .. }) => matches!(subject, Role::Invitation { .. } | Role::Tool { .. } | Role::Leaf),
+        None => matches!(
+            subject,
+            Role::Operator { .. } | Role::Tool { .. } | Role::Host | Role::Invitation { .. }
+        ),
+        Some(Role::Operator { .. }) => matches!(
+            subject,
+            Role::Invitation { .. } | Role::Tool { .. } | Role::Leaf
+        ),
         Some(Role::Tool { .. }) => matches!(subject, Role::Leaf),
-        Some(Role::Host) => matches!(subject, Role::Invitation { enrols: Enrols::Rnode, .. } | Role::Leaf),
-        Some(Role::Invitation { enrols: Enrols::Rnode, .. }) => matches!(subject, Role::Rnode { .. }),
-        Some(Role::Invitation { enrols: Enrols::Operator, .. }) => matches!(subject, Role::Operator { .. }),
+        Some(Role::Host) => matches!(
+            subject,
+            Role::Invitation {
+                enrols: Enrols::Rnode,
+                ..
+            } | Role::Leaf
+        ),
+        Some(Role::Invitation {
+            enrols: Enrols::Rnode,
+            ..
+        }) => matches!(subject, Role::Rnode { .. }),
+        Some(Role::Invitation {
+            enrols: Enrols::Operator,
+            ..
+        }) => matches!(subject, Role::Operator { .. }),
         Some(Role::Rnode { .. }) => matches!(subject, Role::Leaf | Role::App { .. }),
         Some(Role::Leaf | Role::App { .. }) => false,
     }
@@ -217,19 +271,31 @@ fn check_times(issuer: &Certificate<'_>, link: &Certificate<'_>) -> Result<(), R
     {
         return Err(Refusal::InvitedAfterExpiry);
     }
-    let Role::Invitation { label: invited, .. } = &issuer.grant.role else { return Ok(()) };
+    let Role::Invitation { label: invited, .. } = &issuer.grant.role else {
+        return Ok(());
+    };
     let (taken, ordinal) = match &link.grant.role {
         Role::Rnode { label, ordinal } => (label, *ordinal),
         Role::Operator { label } => (label, 0),
-        Role::Tool { .. } | Role::Host | Role::Invitation { .. } | Role::Leaf | Role::App { .. } => return Ok(()),
+        Role::Tool { .. }
+        | Role::Host
+        | Role::Invitation { .. }
+        | Role::Leaf
+        | Role::App { .. } => return Ok(()),
     };
     if let Some(invited) = invited
         && invited != taken
     {
-        return Err(Refusal::WrongLabel { invited: invited.clone(), taken: taken.clone() });
+        return Err(Refusal::WrongLabel {
+            invited: invited.clone(),
+            taken: taken.clone(),
+        });
     }
     if ordinal >= issuer.grant.uses {
-        return Err(Refusal::WrongOrdinal { uses: issuer.grant.uses, ordinal });
+        return Err(Refusal::WrongOrdinal {
+            uses: issuer.grant.uses,
+            ordinal,
+        });
     }
     if link.validity.from > issuer.grant.claim_by {
         return Err(Refusal::ClaimedLate(issuer.grant.claim_by));
@@ -240,7 +306,12 @@ fn check_times(issuer: &Certificate<'_>, link: &Certificate<'_>) -> Result<(), R
     Ok(())
 }
 
-fn principal(links: &[Certificate<'_>], verbs: Verbs, charter: &Charter, moment: Moment) -> Result<Principal, Refusal> {
+fn principal(
+    links: &[Certificate<'_>],
+    verbs: Verbs,
+    charter: &Charter,
+    moment: Moment,
+) -> Result<Principal, Refusal> {
     let shown = &links[0];
     let holder = match shown.grant.role {
         // A leaf's issuer exists: nothing but a root could stand above otherwise, and no root may issue a leaf.
@@ -248,8 +319,20 @@ fn principal(links: &[Certificate<'_>], verbs: Verbs, charter: &Charter, moment:
         _ => shown,
     };
     let who = match (&shown.grant.role, &holder.grant.role) {
-        (Role::App { application, class, index }, Role::Rnode { .. }) => Who::App {
-            namespace: holder.grant.prefix.one_namespace().ok_or(Refusal::NotOneNamespace)?.clone(),
+        (
+            Role::App {
+                application,
+                class,
+                index,
+            },
+            Role::Rnode { .. },
+        ) => Who::App {
+            namespace: holder
+                .grant
+                .prefix
+                .one_namespace()
+                .ok_or(Refusal::NotOneNamespace)?
+                .clone(),
             application: application.clone(),
             class: class.clone(),
             index: *index,
@@ -257,24 +340,50 @@ fn principal(links: &[Certificate<'_>], verbs: Verbs, charter: &Charter, moment:
         },
         (_, Role::Rnode { label, ordinal }) => {
             let at = if std::ptr::eq(holder, shown) { 1 } else { 2 };
-            let invitation = links.get(at).ok_or(Refusal::WrongUse("rnode"))?.key.invitation_id();
+            let invitation = links
+                .get(at)
+                .ok_or(Refusal::WrongUse("rnode"))?
+                .key
+                .invitation_id();
             Who::Rnode {
-                namespace: holder.grant.prefix.one_namespace().ok_or(Refusal::NotOneNamespace)?.clone(),
+                namespace: holder
+                    .grant
+                    .prefix
+                    .one_namespace()
+                    .ok_or(Refusal::NotOneNamespace)?
+                    .clone(),
                 id: holder.key.rnode_id(),
                 label: label.clone(),
-                claim: Claim { invitation, ordinal: *ordinal },
+                claim: Claim {
+                    invitation,
+                    ordinal: *ordinal,
+                },
             }
         }
-        (_, Role::Host) => Who::Host { id: holder.key.rnode_id() },
-        (_, Role::Operator { label }) => Who::Operator { label: label.clone(), id: holder.key.id() },
-        (_, Role::Tool { label }) => Who::Tool { label: label.clone(), id: holder.key.id() },
+        (_, Role::Host) => Who::Host {
+            id: holder.key.rnode_id(),
+        },
+        (_, Role::Operator { label }) => Who::Operator {
+            label: label.clone(),
+            id: holder.key.id(),
+        },
+        (_, Role::Tool { label }) => Who::Tool {
+            label: label.clone(),
+            id: holder.key.id(),
+        },
         (_, role) => return Err(Refusal::WrongUse(role.name())),
     };
     let valid = validity(shown, holder)?;
     if let Moment::Now(now) = moment {
         check_now(valid, now)?;
     }
-    Ok(Principal { who, owner: charter.owner(), verbs, prefix: shown.grant.prefix.clone(), valid })
+    Ok(Principal {
+        who,
+        owner: charter.owner(),
+        verbs,
+        prefix: shown.grant.prefix.clone(),
+        valid,
+    })
 }
 
 /// When the clock allows this one: a leaf's and a process's span, and an operator's or tool's own.

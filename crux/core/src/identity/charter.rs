@@ -52,7 +52,11 @@ impl Charter {
         out.push(u8::try_from(signatures.len()).unwrap_or(u8::MAX));
         for (key, signature) in signatures {
             out.extend_from_slice(key.id().as_bytes());
-            out.extend_from_slice(&u16::try_from(signature.len()).unwrap_or(u16::MAX).to_be_bytes());
+            out.extend_from_slice(
+                &u16::try_from(signature.len())
+                    .unwrap_or(u16::MAX)
+                    .to_be_bytes(),
+            );
             out.extend_from_slice(signature);
         }
         out
@@ -82,8 +86,15 @@ impl Charter {
             return Err(Refusal::Charter("it is not newer than the one held"));
         }
         let message = Self::message(&payload(&next.owner, next.generation, &next.roots));
-        let vouched = self.roots.iter().any(|root| signed(&signatures, root, &message).is_ok());
-        if vouched { Ok(next) } else { Err(Refusal::Charter("no root key of the one held signed it")) }
+        let vouched = self
+            .roots
+            .iter()
+            .any(|root| signed(&signatures, root, &message).is_ok());
+        if vouched {
+            Ok(next)
+        } else {
+            Err(Refusal::Charter("no root key of the one held signed it"))
+        }
     }
 
     /// Who it speaks for.
@@ -113,7 +124,9 @@ impl Charter {
     fn read(bytes: &[u8]) -> Result<(Self, Signatures), Refusal> {
         let mut reader = Reader::new(bytes, MALFORMED);
         if reader.u8()? != VERSION {
-            return Err(Refusal::Charter("it has a version this release does not know"));
+            return Err(Refusal::Charter(
+                "it has a version this release does not know",
+            ));
         }
         let owner = OwnerId::from_bytes(reader.array()?);
         let generation = reader.u64()?;
@@ -121,7 +134,9 @@ impl Charter {
         if count == 0 || count > ROOT_KEYS_MAX || generation == 0 {
             return Err(MALFORMED);
         }
-        let roots = (0..count).map(|_| PublicKey::from_point(reader.bytes(65)?)).collect::<Result<Vec<_>, _>>()?;
+        let roots = (0..count)
+            .map(|_| PublicKey::from_point(reader.bytes(65)?))
+            .collect::<Result<Vec<_>, _>>()?;
         if roots.iter().collect::<BTreeSet<_>>().len() != count {
             return Err(Refusal::Charter("it names a key twice"));
         }
@@ -131,8 +146,18 @@ impl Charter {
             return Err(Refusal::Charter("its owner is not the hash of its keys"));
         }
         let message = Self::message(&payload(&owner, generation, &roots));
-        roots.iter().try_for_each(|root| signed(&signatures, root, &message))?;
-        Ok((Self { owner, generation, roots, encoded: bytes.to_vec() }, signatures))
+        roots
+            .iter()
+            .try_for_each(|root| signed(&signatures, root, &message))?;
+        Ok((
+            Self {
+                owner,
+                generation,
+                roots,
+                encoded: bytes.to_vec(),
+            },
+            signatures,
+        ))
     }
 }
 

@@ -51,9 +51,11 @@ impl ClaimTable {
     pub fn observe(&mut self, principal: &Principal) -> Result<Novelty, Refusal> {
         match &principal.who {
             Who::Rnode { id, claim, .. } => self.take(*claim, *id),
-            Who::App { .. } | Who::Host { .. } | Who::Operator { .. } | Who::Tool { .. } | Who::Backend { .. } => {
-                Ok(Novelty::Known)
-            }
+            Who::App { .. }
+            | Who::Host { .. }
+            | Who::Operator { .. }
+            | Who::Tool { .. }
+            | Who::Backend { .. } => Ok(Novelty::Known),
         }
     }
 
@@ -64,8 +66,14 @@ impl ClaimTable {
     pub fn take(&mut self, claim: Claim, taker: RnodeId) -> Result<Novelty, Refusal> {
         match self.0.get(&claim) {
             Some(holder) if *holder == taker => Ok(Novelty::Known),
-            Some(holder) => Err(Refusal::AlreadyClaimed { invitation: claim.invitation, holder: *holder, taker }),
-            None if self.0.len() >= CLAIMS_MAX => Err(Refusal::Malformed("the table of claims is full")),
+            Some(holder) => Err(Refusal::AlreadyClaimed {
+                invitation: claim.invitation,
+                holder: *holder,
+                taker,
+            }),
+            None if self.0.len() >= CLAIMS_MAX => {
+                Err(Refusal::Malformed("the table of claims is full"))
+            }
             None => {
                 self.0.insert(claim, taker);
                 Ok(Novelty::New)
@@ -89,7 +97,11 @@ impl ClaimTable {
                 Precedence::Theirs => (*theirs, ours),
             };
             self.0.insert(*claim, holder);
-            conflicts.push(Conflict { claim: *claim, holder, loser });
+            conflicts.push(Conflict {
+                claim: *claim,
+                holder,
+                loser,
+            });
         }
         conflicts
     }
@@ -129,7 +141,10 @@ impl ClaimTable {
         let mut table = Self::default();
         for _ in 0..bytes.len() / 68 {
             let invitation = InvitationId::from_bytes(reader.array()?);
-            let claim = Claim { invitation, ordinal: reader.u32()? };
+            let claim = Claim {
+                invitation,
+                ordinal: reader.u32()?,
+            };
             table.take(claim, RnodeId::from_bytes(reader.array()?))?;
         }
         reader.end()?;

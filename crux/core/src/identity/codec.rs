@@ -12,7 +12,10 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader that answers `malformed` when a field is not there or not valid.
     pub(crate) const fn new(bytes: &'a [u8], malformed: Refusal) -> Self {
-        Self { rest: bytes, malformed }
+        Self {
+            rest: bytes,
+            malformed,
+        }
     }
 
     pub(crate) fn malformed(&self) -> Refusal {
@@ -20,7 +23,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn bytes(&mut self, count: usize) -> Result<&'a [u8], Refusal> {
-        let (taken, rest) = self.rest.split_at_checked(count).ok_or_else(|| self.malformed())?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(count)
+            .ok_or_else(|| self.malformed())?;
         self.rest = rest;
         Ok(taken)
     }
@@ -51,7 +57,8 @@ impl<'a> Reader<'a> {
         if count == 0 {
             return Ok(None);
         }
-        let text = std::str::from_utf8(self.bytes(usize::from(count))?).map_err(|_| self.malformed())?;
+        let text =
+            std::str::from_utf8(self.bytes(usize::from(count))?).map_err(|_| self.malformed())?;
         Label::new(text).map(Some).map_err(|_| self.malformed())
     }
 
@@ -61,7 +68,11 @@ impl<'a> Reader<'a> {
 
     /// Refuses anything left over.
     pub(crate) fn end(self) -> Result<(), Refusal> {
-        if self.rest.is_empty() { Ok(()) } else { Err(self.malformed) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(self.malformed)
+        }
     }
 }
 

@@ -47,5 +47,15 @@ pub fn verify_document<C: AsRef<[u8]>>(
     denies: &Denies,
     moment: Moment,
 ) -> Result<Principal, Refusal> {
-    verify_signed(&Signed { context: DOCUMENT_CONTEXT, payload, signature, chain }, charter, denies, moment)
+    verify_signed(
+        &Signed {
+            context: DOCUMENT_CONTEXT,
+            payload,
+            signature,
+            chain,
+        },
+        charter,
+        denies,
+        moment,
+    )
 }

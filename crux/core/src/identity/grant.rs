@@ -37,8 +37,15 @@ pub enum Verb {
 
 impl Verb {
     /// All verbs, in the order of their bits.
-    pub const ALL: [Self; 7] =
-        [Self::Peer, Self::App, Self::Tool, Self::Operator, Self::ExecAny, Self::Invite, Self::Host];
+    pub const ALL: [Self; 7] = [
+        Self::Peer,
+        Self::App,
+        Self::Tool,
+        Self::Operator,
+        Self::ExecAny,
+        Self::Invite,
+        Self::Host,
+    ];
 
     const fn bit(self) -> u32 {
         match self {
@@ -116,7 +123,10 @@ impl Verbs {
 
 impl fmt::Debug for Verbs {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_set().entries(Verb::ALL.iter().filter(|verb| self.has(**verb))).finish()
+        formatter
+            .debug_set()
+            .entries(Verb::ALL.iter().filter(|verb| self.has(**verb)))
+            .finish()
     }
 }
 
@@ -250,7 +260,14 @@ impl Grant {
     /// A grant of `role` with `verbs` over `prefix`, that may pass on nothing.
     #[must_use]
     pub const fn new(role: Role, verbs: Verbs, prefix: Prefix) -> Self {
-        Self { role, verbs, may_grant: Verbs::NONE, prefix, claim_by: UnixTime::from_seconds(0), uses: 0 }
+        Self {
+            role,
+            verbs,
+            may_grant: Verbs::NONE,
+            prefix,
+            claim_by: UnixTime::from_seconds(0),
+            uses: 0,
+        }
     }
 
     /// The same, able to pass on `verbs`.
@@ -268,7 +285,10 @@ impl Grant {
         out.extend_from_slice(&self.verbs.bits().to_be_bytes());
         out.extend_from_slice(&self.may_grant.bits().to_be_bytes());
         out.push(u8::try_from(self.prefix.0.len()).unwrap_or(u8::MAX));
-        self.prefix.0.iter().for_each(|label| put_label(&mut out, Some(label)));
+        self.prefix
+            .0
+            .iter()
+            .for_each(|label| put_label(&mut out, Some(label)));
         out.extend_from_slice(&self.claim_by.seconds().to_be_bytes());
         out.extend_from_slice(&self.uses.to_be_bytes());
         out
@@ -281,7 +301,9 @@ impl Grant {
     pub fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
         let mut reader = Reader::new(bytes, MALFORMED);
         if reader.u8()? != VERSION {
-            return Err(Refusal::Malformed("its grant has a version this release does not know"));
+            return Err(Refusal::Malformed(
+                "its grant has a version this release does not know",
+            ));
         }
         let role = decode_role(&mut reader)?;
         let verbs = Verbs::from_bits(reader.u32()?);
@@ -290,16 +312,31 @@ impl Grant {
         if count > PREFIX_LABELS_MAX {
             return Err(MALFORMED);
         }
-        let prefix = Prefix((0..count).map(|_| reader.label()).collect::<Result<_, _>>()?);
+        let prefix = Prefix(
+            (0..count)
+                .map(|_| reader.label())
+                .collect::<Result<_, _>>()?,
+        );
         let claim_by = UnixTime::from_seconds(reader.u64()?);
         let uses = reader.u32()?;
         reader.end()?;
         let invitation = matches!(role, Role::Invitation { .. });
-        let consistent = if invitation { uses > 0 } else { uses == 0 && claim_by.seconds() == 0 };
+        let consistent = if invitation {
+            uses > 0
+        } else {
+            uses == 0 && claim_by.seconds() == 0
+        };
         if !consistent {
             return Err(MALFORMED);
         }
-        Ok(Self { role, verbs, may_grant, prefix, claim_by, uses })
+        Ok(Self {
+            role,
+            verbs,
+            may_grant,
+            prefix,
+            claim_by,
+            uses,
+        })
     }
 }
 
@@ -328,7 +365,11 @@ fn encode_role(out: &mut Vec<u8>, role: &Role) {
             out.extend_from_slice(&ordinal.to_be_bytes());
         }
         Role::Leaf => out.push(6),
-        Role::App { application, class, index } => {
+        Role::App {
+            application,
+            class,
+            index,
+        } => {
             out.push(7);
             put_label(out, Some(application));
             put_label(out, Some(class));
@@ -339,8 +380,12 @@ fn encode_role(out: &mut Vec<u8>, role: &Role) {
 
 fn decode_role(reader: &mut Reader<'_>) -> Result<Role, Refusal> {
     Ok(match reader.u8()? {
-        1 => Role::Operator { label: reader.label()? },
-        2 => Role::Tool { label: reader.label()? },
+        1 => Role::Operator {
+            label: reader.label()?,
+        },
+        2 => Role::Tool {
+            label: reader.label()?,
+        },
         3 => Role::Host,
         4 => {
             let enrols = match reader.u8()? {
@@ -348,11 +393,21 @@ fn decode_role(reader: &mut Reader<'_>) -> Result<Role, Refusal> {
                 2 => Enrols::Operator,
                 _ => return Err(MALFORMED),
             };
-            Role::Invitation { enrols, label: reader.label_or_none()? }
+            Role::Invitation {
+                enrols,
+                label: reader.label_or_none()?,
+            }
         }
-        5 => Role::Rnode { label: reader.label()?, ordinal: reader.u32()? },
+        5 => Role::Rnode {
+            label: reader.label()?,
+            ordinal: reader.u32()?,
+        },
         6 => Role::Leaf,
-        7 => Role::App { application: reader.label()?, class: reader.label()?, index: reader.u32()? },
+        7 => Role::App {
+            application: reader.label()?,
+            class: reader.label()?,
+            index: reader.u32()?,
+        },
         _ => return Err(MALFORMED),
     })
 }

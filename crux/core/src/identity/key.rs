@@ -8,8 +8,8 @@ use crate::names::{InvitationId, KeyId, RnodeId};
 const POINT_BYTES: usize = 65;
 /// SubjectPublicKeyInfo of an uncompressed P-256 point, up to the point: SEQUENCE, {id-ecPublicKey, prime256v1}, BIT STRING.
 const SPKI_HEAD: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03,
-    0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 /// Bytes of a SubjectPublicKeyInfo as we accept it.
 const SPKI_BYTES: usize = SPKI_HEAD.len() + POINT_BYTES;
@@ -25,7 +25,11 @@ impl PublicKey {
     /// [`Refusal::NotP256`]. Whether the point lies on the curve shows at the first signature checked with it.
     pub fn from_point(bytes: &[u8]) -> Result<Self, Refusal> {
         let point: [u8; POINT_BYTES] = bytes.try_into().map_err(|_| Refusal::NotP256)?;
-        if point[0] == 4 { Ok(Self(point)) } else { Err(Refusal::NotP256) }
+        if point[0] == 4 {
+            Ok(Self(point))
+        } else {
+            Err(Refusal::NotP256)
+        }
     }
 
     /// Reads a DER SubjectPublicKeyInfo, in its one encoding of 91 bytes.

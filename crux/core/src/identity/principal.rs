@@ -93,17 +93,33 @@ impl Principal {
     #[must_use]
     pub fn local_app(owner: OwnerId, who: Who) -> Self {
         let prefix = match &who {
-            Who::App { namespace, .. } | Who::Rnode { namespace, .. } => Prefix::namespace(namespace.clone()),
-            Who::Host { .. } | Who::Operator { .. } | Who::Tool { .. } | Who::Backend { .. } => Prefix::EVERYTHING,
+            Who::App { namespace, .. } | Who::Rnode { namespace, .. } => {
+                Prefix::namespace(namespace.clone())
+            }
+            Who::Host { .. } | Who::Operator { .. } | Who::Tool { .. } | Who::Backend { .. } => {
+                Prefix::EVERYTHING
+            }
         };
-        Self { who, owner, verbs: Verbs::of(&[Verb::App]), prefix, valid: Window::ALWAYS }
+        Self {
+            who,
+            owner,
+            verbs: Verbs::of(&[Verb::App]),
+            prefix,
+            valid: Window::ALWAYS,
+        }
     }
 
     /// A backend on the base rnode's own process socket, with the base's rights.
     #[must_use]
     pub fn backend(owner: OwnerId, name: Label) -> Self {
         let verbs = Verbs::of(&[Verb::Peer, Verb::Operator, Verb::Invite, Verb::Host]);
-        Self { who: Who::Backend { name }, owner, verbs, prefix: Prefix::EVERYTHING, valid: Window::ALWAYS }
+        Self {
+            who: Who::Backend { name },
+            owner,
+            verbs,
+            prefix: Prefix::EVERYTHING,
+            valid: Window::ALWAYS,
+        }
     }
 
     /// Checks that it has `verb` over all of `namespace`.
@@ -125,14 +141,17 @@ impl Principal {
     pub const fn namespace(&self) -> Option<&Label> {
         match &self.who {
             Who::Rnode { namespace, .. } | Who::App { namespace, .. } => Some(namespace),
-            Who::Host { .. } | Who::Operator { .. } | Who::Tool { .. } | Who::Backend { .. } => None,
+            Who::Host { .. } | Who::Operator { .. } | Who::Tool { .. } | Who::Backend { .. } => {
+                None
+            }
         }
     }
 
     /// The id of that namespace.
     #[must_use]
     pub fn namespace_id(&self) -> Option<NamespaceId> {
-        self.namespace().map(|label| NamespaceId::of(&self.owner, label))
+        self.namespace()
+            .map(|label| NamespaceId::of(&self.owner, label))
     }
 
     /// The rnode it is, or whose key it is.
@@ -148,8 +167,19 @@ impl Principal {
 impl fmt::Display for Principal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.who {
-            Who::Rnode { namespace, id, label, .. } => write!(formatter, "rnode {namespace}/{label} ({})", id.short()),
-            Who::App { namespace, application, class, index, .. } => {
+            Who::Rnode {
+                namespace,
+                id,
+                label,
+                ..
+            } => write!(formatter, "rnode {namespace}/{label} ({})", id.short()),
+            Who::App {
+                namespace,
+                application,
+                class,
+                index,
+                ..
+            } => {
                 write!(formatter, "{namespace}/{application}/{class}/{index}")
             }
             Who::Host { id } => write!(formatter, "host ({})", id.short()),

@@ -51,7 +51,9 @@ pub enum Refusal {
         taken: Label,
     },
     /// A rnode took an ordinal that its invitation does not have.
-    #[error("verify an identity: the invitation has {uses} uses, ordinal {ordinal} is not among them")]
+    #[error(
+        "verify an identity: the invitation has {uses} uses, ordinal {ordinal} is not among them"
+    )]
     WrongOrdinal {
         /// How many it has.
         uses: u32,

@@ -62,7 +62,10 @@ pub struct Window {
 
 impl Window {
     /// All of time.
-    pub const ALWAYS: Self = Self { from: UnixTime(0), until: UnixTime(u64::MAX) };
+    pub const ALWAYS: Self = Self {
+        from: UnixTime(0),
+        until: UnixTime(u64::MAX),
+    };
 
     /// Whether `moment` lies in it.
     #[must_use]
@@ -73,7 +76,10 @@ impl Window {
     /// What it has in common with `other`.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        Self { from: self.from.max(other.from), until: self.until.min(other.until) }
+        Self {
+            from: self.from.max(other.from),
+            until: self.until.min(other.until),
+        }
     }
 
     /// Its length in seconds; 0 when it ends before it begins.

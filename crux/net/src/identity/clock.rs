@@ -25,7 +25,10 @@ struct Inner {
 #[derive(Debug)]
 enum Source {
     /// The system's clock; the floor is kept in a file, if there is one.
-    System { file: Option<PathBuf>, kept: AtomicU64 },
+    System {
+        file: Option<PathBuf>,
+        kept: AtomicU64,
+    },
     /// Set by hand.
     Manual,
 }
@@ -34,7 +37,13 @@ impl WallClock {
     /// The system's clock, with a floor while this process lives.
     #[must_use]
     pub fn system() -> Self {
-        Self(Arc::new(Inner { floor: AtomicU64::new(0), source: Source::System { file: None, kept: AtomicU64::new(0) } }))
+        Self(Arc::new(Inner {
+            floor: AtomicU64::new(0),
+            source: Source::System {
+                file: None,
+                kept: AtomicU64::new(0),
+            },
+        }))
     }
 
     /// The system's clock, with a floor kept in `file`.
@@ -47,16 +56,28 @@ impl WallClock {
             Some(bytes) => std::str::from_utf8(&bytes)
                 .ok()
                 .and_then(|text| text.trim().parse().ok())
-                .ok_or_else(|| Error::Damaged { path: file.to_owned(), what: "it is not a number of seconds" })?,
+                .ok_or_else(|| Error::Damaged {
+                    path: file.to_owned(),
+                    what: "it is not a number of seconds",
+                })?,
         };
-        let source = Source::System { file: Some(file.to_owned()), kept: AtomicU64::new(floor) };
-        Ok(Self(Arc::new(Inner { floor: AtomicU64::new(floor), source })))
+        let source = Source::System {
+            file: Some(file.to_owned()),
+            kept: AtomicU64::new(floor),
+        };
+        Ok(Self(Arc::new(Inner {
+            floor: AtomicU64::new(floor),
+            source,
+        })))
     }
 
     /// A clock that shows `time` until it is [set](Self::set): for simulations and tests.
     #[must_use]
     pub fn manual(time: UnixTime) -> Self {
-        Self(Arc::new(Inner { floor: AtomicU64::new(time.seconds()), source: Source::Manual }))
+        Self(Arc::new(Inner {
+            floor: AtomicU64::new(time.seconds()),
+            source: Source::Manual,
+        }))
     }
 
     /// Sets a manual clock forward; others, and the past, are left alone.
@@ -72,7 +93,9 @@ impl WallClock {
         let Source::System { file, kept } = &self.0.source else {
             return UnixTime::from_seconds(self.0.floor.load(Ordering::Acquire));
         };
-        let shown = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let shown = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         let now = self.0.floor.fetch_max(shown, Ordering::AcqRel).max(shown);
         if let Some(file) = file {
             keep(file, kept, now);
@@ -85,9 +108,12 @@ impl WallClock {
 fn keep(file: &Path, kept: &AtomicU64, now: u64) {
     let before = kept.load(Ordering::Acquire);
     let due = now >= before.saturating_add(FLOOR_LAG_SECONDS);
-    if due && kept.compare_exchange(before, now, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-        if let Err(error) = files::write(file, now.to_string().as_bytes()) {
-            tracing::warn!(%error, "the wall clock's floor could not be kept");
-        }
+    if due
+        && kept
+            .compare_exchange(before, now, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+        && let Err(error) = files::write(file, now.to_string().as_bytes())
+    {
+        tracing::warn!(%error, "the wall clock's floor could not be kept");
     }
 }

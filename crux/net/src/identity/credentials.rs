@@ -3,7 +3,10 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crux_core::identity::{Grant, LEAF_BACKDATE_SECONDS, LEAF_LIFE_SECONDS, Principal, Refusal, Role, UnixTime, Verbs, Window};
+use crux_core::identity::{
+    Grant, LEAF_BACKDATE_SECONDS, LEAF_LIFE_SECONDS, Principal, Refusal, Role, UnixTime, Verbs,
+    Window,
+};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
@@ -59,7 +62,11 @@ impl Credentials {
         let charter = crux_core::identity::Charter::decode(charter)?;
         let trust = Trust::new(charter, WallClock::system());
         let leaf = given_leaf(chain, key, &trust)?;
-        Ok(Self(Arc::new(Inner { trust, signer: None, leaf: Mutex::new(Arc::new(leaf)) })))
+        Ok(Self(Arc::new(Inner {
+            trust,
+            signer: None,
+            leaf: Mutex::new(Arc::new(leaf)),
+        })))
     }
 
     /// Takes the next leaf of a process.
@@ -73,14 +80,22 @@ impl Credentials {
     }
 
     /// A holder of `key`, certified by `chain`, that signs its own leaves.
-    pub(crate) fn self_renewing(trust: Trust, key: SecretKey, chain: Vec<Vec<u8>>) -> Result<Self, Error> {
+    pub(crate) fn self_renewing(
+        trust: Trust,
+        key: SecretKey,
+        chain: Vec<Vec<u8>>,
+    ) -> Result<Self, Error> {
         let grant = {
             let above = chain.first().ok_or(Refusal::NoCertificate)?;
             leaf_grant(&Grant::of_certificate(above)?)
         };
         let signer = Signer { key, chain, grant };
         let leaf = signer.make(trust.clock().now())?;
-        let credentials = Self(Arc::new(Inner { trust, signer: Some(signer), leaf: Mutex::new(Arc::new(leaf)) }));
+        let credentials = Self(Arc::new(Inner {
+            trust,
+            signer: Some(signer),
+            leaf: Mutex::new(Arc::new(leaf)),
+        }));
         credentials.principal()?;
         Ok(credentials)
     }
@@ -103,19 +118,30 @@ impl Credentials {
     /// What we show at the next handshake: the leaf first; `None`: it has ended and cannot be renewed.
     #[must_use]
     pub fn chain(&self) -> Option<Vec<Vec<u8>>> {
-        self.leaf().map(|leaf| leaf.certified.cert.iter().map(|certificate| certificate.to_vec()).collect())
+        self.leaf().map(|leaf| {
+            leaf.certified
+                .cert
+                .iter()
+                .map(|certificate| certificate.to_vec())
+                .collect()
+        })
     }
 
     /// When the current leaf ends.
     #[must_use]
     pub fn until(&self) -> UnixTime {
-        self.leaf().map_or(UnixTime::from_seconds(0), |leaf| leaf.until)
+        self.leaf()
+            .map_or(UnixTime::from_seconds(0), |leaf| leaf.until)
     }
 
     /// When the current leaf should be replaced: at half its life.
     #[must_use]
     pub fn renew_at(&self) -> UnixTime {
-        self.0.leaf.lock().unwrap_or_else(PoisonError::into_inner).renew_at
+        self.0
+            .leaf
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .renew_at
     }
 
     /// Judges the certificates a peer showed.
@@ -130,7 +156,10 @@ impl Credentials {
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn principal_of_connection(&self, connection: &quinn::Connection) -> Result<Principal, Refusal> {
+    pub fn principal_of_connection(
+        &self,
+        connection: &quinn::Connection,
+    ) -> Result<Principal, Refusal> {
         self.principal_of(&certificates_of(connection)?)
     }
 
@@ -154,7 +183,11 @@ impl Credentials {
     ///
     /// # Errors
     /// [`Error::Crypto`].
-    pub fn client_config(&self, expect: Expect, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, Error> {
+    pub fn client_config(
+        &self,
+        expect: Expect,
+        alpn: &[&[u8]],
+    ) -> Result<Arc<ClientConfig>, Error> {
         tls::client_config(self, expect, alpn).map(Arc::new)
     }
 
@@ -164,16 +197,24 @@ impl Credentials {
     /// [`Error::Crypto`].
     pub fn quic_server_config(&self, alpn: &[u8]) -> Result<Arc<QuicServerConfig>, Error> {
         let config = tls::server_config(self, &[alpn])?;
-        QuicServerConfig::try_from(config).map(Arc::new).map_err(Error::crypto("prepare QUIC"))
+        QuicServerConfig::try_from(config)
+            .map(Arc::new)
+            .map_err(Error::crypto("prepare QUIC"))
     }
 
     /// The dialling side of QUIC, towards `expect`, for one protocol name.
     ///
     /// # Errors
     /// [`Error::Crypto`].
-    pub fn quic_client_config(&self, expect: Expect, alpn: &[u8]) -> Result<Arc<QuicClientConfig>, Error> {
+    pub fn quic_client_config(
+        &self,
+        expect: Expect,
+        alpn: &[u8],
+    ) -> Result<Arc<QuicClientConfig>, Error> {
         let config = tls::client_config(self, expect, &[alpn])?;
-        QuicClientConfig::try_from(config).map(Arc::new).map_err(Error::crypto("prepare QUIC"))
+        QuicClientConfig::try_from(config)
+            .map(Arc::new)
+            .map_err(Error::crypto("prepare QUIC"))
     }
 
     pub(crate) fn certified_key(&self) -> Option<Arc<CertifiedKey>> {
@@ -183,7 +224,9 @@ impl Credentials {
     /// The current leaf, renewed first when it is due; the old one when that fails and it still holds.
     fn leaf(&self) -> Option<Arc<Leaf>> {
         let mut leaf = self.0.leaf.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(signer) = &self.0.signer else { return Some(leaf.clone()) };
+        let Some(signer) = &self.0.signer else {
+            return Some(leaf.clone());
+        };
         let now = self.0.trust.clock().now();
         if now >= leaf.renew_at {
             match signer.make(now) {
@@ -197,7 +240,10 @@ impl Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Credentials").field("until", &self.until()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Credentials")
+            .field("until", &self.until())
+            .finish_non_exhaustive()
     }
 }
 
@@ -208,13 +254,20 @@ impl Signer {
         let mut chain = vec![issue(&self.grant, validity, key.public(), &self.key)?];
         chain.extend(self.chain.iter().cloned());
         let certified = certified(&chain, &key)?;
-        Ok(Leaf { certified, renew_at: now.plus(LEAF_LIFE_SECONDS / 2), until: validity.until })
+        Ok(Leaf {
+            certified,
+            renew_at: now.plus(LEAF_LIFE_SECONDS / 2),
+            until: validity.until,
+        })
     }
 }
 
 /// When a leaf made now is good.
 pub(crate) fn leaf_window(now: UnixTime) -> Window {
-    Window { from: now.minus(LEAF_BACKDATE_SECONDS), until: now.plus(LEAF_LIFE_SECONDS) }
+    Window {
+        from: now.minus(LEAF_BACKDATE_SECONDS),
+        until: now.plus(LEAF_LIFE_SECONDS),
+    }
 }
 
 /// What the leaf of someone with `above` may do: the same, and pass on nothing.
@@ -226,17 +279,27 @@ fn given_leaf(chain: &[Vec<u8>], key: &SecretKey, trust: &Trust) -> Result<Leaf,
     let until = trust.verify(chain)?.valid.until;
     let now = trust.clock().now();
     let half = until.seconds().saturating_sub(now.seconds()) / 2;
-    Ok(Leaf { certified: certified(chain, key)?, renew_at: now.plus(half), until })
+    Ok(Leaf {
+        certified: certified(chain, key)?,
+        renew_at: now.plus(half),
+        until,
+    })
 }
 
 fn certified(chain: &[Vec<u8>], key: &SecretKey) -> Result<Arc<CertifiedKey>, Error> {
     let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.pkcs8().to_vec()));
-    let signing = rustls::crypto::ring::sign::any_ecdsa_type(&der).map_err(Error::crypto("prepare a leaf"))?;
-    let chain = chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+    let signing = rustls::crypto::ring::sign::any_ecdsa_type(&der)
+        .map_err(Error::crypto("prepare a leaf"))?;
+    let chain = chain
+        .iter()
+        .map(|der| CertificateDer::from(der.clone()))
+        .collect();
     Ok(Arc::new(CertifiedKey::new(chain, signing)))
 }
 
-fn certificates_of(connection: &quinn::Connection) -> Result<Vec<CertificateDer<'static>>, Refusal> {
+fn certificates_of(
+    connection: &quinn::Connection,
+) -> Result<Vec<CertificateDer<'static>>, Refusal> {
     connection
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())

@@ -72,10 +72,17 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { operation, path: path.to_owned(), source }
+        move |source| Self::Io {
+            operation,
+            path: path.to_owned(),
+            source,
+        }
     }
 
     pub(crate) fn crypto<E: ToString>(operation: &'static str) -> impl FnOnce(E) -> Self {
-        move |error| Self::Crypto { operation, reason: error.to_string() }
+        move |error| Self::Crypto {
+            operation,
+            reason: error.to_string(),
+        }
     }
 }

@@ -12,15 +12,27 @@ const FILE_BYTES_MAX: u64 = 65_536 * 68 + 1;
 
 /// Makes `dir` (0700) if it is absent; refuses one of another user, or one that others may write to.
 pub(crate) fn private_dir(dir: &Path) -> Result<(), Error> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io("make", dir))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(Error::io("make", dir))?;
     let metadata = fs::metadata(dir).map_err(Error::io("look at", dir))?;
     let user = nix::unistd::geteuid().as_raw();
     if metadata.uid() != user {
-        return Err(Error::OtherUser { path: dir.to_owned(), owner: metadata.uid(), user });
+        return Err(Error::OtherUser {
+            path: dir.to_owned(),
+            owner: metadata.uid(),
+            user,
+        });
     }
     let mode = metadata.mode() & 0o7777;
     if mode & 0o022 != 0 {
-        return Err(Error::Exposed { path: dir.to_owned(), may: "write to", mode });
+        return Err(Error::Exposed {
+            path: dir.to_owned(),
+            may: "write to",
+            mode,
+        });
     }
     Ok(())
 }
@@ -28,22 +40,34 @@ pub(crate) fn private_dir(dir: &Path) -> Result<(), Error> {
 /// Writes `path` (0600) whole: a reader or a crash sees the old content or the new.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let fresh = path.with_extension(format!("new-{}", std::process::id()));
-    let written = write_through(&fresh, bytes).and_then(|()| fs::rename(&fresh, path)).and_then(|()| sync_dir(path));
+    let written = write_through(&fresh, bytes)
+        .and_then(|()| fs::rename(&fresh, path))
+        .and_then(|()| sync_dir(path));
     written.map_err(|source| {
         // What is left of the failed attempt is of no use, and the next one makes its own.
         let _ = fs::remove_file(&fresh);
-        Error::Io { operation: "write", path: path.to_owned(), source }
+        Error::Io {
+            operation: "write",
+            path: path.to_owned(),
+            source,
+        }
     })
 }
 
 fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    path.parent()
+        .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 /// Reads `path`; `None`: it is not there.
@@ -51,19 +75,36 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(Error::Io { operation: "read", path: path.to_owned(), source }),
+        Err(source) => {
+            return Err(Error::Io {
+                operation: "read",
+                path: path.to_owned(),
+                source,
+            });
+        }
     };
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    file.take(FILE_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(Error::io("read", path))?;
     Ok(Some(bytes))
 }
 
 /// Reads a secret: refused when others may read it.
 pub(crate) fn read_secret(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    let Some(bytes) = read(path)? else { return Ok(None) };
-    let mode = fs::metadata(path).map_err(Error::io("look at", path))?.mode() & 0o7777;
+    let Some(bytes) = read(path)? else {
+        return Ok(None);
+    };
+    let mode = fs::metadata(path)
+        .map_err(Error::io("look at", path))?
+        .mode()
+        & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(Error::Exposed { path: path.to_owned(), may: "read", mode });
+        return Err(Error::Exposed {
+            path: path.to_owned(),
+            may: "read",
+            mode,
+        });
     }
     Ok(Some(bytes))
 }
@@ -71,9 +112,11 @@ pub(crate) fn read_secret(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 /// Removes `path` if it is there.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(Error::Io { operation: "remove", path: path.to_owned(), source })
-        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io {
+            operation: "remove",
+            path: path.to_owned(),
+            source,
+        }),
         _ => Ok(()),
     }
 }
@@ -99,7 +142,9 @@ pub(crate) fn decode_chain(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
 pub(crate) fn take_chain(bytes: &mut &[u8]) -> Option<Vec<Vec<u8>>> {
     let (count, rest) = bytes.split_first()?;
     *bytes = rest;
-    (0..*count).map(|_| take_long(bytes).map(<[u8]>::to_vec)).collect()
+    (0..*count)
+        .map(|_| take_long(bytes).map(<[u8]>::to_vec))
+        .collect()
 }
 
 /// Takes {length u16, bytes}.

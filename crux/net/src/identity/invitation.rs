@@ -6,7 +6,8 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crux_core::identity::{
-    Charter, Denies, Enrols, Grant, LEAF_BACKDATE_SECONDS, Prefix, Refusal, Role, UnixTime, Verb, Verbs, Window,
+    Charter, Denies, Enrols, Grant, LEAF_BACKDATE_SECONDS, Prefix, Refusal, Role, UnixTime, Verb,
+    Verbs, Window,
 };
 use crux_core::names::{InvitationId, Label};
 
@@ -64,17 +65,39 @@ impl Inviter<'_> {
         let claim_by = now.plus(INVITATION_LIFE_SECONDS);
         let passes_on: &[Verb] = match terms.enrols {
             Enrols::Rnode => &[Verb::Peer, Verb::App],
-            Enrols::Operator => &[Verb::Operator, Verb::Invite, Verb::Tool, Verb::Peer, Verb::App],
+            Enrols::Operator => &[
+                Verb::Operator,
+                Verb::Invite,
+                Verb::Tool,
+                Verb::Peer,
+                Verb::App,
+            ],
         };
-        let prefix = terms.namespace.clone().map_or(Prefix::EVERYTHING, Prefix::namespace);
-        let role = Role::Invitation { enrols: terms.enrols, label: terms.label };
+        let prefix = terms
+            .namespace
+            .clone()
+            .map_or(Prefix::EVERYTHING, Prefix::namespace);
+        let role = Role::Invitation {
+            enrols: terms.enrols,
+            label: terms.label,
+        };
         let mut grant = Grant::new(role, Verbs::NONE, prefix).may_grant(Verbs::of(passes_on));
         grant.claim_by = claim_by;
         grant.uses = terms.uses;
-        let validity = Window { from: now.minus(LEAF_BACKDATE_SECONDS), until: claim_by };
+        let validity = Window {
+            from: now.minus(LEAF_BACKDATE_SECONDS),
+            until: claim_by,
+        };
         let mut chain = vec![issue(&grant, validity, key.public(), self.key)?];
         chain.extend(self.chain.iter().cloned());
-        Ok(Invitation { charter: self.charter.clone(), namespace: terms.namespace, key, chain, grant, hints: Vec::new() })
+        Ok(Invitation {
+            charter: self.charter.clone(),
+            namespace: terms.namespace,
+            key,
+            chain,
+            grant,
+            hints: Vec::new(),
+        })
     }
 }
 
@@ -82,7 +105,12 @@ impl Invitation {
     /// The same, with addresses (`host:port`) to begin at; at most 8 are kept.
     #[must_use]
     pub fn with_hints<T: Into<String>>(mut self, hints: impl IntoIterator<Item = T>) -> Self {
-        self.hints = hints.into_iter().map(Into::into).filter(|hint| hint.len() <= usize::from(u8::MAX)).take(HINTS_MAX).collect();
+        self.hints = hints
+            .into_iter()
+            .map(Into::into)
+            .filter(|hint| hint.len() <= usize::from(u8::MAX))
+            .take(HINTS_MAX)
+            .collect();
         self
     }
 
@@ -139,12 +167,21 @@ impl Invitation {
     }
 
     /// Certifies the joiner with the throwaway key.
-    pub(crate) fn enrol(&self, role: Role, joiner: &SecretKey, validity: Window) -> Result<Vec<Vec<u8>>, Error> {
+    pub(crate) fn enrol(
+        &self,
+        role: Role,
+        joiner: &SecretKey,
+        validity: Window,
+    ) -> Result<Vec<Vec<u8>>, Error> {
         if validity.from > self.grant.claim_by {
             return Err(Refusal::ClaimedLate(self.grant.claim_by).into());
         }
         let grant = match role {
-            Role::Operator { .. } => Grant::new(role, Verbs::of(&[Verb::Operator, Verb::Invite]), self.grant.prefix.clone()),
+            Role::Operator { .. } => Grant::new(
+                role,
+                Verbs::of(&[Verb::Operator, Verb::Invite]),
+                self.grant.prefix.clone(),
+            ),
             _ => Grant::new(role, Verbs::of(&[Verb::Peer]), self.grant.prefix.clone()),
         }
         .may_grant(self.grant.may_grant);
@@ -158,11 +195,16 @@ impl Invitation {
     pub fn encode(&self) -> String {
         let mut out = vec![VERSION];
         put_long(&mut out, self.charter.encoded());
-        put_short(&mut out, self.namespace.as_ref().map_or("", Label::as_str).as_bytes());
+        put_short(
+            &mut out,
+            self.namespace.as_ref().map_or("", Label::as_str).as_bytes(),
+        );
         put_long(&mut out, self.key.pkcs8());
         out.extend_from_slice(&encode_chain(&self.chain));
         out.push(u8::try_from(self.hints.len()).unwrap_or(u8::MAX));
-        self.hints.iter().for_each(|hint| put_short(&mut out, hint.as_bytes()));
+        self.hints
+            .iter()
+            .for_each(|hint| put_short(&mut out, hint.as_bytes()));
         let check = blake3::hash(&out);
         out.extend_from_slice(&check.as_bytes()[..CHECK_BYTES]);
         format!("{HEAD}{}", URL_SAFE_NO_PAD.encode(out))
@@ -177,10 +219,16 @@ impl Invitation {
         if text.len() > TEXT_BYTES_MAX {
             return Err(Error::Invitation("it is too long"));
         }
-        let text = text.strip_prefix(HEAD).ok_or(Error::Invitation("it does not begin with radix1"))?;
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Error::Invitation("it has characters that do not belong there"))?;
+        let text = text
+            .strip_prefix(HEAD)
+            .ok_or(Error::Invitation("it does not begin with radix1"))?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|_| Error::Invitation("it has characters that do not belong there"))?;
         let damaged = || Error::Invitation("it is damaged or incomplete");
-        let (content, check) = bytes.split_at_checked(bytes.len().saturating_sub(CHECK_BYTES)).ok_or_else(damaged)?;
+        let (content, check) = bytes
+            .split_at_checked(bytes.len().saturating_sub(CHECK_BYTES))
+            .ok_or_else(damaged)?;
         if blake3::hash(content).as_bytes()[..CHECK_BYTES] != *check {
             return Err(damaged());
         }
@@ -194,19 +242,41 @@ impl Invitation {
         let (role, validity) = match self.enrols() {
             Some(Enrols::Rnode) => {
                 let label = self.label().cloned().unwrap_or_else(Label::base);
-                (Role::Rnode { label, ordinal: 0 }, Window { from: self.grant.claim_by, until: crux_core::identity::NEVER })
+                (
+                    Role::Rnode { label, ordinal: 0 },
+                    Window {
+                        from: self.grant.claim_by,
+                        until: crux_core::identity::NEVER,
+                    },
+                )
             }
             Some(Enrols::Operator) => {
                 let label = self.label().cloned().unwrap_or_else(Label::base);
-                (Role::Operator { label }, Window { from: self.grant.claim_by, until: self.grant.claim_by })
+                (
+                    Role::Operator { label },
+                    Window {
+                        from: self.grant.claim_by,
+                        until: self.grant.claim_by,
+                    },
+                )
             }
             None => return Err(Error::Invitation("its certificate is not an invitation's")),
         };
         let trial = SecretKey::generate()?;
         let chain = self.enrol(role, &trial, validity)?;
         let signature = trial.sign(b"", b"")?;
-        let signed = crux_core::identity::Signed { context: b"", payload: b"", signature: &signature, chain: &chain };
-        crux_core::identity::verify_signed(&signed, &self.charter, &Denies::default(), crux_core::identity::Moment::Kept)?;
+        let signed = crux_core::identity::Signed {
+            context: b"",
+            payload: b"",
+            signature: &signature,
+            chain: &chain,
+        };
+        crux_core::identity::verify_signed(
+            &signed,
+            &self.charter,
+            &Denies::default(),
+            crux_core::identity::Moment::Kept,
+        )?;
         Ok(())
     }
 }
@@ -223,7 +293,13 @@ fn read(bytes: &[u8]) -> Option<Result<Invitation, Error>> {
         return None;
     }
     let hints = (0..*count)
-        .map(|_| Some(std::str::from_utf8(take_short(&mut bytes)?).ok()?.to_owned()))
+        .map(|_| {
+            Some(
+                std::str::from_utf8(take_short(&mut bytes)?)
+                    .ok()?
+                    .to_owned(),
+            )
+        })
         .collect::<Option<Vec<_>>>()?;
     if !bytes.is_empty() {
         return None;
@@ -231,18 +307,35 @@ fn read(bytes: &[u8]) -> Option<Result<Invitation, Error>> {
     Some(assemble(charter, namespace, key, chain, hints))
 }
 
-fn assemble(charter: &[u8], namespace: &str, key: &[u8], chain: Vec<Vec<u8>>, hints: Vec<String>) -> Result<Invitation, Error> {
+fn assemble(
+    charter: &[u8],
+    namespace: &str,
+    key: &[u8],
+    chain: Vec<Vec<u8>>,
+    hints: Vec<String>,
+) -> Result<Invitation, Error> {
     let charter = Charter::decode(charter)?;
     let key = SecretKey::from_pkcs8(key)?;
     let grant = Grant::of_certificate(chain.first().ok_or(Refusal::NoCertificate)?)?;
     let namespace = match namespace {
         "" => None,
-        text => Some(Label::new(text).map_err(|_| Error::Invitation("its namespace is not a label"))?),
+        text => {
+            Some(Label::new(text).map_err(|_| Error::Invitation("its namespace is not a label"))?)
+        }
     };
     if namespace.as_ref() != grant.prefix.one_namespace() {
-        return Err(Error::Invitation("its namespace is not the one it was made for"));
+        return Err(Error::Invitation(
+            "its namespace is not the one it was made for",
+        ));
     }
-    Ok(Invitation { charter, namespace, key, chain, grant, hints })
+    Ok(Invitation {
+        charter,
+        namespace,
+        key,
+        chain,
+        grant,
+        hints,
+    })
 }
 
 impl FromStr for Invitation {
@@ -277,7 +370,13 @@ impl BaseInviter {
         charter: Charter,
         clock: WallClock,
     ) -> Self {
-        Self { key, chain, namespace, charter, clock }
+        Self {
+            key,
+            chain,
+            namespace,
+            charter,
+            clock,
+        }
     }
 
     /// Invites one rnode, under `label`.
@@ -285,7 +384,12 @@ impl BaseInviter {
     /// # Errors
     /// [`Error::Crypto`].
     pub fn invite_named(&self, label: &Label) -> Result<Invitation, Error> {
-        let inviter = Inviter { key: &self.key, chain: &self.chain, charter: &self.charter, clock: &self.clock };
+        let inviter = Inviter {
+            key: &self.key,
+            chain: &self.chain,
+            charter: &self.charter,
+            clock: &self.clock,
+        };
         inviter.invite(Terms {
             enrols: Enrols::Rnode,
             label: Some(label.clone()),

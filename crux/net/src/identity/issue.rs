@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use crux_core::identity::{Grant, NEVER, OID_COMPONENTS, PublicKey, UnixTime, Window};
-use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, Issuer, PublicKeyData, SerialNumber};
+use rcgen::{
+    CertificateParams, CustomExtension, DistinguishedName, DnType, Issuer, PublicKeyData,
+    SerialNumber,
+};
 
 use crate::identity::{Error, SecretKey};
 
@@ -21,10 +24,21 @@ impl PublicKeyData for Subject<'_> {
 }
 
 /// Certifies with `issuer` that `subject` holds `grant` in `validity`.
-pub(crate) fn issue(grant: &Grant, validity: Window, subject: &PublicKey, issuer: &SecretKey) -> Result<Vec<u8>, Error> {
+pub(crate) fn issue(
+    grant: &Grant,
+    validity: Window,
+    subject: &PublicKey,
+    issuer: &SecretKey,
+) -> Result<Vec<u8>, Error> {
     let mut params = CertificateParams::default();
-    params.distinguished_name = name(&format!("radix {} {}", grant.role.name(), subject.id().short()));
-    let moment = |time: UnixTime| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(time.min(NEVER).seconds());
+    params.distinguished_name = name(&format!(
+        "radix {} {}",
+        grant.role.name(),
+        subject.id().short()
+    ));
+    let moment = |time: UnixTime| {
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(time.min(NEVER).seconds())
+    };
     params.not_before = moment(validity.from);
     params.not_after = moment(validity.until);
     params.serial_number = Some(serial(subject, validity));

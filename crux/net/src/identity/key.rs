@@ -22,7 +22,8 @@ impl SecretKey {
     /// # Errors
     /// [`Error::Crypto`] when the operating system gives no randomness.
     pub fn generate() -> Result<Self, Error> {
-        let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(Error::crypto("make a key"))?;
+        let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
+            .map_err(Error::crypto("make a key"))?;
         Self::from_pair(pair)
     }
 
@@ -61,7 +62,9 @@ impl SecretKey {
     /// # Errors
     /// [`Error::Crypto`] when the operating system gives no randomness.
     pub fn sign(&self, context: &[u8], payload: &[u8]) -> Result<Vec<u8>, Error> {
-        self.pair.sign(&[context, payload].concat()).map_err(Error::crypto("sign"))
+        self.pair
+            .sign(&[context, payload].concat())
+            .map_err(Error::crypto("sign"))
     }
 
     pub(crate) fn pkcs8(&self) -> &[u8] {
@@ -74,7 +77,10 @@ impl SecretKey {
 
     fn from_pair(pair: KeyPair) -> Result<Self, Error> {
         let public = PublicKey::from_point(pair.der_bytes())?;
-        Ok(Self { pair: Arc::new(pair), public })
+        Ok(Self {
+            pair: Arc::new(pair),
+            public,
+        })
     }
 }
 

@@ -26,8 +26,18 @@ pub struct LeafIssuer {
 }
 
 impl LeafIssuer {
-    pub(crate) const fn new(key: SecretKey, chain: Vec<Vec<u8>>, namespace: Label, clock: WallClock) -> Self {
-        Self { key, chain, namespace, clock }
+    pub(crate) const fn new(
+        key: SecretKey,
+        chain: Vec<Vec<u8>>,
+        namespace: Label,
+        clock: WallClock,
+    ) -> Self {
+        Self {
+            key,
+            chain,
+            namespace,
+            clock,
+        }
     }
 
     /// Certifies `public_key_der` (SubjectPublicKeyInfo) as instance `index` of `application`'s `class`, for an hour.
@@ -36,13 +46,30 @@ impl LeafIssuer {
     ///
     /// # Errors
     /// [`Error::Refused`] when the key is not P-256.
-    pub fn issue(&self, application: &Label, class: &Label, index: u32, public_key_der: &[u8]) -> Result<AppLeaf, Error> {
+    pub fn issue(
+        &self,
+        application: &Label,
+        class: &Label,
+        index: u32,
+        public_key_der: &[u8],
+    ) -> Result<AppLeaf, Error> {
         let key = PublicKey::from_spki(public_key_der)?;
-        let role = Role::App { application: application.clone(), class: class.clone(), index };
-        let grant = Grant::new(role, Verbs::of(&[Verb::App]), Prefix::namespace(self.namespace.clone()));
+        let role = Role::App {
+            application: application.clone(),
+            class: class.clone(),
+            index,
+        };
+        let grant = Grant::new(
+            role,
+            Verbs::of(&[Verb::App]),
+            Prefix::namespace(self.namespace.clone()),
+        );
         let validity = leaf_window(self.clock.now());
         let mut chain = vec![issue(&grant, validity, &key, &self.key)?];
         chain.extend(self.chain.iter().cloned());
-        Ok(AppLeaf { chain, until: validity.until })
+        Ok(AppLeaf {
+            chain,
+            until: validity.until,
+        })
     }
 }

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crux_core::identity::{
-    Charter, DOCUMENT_CONTEXT, Denies, Enrols, Grant, LEAF_BACKDATE_SECONDS, Moment, NEVER, OPERATOR_LIFE_SECONDS, Prefix,
-    PublicKey, Refusal, Role, Signed, UnixTime, Verb, Verbs, Window, validity_of_certificate, verify_signed,
+    Charter, DOCUMENT_CONTEXT, Denies, Enrols, Grant, LEAF_BACKDATE_SECONDS, Moment, NEVER,
+    OPERATOR_LIFE_SECONDS, Prefix, PublicKey, Refusal, Role, Signed, UnixTime, Verb, Verbs, Window,
+    validity_of_certificate, verify_signed,
 };
 use crux_core::names::{Label, OwnerId};
 
@@ -43,7 +44,8 @@ impl OwnerStore {
         files::private_dir(&home.join("operator"))?;
         let _lock = lock(&home.join("owner/lock"))?;
         let clock = WallClock::with_floor(&home.join("owner/floor"))?;
-        let (root, charter) = open_owner(&home.join("owner"), Creation::Allowed)?.ok_or(Refusal::Charter("it is missing"))?;
+        let (root, charter) = open_owner(&home.join("owner"), Creation::Allowed)?
+            .ok_or(Refusal::Charter("it is missing"))?;
         Self::with_operator(home, root, charter, clock)
     }
 
@@ -88,7 +90,14 @@ impl OwnerStore {
         let key = SecretKey::open_or_create(&operator.join("operator.key"))?;
         let label = invitation.label().cloned().unwrap_or_else(operator_label);
         let now = clock.now();
-        let chain = invitation.enrol(Role::Operator { label }, &key, Window { from: now, until: now.plus(OPERATOR_LIFE_SECONDS) })?;
+        let chain = invitation.enrol(
+            Role::Operator { label },
+            &key,
+            Window {
+                from: now,
+                until: now.plus(OPERATOR_LIFE_SECONDS),
+            },
+        )?;
         files::write(&operator.join("grant"), &encode_chain(&chain))?;
         files::write(&owner.join("charter"), invitation.charter.encoded())?;
         Self::with_operator(home, None, invitation.charter.clone(), clock)
@@ -123,7 +132,10 @@ impl OwnerStore {
     /// # Errors
     /// [`Error::Crypto`].
     pub fn sign_document(&self, payload: &[u8]) -> Result<(Vec<u8>, Vec<Vec<u8>>), Error> {
-        Ok((self.operator.sign(DOCUMENT_CONTEXT, payload)?, self.operator_chain.clone()))
+        Ok((
+            self.operator.sign(DOCUMENT_CONTEXT, payload)?,
+            self.operator_chain.clone(),
+        ))
     }
 
     /// Invites one rnode under `label` into `namespace`.
@@ -132,7 +144,12 @@ impl OwnerStore {
     /// [`Error::Crypto`].
     pub fn invite_named(&self, namespace: &Label, label: &Label) -> Result<Invitation, Error> {
         let (label, namespace) = (Some(label.clone()), Some(namespace.clone()));
-        self.inviter().invite(Terms { enrols: Enrols::Rnode, label, namespace, uses: 1 })
+        self.inviter().invite(Terms {
+            enrols: Enrols::Rnode,
+            label,
+            namespace,
+            uses: 1,
+        })
     }
 
     /// Invites `uses` rnodes into `namespace`, under labels of their choice.
@@ -140,7 +157,12 @@ impl OwnerStore {
     /// # Errors
     /// [`Error::Invitation`] when `uses` is out of range; [`Error::Crypto`].
     pub fn invite_pool(&self, namespace: &Label, uses: u32) -> Result<Invitation, Error> {
-        self.inviter().invite(Terms { enrols: Enrols::Rnode, label: None, namespace: Some(namespace.clone()), uses })
+        self.inviter().invite(Terms {
+            enrols: Enrols::Rnode,
+            label: None,
+            namespace: Some(namespace.clone()),
+            uses,
+        })
     }
 
     /// Invites an operator on another machine, signed by the root.
@@ -148,22 +170,51 @@ impl OwnerStore {
     /// # Errors
     /// [`Error::NoRoot`]; [`Error::Crypto`].
     pub fn invite_operator(&self, label: &Label) -> Result<Invitation, Error> {
-        let key = self.root.as_ref().ok_or(Error::NoRoot("invite an operator"))?;
-        let inviter = Inviter { key, chain: &[], charter: &self.charter, clock: &self.clock };
-        inviter.invite(Terms { enrols: Enrols::Operator, label: Some(label.clone()), namespace: None, uses: 1 })
+        let key = self
+            .root
+            .as_ref()
+            .ok_or(Error::NoRoot("invite an operator"))?;
+        let inviter = Inviter {
+            key,
+            chain: &[],
+            charter: &self.charter,
+            clock: &self.clock,
+        };
+        inviter.invite(Terms {
+            enrols: Enrols::Operator,
+            label: Some(label.clone()),
+            namespace: None,
+            uses: 1,
+        })
     }
 
     /// Lets the base rnode with `public_key_der` (SubjectPublicKeyInfo) invite and host the rnodes of `namespace`.
     ///
     /// # Errors
     /// [`Error::NoRoot`]; [`Error::Refused`] when the key is not P-256.
-    pub fn grant_host(&self, public_key_der: &[u8], namespace: &Label) -> Result<Vec<Vec<u8>>, Error> {
-        let root = self.root.as_ref().ok_or(Error::NoRoot("let the base rnode host a namespace"))?;
+    pub fn grant_host(
+        &self,
+        public_key_der: &[u8],
+        namespace: &Label,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let root = self
+            .root
+            .as_ref()
+            .ok_or(Error::NoRoot("let the base rnode host a namespace"))?;
         let key = PublicKey::from_spki(public_key_der)?;
-        let grant = Grant::new(Role::Host, Verbs::of(&[Verb::Invite, Verb::Host]), Prefix::namespace(namespace.clone()))
-            .may_grant(Verbs::of(&[Verb::Peer, Verb::App]));
+        let grant = Grant::new(
+            Role::Host,
+            Verbs::of(&[Verb::Invite, Verb::Host]),
+            Prefix::namespace(namespace.clone()),
+        )
+        .may_grant(Verbs::of(&[Verb::Peer, Verb::App]));
         let from = self.clock.now().minus(2 * LEAF_BACKDATE_SECONDS);
-        Ok(vec![issue(&grant, Window { from, until: NEVER }, &key, root)?])
+        Ok(vec![issue(
+            &grant,
+            Window { from, until: NEVER },
+            &key,
+            root,
+        )?])
     }
 
     /// The operator's side of connections.
@@ -176,10 +227,20 @@ impl OwnerStore {
     }
 
     fn inviter(&self) -> Inviter<'_> {
-        Inviter { key: &self.operator, chain: &self.operator_chain, charter: &self.charter, clock: &self.clock }
+        Inviter {
+            key: &self.operator,
+            chain: &self.operator_chain,
+            charter: &self.charter,
+            clock: &self.clock,
+        }
     }
 
-    fn with_operator(home: &Path, root: Option<SecretKey>, charter: Charter, clock: WallClock) -> Result<Self, Error> {
+    fn with_operator(
+        home: &Path,
+        root: Option<SecretKey>,
+        charter: Charter,
+        clock: WallClock,
+    ) -> Result<Self, Error> {
         let dir = home.join("operator");
         let operator = SecretKey::open_or_create(&dir.join("operator.key"))?;
         let now = clock.now();
@@ -193,9 +254,19 @@ impl OwnerStore {
                 files::write(&dir.join("grant"), &encode_chain(&chain))?;
                 chain
             }
-            (None, None) => return Err(Error::NoRoot("renew the operator's grant, which is missing or has ended")),
+            (None, None) => {
+                return Err(Error::NoRoot(
+                    "renew the operator's grant, which is missing or has ended",
+                ));
+            }
         };
-        Ok(Self { root, charter, operator, operator_chain, clock })
+        Ok(Self {
+            root,
+            charter,
+            operator,
+            operator_chain,
+            clock,
+        })
     }
 }
 
@@ -207,14 +278,27 @@ enum Creation {
 }
 
 /// The root key, if it is here, and the charter. A root key without charter is a first `up` that died: finished here.
-fn open_owner(dir: &Path, creation: Creation) -> Result<Option<(Option<SecretKey>, Charter)>, Error> {
+fn open_owner(
+    dir: &Path,
+    creation: Creation,
+) -> Result<Option<(Option<SecretKey>, Charter)>, Error> {
     let key_file = dir.join("root.key");
-    let root = files::read_secret(&key_file)?.map(|der| SecretKey::from_pkcs8(&der)).transpose()?;
-    let charter = files::read(&dir.join("charter"))?.map(|bytes| Charter::decode(&bytes)).transpose()?;
+    let root = files::read_secret(&key_file)?
+        .map(|der| SecretKey::from_pkcs8(&der))
+        .transpose()?;
+    let charter = files::read(&dir.join("charter"))?
+        .map(|bytes| Charter::decode(&bytes))
+        .transpose()?;
     match (root, charter) {
         (root, Some(charter)) => {
-            if root.as_ref().is_some_and(|key| !charter.roots().contains(key.public())) {
-                return Err(Error::Damaged { path: key_file, what: "it is not a root key of the charter beside it" });
+            if root
+                .as_ref()
+                .is_some_and(|key| !charter.roots().contains(key.public()))
+            {
+                return Err(Error::Damaged {
+                    path: key_file,
+                    what: "it is not a root key of the charter beside it",
+                });
             }
             Ok(Some((root, charter)))
         }
@@ -231,28 +315,57 @@ fn open_owner(dir: &Path, creation: Creation) -> Result<Option<(Option<SecretKey
 fn first_charter(root: &SecretKey) -> Result<Charter, Error> {
     let payload = Charter::first_payload(&[*root.public()]);
     let signature = root.sign(b"", &Charter::message(&payload))?;
-    Ok(Charter::decode(&Charter::assemble(&payload, &[(*root.public(), signature)]))?)
+    Ok(Charter::decode(&Charter::assemble(
+        &payload,
+        &[(*root.public(), signature)],
+    ))?)
 }
 
 fn grant_operator(operator: &SecretKey, root: &SecretKey, now: UnixTime) -> Result<Vec<u8>, Error> {
-    let role = Role::Operator { label: operator_label() };
-    let grant = Grant::new(role, Verbs::of(&[Verb::Operator, Verb::Invite]), Prefix::EVERYTHING)
-        .may_grant(Verbs::of(&[Verb::Operator, Verb::Invite, Verb::Tool, Verb::Peer, Verb::App]));
+    let role = Role::Operator {
+        label: operator_label(),
+    };
+    let grant = Grant::new(
+        role,
+        Verbs::of(&[Verb::Operator, Verb::Invite]),
+        Prefix::EVERYTHING,
+    )
+    .may_grant(Verbs::of(&[
+        Verb::Operator,
+        Verb::Invite,
+        Verb::Tool,
+        Verb::Peer,
+        Verb::App,
+    ]));
     // Older than any invitation it makes at once, which are dated back themselves.
-    let validity = Window { from: now.minus(2 * LEAF_BACKDATE_SECONDS), until: now.plus(OPERATOR_LIFE_SECONDS) };
+    let validity = Window {
+        from: now.minus(2 * LEAF_BACKDATE_SECONDS),
+        until: now.plus(OPERATOR_LIFE_SECONDS),
+    };
     issue(&grant, validity, operator.public(), root)
 }
 
 /// Whether `chain` makes `operator` an operator under `charter` now.
 fn holds(chain: &[Vec<u8>], operator: &SecretKey, charter: &Charter, now: UnixTime) -> bool {
-    let Ok(signature) = operator.sign(DOCUMENT_CONTEXT, b"") else { return false };
-    let signed = Signed { context: DOCUMENT_CONTEXT, payload: b"", signature: &signature, chain };
-    verify_signed(&signed, charter, &Denies::default(), Moment::Now(now)).is_ok_and(|who| who.verbs.has(Verb::Operator))
+    let Ok(signature) = operator.sign(DOCUMENT_CONTEXT, b"") else {
+        return false;
+    };
+    let signed = Signed {
+        context: DOCUMENT_CONTEXT,
+        payload: b"",
+        signature: &signature,
+        chain,
+    };
+    verify_signed(&signed, charter, &Denies::default(), Moment::Now(now))
+        .is_ok_and(|who| who.verbs.has(Verb::Operator))
 }
 
 /// Seconds left of the grant on top.
 fn left(chain: &[Vec<u8>], now: UnixTime) -> u64 {
-    let until = chain.first().and_then(|der| validity_of_certificate(der).ok()).map_or(0, |window| window.until.seconds());
+    let until = chain
+        .first()
+        .and_then(|der| validity_of_certificate(der).ok())
+        .map_or(0, |window| window.until.seconds());
     until.saturating_sub(now.seconds())
 }
 
@@ -264,7 +377,12 @@ fn operator_label() -> Label {
 fn lock(path: &Path) -> Result<File, Error> {
     let open = |path: &Path| {
         use std::os::unix::fs::OpenOptionsExt;
-        File::options().write(true).create(true).truncate(false).mode(0o600).open(path)
+        File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
     };
     let path: PathBuf = path.to_owned();
     let file = open(&path).map_err(Error::io("open", &path))?;

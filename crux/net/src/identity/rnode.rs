@@ -2,12 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use crux_core::identity::{Charter, Claim, Enrols, NEVER, Principal, PublicKey, Refusal, Role, Signed, Who, Window};
+use crux_core::identity::{
+    Charter, Claim, Enrols, NEVER, Principal, PublicKey, Refusal, Role, Signed, Who, Window,
+};
 use crux_core::names::{Label, NamespaceId, OwnerId, RnodeId};
 
 use crate::identity::files::{self, decode_chain, encode_chain};
 use crate::identity::trust::Acceptance;
-use crate::identity::{BaseInviter, Credentials, Error, Invitation, LeafIssuer, SecretKey, Trust, WallClock};
+use crate::identity::{
+    BaseInviter, Credentials, Error, Invitation, LeafIssuer, SecretKey, Trust, WallClock,
+};
 
 /// A joiner's place in a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,28 +48,56 @@ impl RnodeIdentity {
         files::private_dir(dir)?;
         if let Some(held) = Self::open(dir)? {
             let same = held.claim.invitation == invitation.id();
-            return if same { Ok(held) } else { Err(Error::Claimed(dir.to_owned())) };
+            return if same {
+                Ok(held)
+            } else {
+                Err(Error::Claimed(dir.to_owned()))
+            };
         }
         if invitation.enrols() != Some(Enrols::Rnode) {
             return Err(Error::Invitation("it is for an operator, not for a rnode"));
         }
         let place = match (invitation.label(), place) {
-            (Some(label), _) => Place { label: label.clone(), ordinal: 0 },
+            (Some(label), _) => Place {
+                label: label.clone(),
+                ordinal: 0,
+            },
             (None, Some(place)) => place,
-            (None, None) => return Err(Error::Invitation("it is for a pool: the label and place are missing")),
+            (None, None) => {
+                return Err(Error::Invitation(
+                    "it is for a pool: the label and place are missing",
+                ));
+            }
         };
         if place.ordinal >= invitation.uses() {
-            return Err(Refusal::WrongOrdinal { uses: invitation.uses(), ordinal: place.ordinal }.into());
+            return Err(Refusal::WrongOrdinal {
+                uses: invitation.uses(),
+                ordinal: place.ordinal,
+            }
+            .into());
         }
         let clock = WallClock::with_floor(&dir.join("floor"))?;
         let key = SecretKey::open_or_create(&dir.join("rnode.key"))?;
-        let role = Role::Rnode { label: place.label, ordinal: place.ordinal };
-        let chain = invitation.enrol(role, &key, Window { from: clock.now(), until: NEVER })?;
+        let role = Role::Rnode {
+            label: place.label,
+            ordinal: place.ordinal,
+        };
+        let chain = invitation.enrol(
+            role,
+            &key,
+            Window {
+                from: clock.now(),
+                until: NEVER,
+            },
+        )?;
         files::write(&dir.join("charter"), invitation.charter.encoded())?;
         files::write(&dir.join("hints"), invitation.hints().join("\n").as_bytes())?;
         // The chain comes last: with it the claim is made, before it nothing was.
         files::write(&dir.join("chain"), &encode_chain(&chain))?;
-        Self::open(dir)?.ok_or(Error::Damaged { path: dir.join("chain"), what: "it vanished" })
+        Self::open(dir)?.ok_or_else(|| Error::Damaged {
+            path: dir.join("chain"),
+            what: "it vanished",
+        })
     }
 
     /// Opens the identity in `dir`; `None`: nothing was claimed there yet.
@@ -86,20 +118,50 @@ impl RnodeIdentity {
     /// As [`open`](Self::open).
     pub fn open_with(dir: &Path, clock: WallClock) -> Result<Option<Self>, Error> {
         files::private_dir(dir)?;
-        let missing = |name: &'static str| Error::Damaged { path: dir.join(name), what: "it is missing" };
-        let Some(chain) = files::read(&dir.join("chain"))? else { return Ok(None) };
-        let chain = decode_chain(&chain).ok_or_else(|| Error::Damaged { path: dir.join("chain"), what: "it is cut short" })?;
-        let key = files::read_secret(&dir.join("rnode.key"))?.ok_or_else(|| missing("rnode.key"))?;
+        let missing = |name: &'static str| Error::Damaged {
+            path: dir.join(name),
+            what: "it is missing",
+        };
+        let Some(chain) = files::read(&dir.join("chain"))? else {
+            return Ok(None);
+        };
+        let chain = decode_chain(&chain).ok_or_else(|| Error::Damaged {
+            path: dir.join("chain"),
+            what: "it is cut short",
+        })?;
+        let key =
+            files::read_secret(&dir.join("rnode.key"))?.ok_or_else(|| missing("rnode.key"))?;
         let key = SecretKey::from_pkcs8(&key)?;
         let charter = files::read(&dir.join("charter"))?.ok_or_else(|| missing("charter"))?;
         let trust = Trust::open(dir, Charter::decode(&charter)?, clock)?;
         let hints = files::read(&dir.join("hints"))?.unwrap_or_default();
-        let hints = String::from_utf8_lossy(&hints).lines().map(str::to_owned).collect();
+        let hints = String::from_utf8_lossy(&hints)
+            .lines()
+            .map(str::to_owned)
+            .collect();
         let principal = principal_of_own(&key, &chain, &trust)?;
-        let Who::Rnode { namespace, label, claim, .. } = principal.who else {
-            return Err(Error::Damaged { path: dir.join("chain"), what: "it is not a rnode's" });
+        let Who::Rnode {
+            namespace,
+            label,
+            claim,
+            ..
+        } = principal.who
+        else {
+            return Err(Error::Damaged {
+                path: dir.join("chain"),
+                what: "it is not a rnode's",
+            });
         };
-        Ok(Some(Self { dir: dir.to_owned(), key, chain, trust, hints, namespace, label, claim }))
+        Ok(Some(Self {
+            dir: dir.to_owned(),
+            key,
+            chain,
+            trust,
+            hints,
+            namespace,
+            label,
+            claim,
+        }))
     }
 
     /// Its permanent name.
@@ -181,7 +243,12 @@ impl RnodeIdentity {
     /// Issues leaves to its processes.
     #[must_use]
     pub fn leaf_issuer(&self) -> LeafIssuer {
-        LeafIssuer::new(self.key.clone(), self.chain.clone(), self.namespace.clone(), self.trust.clock().clone())
+        LeafIssuer::new(
+            self.key.clone(),
+            self.chain.clone(),
+            self.namespace.clone(),
+            self.trust.clock().clone(),
+        )
     }
 
     /// Keeps a host grant that the owner gave to this rnode's key for `namespace`; a newer one replaces an older.
@@ -208,7 +275,9 @@ impl RnodeIdentity {
     /// # Errors
     /// [`Error::Io`]; [`Error::Refused`] when the grant no longer holds.
     pub fn host_credentials(&self, namespace: &Label) -> Result<Option<Credentials>, Error> {
-        let Some(chain) = self.host_chain(namespace)? else { return Ok(None) };
+        let Some(chain) = self.host_chain(namespace)? else {
+            return Ok(None);
+        };
         Credentials::self_renewing(self.trust.clone(), self.key.clone(), chain).map(Some)
     }
 
@@ -217,15 +286,28 @@ impl RnodeIdentity {
     /// # Errors
     /// [`Error::Io`]; [`Error::Refused`] when the grant no longer holds.
     pub fn inviter(&self, namespace: &Label) -> Result<Option<BaseInviter>, Error> {
-        let Some(chain) = self.host_chain(namespace)? else { return Ok(None) };
+        let Some(chain) = self.host_chain(namespace)? else {
+            return Ok(None);
+        };
         let clock = self.trust.clock().clone();
-        Ok(Some(BaseInviter::new(self.key.clone(), chain, namespace.clone(), self.trust.charter(), clock)))
+        Ok(Some(BaseInviter::new(
+            self.key.clone(),
+            chain,
+            namespace.clone(),
+            self.trust.charter(),
+            clock,
+        )))
     }
 
     fn host_chain(&self, namespace: &Label) -> Result<Option<Vec<Vec<u8>>>, Error> {
         let path = self.dir.join("hosts").join(namespace.as_str());
-        let Some(bytes) = files::read(&path)? else { return Ok(None) };
-        let chain = decode_chain(&bytes).ok_or(Error::Damaged { path, what: "it is cut short" })?;
+        let Some(bytes) = files::read(&path)? else {
+            return Ok(None);
+        };
+        let chain = decode_chain(&bytes).ok_or(Error::Damaged {
+            path,
+            what: "it is cut short",
+        })?;
         self.check_host_grant(namespace, &chain)?;
         Ok(Some(chain))
     }
@@ -244,6 +326,11 @@ impl RnodeIdentity {
 fn principal_of_own(key: &SecretKey, chain: &[Vec<u8>], trust: &Trust) -> Result<Principal, Error> {
     let context = b"radix-own/1\n";
     let signature = key.sign(context, b"")?;
-    let signed = Signed { context, payload: b"", signature: &signature, chain };
+    let signed = Signed {
+        context,
+        payload: b"",
+        signature: &signature,
+        chain,
+    };
     Ok(trust.verify_signed(&signed, Acceptance::Kept)?)
 }

@@ -8,12 +8,17 @@ use crux_core::identity::{Principal, PublicKey, Refusal, Who};
 use crux_core::names::{Label, RnodeId};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, ResolvesClientCert, Resumption};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls13_signature_with_raw_key};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls13_signature_with_raw_key,
+};
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, PeerMisbehaved, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, PeerMisbehaved,
+    SignatureScheme,
+};
 
 use crate::identity::{Credentials, Error};
 
@@ -51,15 +56,37 @@ impl Expect {
         let same = match (self, &met.who) {
             (Self::Owner, _) => true,
             (Self::Rnode(expected), Who::Rnode { id, .. }) => expected == id,
-            (Self::Label { namespace, label }, Who::Rnode { namespace: in_namespace, label: called, .. }) => {
-                namespace == in_namespace && label == called
-            }
-            (Self::Class { namespace, application, class }, Who::App { namespace: n, application: a, class: c, .. }) => {
-                namespace == n && application == a && class == c
-            }
+            (
+                Self::Label { namespace, label },
+                Who::Rnode {
+                    namespace: in_namespace,
+                    label: called,
+                    ..
+                },
+            ) => namespace == in_namespace && label == called,
+            (
+                Self::Class {
+                    namespace,
+                    application,
+                    class,
+                },
+                Who::App {
+                    namespace: n,
+                    application: a,
+                    class: c,
+                    ..
+                },
+            ) => namespace == n && application == a && class == c,
             _ => false,
         };
-        if same { Ok(()) } else { Err(Refusal::Unexpected { expected: self.to_string(), met: met.to_string() }) }
+        if same {
+            Ok(())
+        } else {
+            Err(Refusal::Unexpected {
+                expected: self.to_string(),
+                met: met.to_string(),
+            })
+        }
     }
 }
 
@@ -68,7 +95,11 @@ impl fmt::Display for Expect {
         match self {
             Self::Rnode(id) => write!(formatter, "rnode {}", id.short()),
             Self::Label { namespace, label } => write!(formatter, "rnode {namespace}/{label}"),
-            Self::Class { namespace, application, class } => write!(formatter, "process {namespace}/{application}/{class}"),
+            Self::Class {
+                namespace,
+                application,
+                class,
+            } => write!(formatter, "process {namespace}/{application}/{class}"),
             Self::Owner => formatter.write_str("anyone of our owner"),
         }
     }
@@ -82,10 +113,15 @@ pub fn refusal_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Refusal
         if let Some(refusal) = error.downcast_ref::<Refusal>() {
             return Some(refusal);
         }
-        if let Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner)))) = error.downcast_ref() {
+        if let Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner)))) =
+            error.downcast_ref()
+        {
             return inner.downcast_ref::<Refusal>();
         }
-        at = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        at = match error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+        {
             // An I/O error shows its content's source, never its content.
             Some(inner) => Some(inner),
             None => error.source(),
@@ -94,7 +130,10 @@ pub fn refusal_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Refusal
     None
 }
 
-pub(crate) fn server_config(credentials: &Credentials, alpn: &[&[u8]]) -> Result<ServerConfig, Error> {
+pub(crate) fn server_config(
+    credentials: &Credentials,
+    alpn: &[&[u8]],
+) -> Result<ServerConfig, Error> {
     let verifier = Arc::new(Verifier::new(credentials.clone(), Expect::Owner));
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -109,7 +148,11 @@ pub(crate) fn server_config(credentials: &Credentials, alpn: &[&[u8]]) -> Result
     Ok(config)
 }
 
-pub(crate) fn client_config(credentials: &Credentials, expect: Expect, alpn: &[&[u8]]) -> Result<ClientConfig, Error> {
+pub(crate) fn client_config(
+    credentials: &Credentials,
+    expect: Expect,
+    alpn: &[&[u8]],
+) -> Result<ClientConfig, Error> {
     let verifier = Arc::new(Verifier::new(credentials.clone(), expect));
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -158,11 +201,22 @@ struct Verifier {
 
 impl Verifier {
     fn new(credentials: Credentials, expect: Expect) -> Self {
-        Self { credentials, expect, algorithms: ring::default_provider().signature_verification_algorithms }
+        Self {
+            credentials,
+            expect,
+            algorithms: ring::default_provider().signature_verification_algorithms,
+        }
     }
 
-    fn judge(&self, end_entity: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
-        let chain: Vec<&[u8]> = std::iter::once(end_entity).chain(above).map(AsRef::as_ref).collect();
+    fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+    ) -> Result<(), rustls::Error> {
+        let chain: Vec<&[u8]> = std::iter::once(end_entity)
+            .chain(above)
+            .map(AsRef::as_ref)
+            .collect();
         self.credentials
             .trust()
             .verify(&chain)
@@ -180,8 +234,9 @@ impl Verifier {
         if signature.scheme != SignatureScheme::ECDSA_NISTP256_SHA256 {
             return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
         }
-        let key = PublicKey::of_certificate(certificate)
-            .map_err(|refusal| rustls::Error::from(CertificateError::Other(OtherError(Arc::new(refusal)))))?;
+        let key = PublicKey::of_certificate(certificate).map_err(|refusal| {
+            rustls::Error::from(CertificateError::Other(OtherError(Arc::new(refusal))))
+        })?;
         let spki = key.spki();
         verify_tls13_signature_with_raw_key(
             message,
@@ -201,7 +256,8 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.judge(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
+        self.judge(end_entity, intermediates)
+            .map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -238,7 +294,8 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.judge(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
+        self.judge(end_entity, intermediates)
+            .map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

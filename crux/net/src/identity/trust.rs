@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crux_core::identity::{
-    self as judge, Charter, Claim, ClaimTable, Conflict, Denied, Denies, Moment, Novelty, Precedence, Principal, Refusal, Signed,
+    self as judge, Charter, Claim, ClaimTable, Conflict, Denied, Denies, Moment, Novelty,
+    Precedence, Principal, Refusal, Signed,
 };
 use crux_core::names::{OwnerId, RnodeId};
 use tokio::sync::watch;
@@ -62,7 +63,15 @@ impl Trust {
     /// Belief in `charter` alone, kept in memory.
     #[must_use]
     pub fn new(charter: Charter, clock: WallClock) -> Self {
-        Self::build(State { charter, denies: Denies::default(), claims: ClaimTable::default() }, clock, None)
+        Self::build(
+            State {
+                charter,
+                denies: Denies::default(),
+                claims: ClaimTable::default(),
+            },
+            clock,
+            None,
+        )
     }
 
     /// Belief in `charter`, with claims and denies kept in `dir`.
@@ -72,11 +81,21 @@ impl Trust {
             None => ClaimTable::default(),
         };
         let denies = match files::read(&dir.join("denies"))? {
-            Some(bytes) => decode_denies(&bytes)
-                .ok_or_else(|| Error::Damaged { path: dir.join("denies"), what: "a line of it names nothing to deny" })?,
+            Some(bytes) => decode_denies(&bytes).ok_or_else(|| Error::Damaged {
+                path: dir.join("denies"),
+                what: "a line of it names nothing to deny",
+            })?,
             None => Denies::default(),
         };
-        Ok(Self::build(State { charter, denies, claims }, clock, Some(dir.to_owned())))
+        Ok(Self::build(
+            State {
+                charter,
+                denies,
+                claims,
+            },
+            clock,
+            Some(dir.to_owned()),
+        ))
     }
 
     /// Judges a chain shown on a connection: [`crux_core::identity::verify`], then the claims.
@@ -110,7 +129,11 @@ impl Trust {
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn verify_signed<C: AsRef<[u8]>>(&self, signed: &Signed<'_, C>, acceptance: Acceptance) -> Result<Principal, Refusal> {
+    pub fn verify_signed<C: AsRef<[u8]>>(
+        &self,
+        signed: &Signed<'_, C>,
+        acceptance: Acceptance,
+    ) -> Result<Principal, Refusal> {
         let moment = match acceptance {
             Acceptance::New => Moment::Now(self.0.clock.now()),
             Acceptance::Kept => Moment::Kept,
@@ -142,7 +165,11 @@ impl Trust {
     ///
     /// # Errors
     /// [`Error::Io`]: merged while this process lives, but not on disk.
-    pub fn merge_claims(&self, other: &ClaimTable, precedence: Precedence) -> Result<Vec<Conflict>, Error> {
+    pub fn merge_claims(
+        &self,
+        other: &ClaimTable,
+        precedence: Precedence,
+    ) -> Result<Vec<Conflict>, Error> {
         let (conflicts, encoded) = {
             let mut state = self.write();
             (state.claims.merge(other, precedence), state.claims.encode())
@@ -234,7 +261,10 @@ impl Trust {
     fn admit_claim(&self, principal: &Principal) -> Result<(), Refusal> {
         let observed = {
             let mut state = self.write();
-            state.claims.observe(principal).map(|novelty| (novelty, state.claims.encode()))
+            state
+                .claims
+                .observe(principal)
+                .map(|novelty| (novelty, state.claims.encode()))
         };
         match observed {
             Ok((Novelty::Known, _)) => Ok(()),
@@ -246,8 +276,10 @@ impl Trust {
                 Ok(())
             }
             Err(refusal) => {
-                if let (Refusal::AlreadyClaimed { holder, taker, .. }, judge::Who::Rnode { claim, .. }) =
-                    (&refusal, &principal.who)
+                if let (
+                    Refusal::AlreadyClaimed { holder, taker, .. },
+                    judge::Who::Rnode { claim, .. },
+                ) = (&refusal, &principal.who)
                 {
                     self.report(*claim, *holder, *taker);
                 }
@@ -264,15 +296,24 @@ impl Trust {
         if reports.waiting.len() >= REPORTS_MAX {
             reports.waiting.pop_front();
         }
-        reports.waiting.push_back(Report::SecondTaker { claim, holder, taker });
+        reports.waiting.push_back(Report::SecondTaker {
+            claim,
+            holder,
+            taker,
+        });
     }
 
     fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        self.0.dir.as_ref().map_or(Ok(()), |dir| files::write(&dir.join(name), bytes))
+        self.0
+            .dir
+            .as_ref()
+            .map_or(Ok(()), |dir| files::write(&dir.join(name), bytes))
     }
 
     fn changed(&self) {
-        self.0.changes.send_modify(|count| *count = count.wrapping_add(1));
+        self.0
+            .changes
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -284,7 +325,10 @@ impl Trust {
     }
 
     fn reports(&self) -> MutexGuard<'_, Reports> {
-        self.0.reports.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .reports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -307,5 +351,9 @@ fn encode_denies(denies: &Denies) -> Vec<u8> {
 }
 
 fn decode_denies(bytes: &[u8]) -> Option<Denies> {
-    std::str::from_utf8(bytes).ok()?.lines().map(|line| line.parse().ok()).collect()
+    std::str::from_utf8(bytes)
+        .ok()?
+        .lines()
+        .map(|line| line.parse().ok())
+        .collect()
 }

@@ -56,20 +56,31 @@ impl StdError for NotConnected {
 ///
 /// # Cancel safety
 /// Dropping it leaves nothing.
-pub async fn connect(address: &str, credentials: &Credentials, expect: Expect) -> Result<Channel, Error> {
+pub async fn connect(
+    address: &str,
+    credentials: &Credentials,
+    expect: Expect,
+) -> Result<Channel, Error> {
     let dialler = dialler(address, credentials, expect)?;
     let connector = tower::service_fn(move |_| {
         let dialler = dialler.clone();
         async move { dialler.dial().await }
     });
-    endpoint().connect_with_connector(connector).await.map_err(|error| failed(error, address))
+    endpoint()
+        .connect_with_connector(connector)
+        .await
+        .map_err(|error| failed(error, address))
 }
 
 /// As [`connect`], but dials at the first call.
 ///
 /// # Errors
 /// [`Kind::Bug`] when TLS cannot be prepared.
-pub fn connect_lazy(address: &str, credentials: &Credentials, expect: Expect) -> Result<Channel, Error> {
+pub fn connect_lazy(
+    address: &str,
+    credentials: &Credentials,
+    expect: Expect,
+) -> Result<Channel, Error> {
     let dialler = dialler(address, credentials, expect)?;
     let connector = tower::service_fn(move |_| {
         let dialler = dialler.clone();
@@ -85,7 +96,11 @@ pub fn connect_lazy(address: &str, credentials: &Credentials, expect: Expect) ->
 ///
 /// # Cancel safety
 /// Dropping it drops the stream.
-pub async fn connect_over<S>(stream: S, credentials: &Credentials, expect: Expect) -> Result<Channel, Error>
+pub async fn connect_over<S>(
+    stream: S,
+    credentials: &Credentials,
+    expect: Expect,
+) -> Result<Channel, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -99,7 +114,10 @@ where
             secure(&tls, stream).await
         }
     });
-    endpoint().connect_with_connector(connector).await.map_err(|error| failed(error, "a tunnel"))
+    endpoint()
+        .connect_with_connector(connector)
+        .await
+        .map_err(|error| failed(error, "a tunnel"))
 }
 
 /// A channel to our agent over the inherited process socket. It dials at the first call, and again when the agent restarts.
@@ -108,7 +126,13 @@ pub fn connect_process(socket: &ProcessSocket) -> Channel {
     let socket = socket.clone();
     let connector = tower::service_fn(move |_| {
         let socket = socket.clone();
-        async move { socket.connect().await.map(TokioIo::new).map_err(not_connected) }
+        async move {
+            socket
+                .connect()
+                .await
+                .map(TokioIo::new)
+                .map_err(not_connected)
+        }
     });
     endpoint().connect_with_connector_lazy(connector)
 }
@@ -121,14 +145,19 @@ struct Dialler {
 
 impl Dialler {
     async fn dial(&self) -> Result<TokioIo<TlsStream<TcpStream>>, NotConnected> {
-        let stream = within(TcpStream::connect(&*self.address)).await.map_err(not_connected)?;
+        let stream = within(TcpStream::connect(&*self.address))
+            .await
+            .map_err(not_connected)?;
         stream.set_nodelay(true).map_err(not_connected)?;
         secure(&self.tls, stream).await
     }
 }
 
 fn dialler(address: &str, credentials: &Credentials, expect: Expect) -> Result<Dialler, Error> {
-    Ok(Dialler { address: address.into(), tls: connector(credentials, expect)? })
+    Ok(Dialler {
+        address: address.into(),
+        tls: connector(credentials, expect)?,
+    })
 }
 
 fn connector(credentials: &Credentials, expect: Expect) -> Result<TlsConnector, Error> {
@@ -143,12 +172,18 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     // The name is required and never looked at: whom we want stands in `Expect`.
-    let name = ServerName::try_from("radix").map_err(|error| not_connected(io::Error::other(error)))?;
-    within(tls.connect(name, stream)).await.map(TokioIo::new).map_err(not_connected)
+    let name =
+        ServerName::try_from("radix").map_err(|error| not_connected(io::Error::other(error)))?;
+    within(tls.connect(name, stream))
+        .await
+        .map(TokioIo::new)
+        .map_err(not_connected)
 }
 
 async fn within<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(CONNECT_TIME_MAX, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    tokio::time::timeout(CONNECT_TIME_MAX, work)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 const fn not_connected(source: io::Error) -> NotConnected {
@@ -163,7 +198,15 @@ fn endpoint() -> Endpoint {
 }
 
 fn failed(error: tonic::transport::Error, address: &str) -> Error {
-    let identity = refusal_in(&error).is_some_and(|refusal| !matches!(refusal, Refusal::Expired(_)));
-    let kind = if identity { Kind::Unauthenticated } else { Kind::Unavailable };
-    Error::new(kind, "connect").effect_is(Effect::None).with("to", address).because(error)
+    let identity =
+        refusal_in(&error).is_some_and(|refusal| !matches!(refusal, Refusal::Expired(_)));
+    let kind = if identity {
+        Kind::Unauthenticated
+    } else {
+        Kind::Unavailable
+    };
+    Error::new(kind, "connect")
+        .effect_is(Effect::None)
+        .with("to", address)
+        .because(error)
 }

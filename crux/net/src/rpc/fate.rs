@@ -72,7 +72,10 @@ fn local_fate(source: &(dyn StdError + 'static)) -> Fate {
         if error.is::<NotConnected>() {
             return Fate::NotArrived;
         }
-        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
+        if error
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_canceled)
+        {
             // It was still waiting for a connection when that ended.
             return Fate::NotArrived;
         }
@@ -80,7 +83,10 @@ fn local_fate(source: &(dyn StdError + 'static)) -> Fate {
             // The server turned our certificate away, so it never read further.
             return Fate::Refused;
         }
-        at = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        at = match error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+        {
             Some(inner) => Some(inner),
             None => error.source(),
         };

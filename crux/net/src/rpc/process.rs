@@ -14,8 +14,8 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    SocketType,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketType,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -36,9 +36,20 @@ impl ProcessSocket {
     /// # Errors
     /// `InvalidInput` when the variable names no such descriptor.
     pub fn inherited() -> io::Result<Option<Self>> {
-        let Some(text) = env::var_os(AGENT_FD_VARIABLE) else { return Ok(None) };
-        let wrong = || io::Error::new(io::ErrorKind::InvalidInput, format!("{AGENT_FD_VARIABLE} names no agent socket"));
-        let number: RawFd = text.to_str().and_then(|text| text.parse().ok()).filter(|number| *number > 2).ok_or_else(wrong)?;
+        let Some(text) = env::var_os(AGENT_FD_VARIABLE) else {
+            return Ok(None);
+        };
+        let wrong = || {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{AGENT_FD_VARIABLE} names no agent socket"),
+            )
+        };
+        let number: RawFd = text
+            .to_str()
+            .and_then(|text| text.parse().ok())
+            .filter(|number| *number > 2)
+            .ok_or_else(wrong)?;
         let socket = duplicate(number).map_err(|_| wrong())?;
         match rustix::net::sockopt::socket_type(&socket) {
             Ok(SocketType::SEQPACKET) => Ok(Some(Self(Arc::new(socket)))),
@@ -58,7 +69,12 @@ impl ProcessSocket {
     /// What the operating system says.
     pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
         let flags = rustix::net::SocketFlags::CLOEXEC;
-        Ok(rustix::net::socketpair(rustix::net::AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+        Ok(rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            flags,
+            None,
+        )?)
     }
 
     /// Connects: makes a stream pair, sends one end, answers the other. The agent may take it later.
@@ -72,7 +88,11 @@ impl ProcessSocket {
         let (ours, theirs) = StdStream::pair()?;
         ours.set_nonblocking(true)?;
         let waiter = watched(self.0.try_clone()?, Interest::WRITABLE)?;
-        waiter.async_io(Interest::WRITABLE, |socket| send(socket.as_fd(), theirs.as_fd())).await?;
+        waiter
+            .async_io(Interest::WRITABLE, |socket| {
+                send(socket.as_fd(), theirs.as_fd())
+            })
+            .await?;
         UnixStream::from_std(ours)
     }
 }
@@ -102,7 +122,11 @@ impl ProcessListener {
     /// No connection is lost.
     pub async fn accept(&self) -> io::Result<UnixStream> {
         loop {
-            if let Some(stream) = self.0.async_io(Interest::READABLE, |socket| receive(socket.as_fd())).await? {
+            if let Some(stream) = self
+                .0
+                .async_io(Interest::READABLE, |socket| receive(socket.as_fd()))
+                .await?
+            {
                 let stream = StdStream::from(stream);
                 stream.set_nonblocking(true)?;
                 return UnixStream::from_std(stream);
@@ -129,7 +153,12 @@ fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let received = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)?;
+    let received = rustix::net::recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut byte)],
+        &mut control,
+        flags,
+    )?;
     let ends: Vec<OwnedFd> = control
         .drain()
         .filter_map(|message| match message {
@@ -141,7 +170,9 @@ fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     if received.bytes == 0 && ends.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let whole = !received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+    let whole = !received
+        .flags
+        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
     let mut ends = ends.into_iter();
     match (ends.next(), ends.next()) {
         (Some(end), None) if whole && byte == PACKET && is_stream(&end) => Ok(Some(end)),
@@ -154,14 +185,21 @@ fn is_stream(end: &OwnedFd) -> bool {
     unix && rustix::net::sockopt::socket_type(end) == Ok(SocketType::STREAM)
 }
 
-#[expect(unsafe_code, reason = "the safe way to register was deprecated for descriptors that lie")]
+#[expect(
+    unsafe_code,
+    reason = "the safe way to register was deprecated for descriptors that lie"
+)]
 fn watched(socket: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // Safety: an `OwnedFd` always answers the same open descriptor, and the `AsyncFd` keeps it until it is dropped.
-    unsafe { AsyncFd::register_with_interest(socket, interest) }.map_err(|error| error.into_parts().1)
+    unsafe { AsyncFd::register_with_interest(socket, interest) }
+        .map_err(|error| error.into_parts().1)
 }
 
 /// A duplicate of the inherited descriptor; the original stays open, for what else in this process knows its number.
-#[expect(unsafe_code, reason = "a descriptor known only by its number cannot be borrowed otherwise")]
+#[expect(
+    unsafe_code,
+    reason = "a descriptor known only by its number cannot be borrowed otherwise"
+)]
 fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
     // Safety: the number is not -1 (callers pass numbers above 2), and the borrow ends within this statement, during
     // which nothing here closes it. If it names no open descriptor the kernel answers EBADF.

@@ -74,7 +74,11 @@ impl Server {
         let on_refusal: OnRefusal = Arc::new(|refused| {
             tracing::info!(address = %refused.address, reason = %refused.reason, "a peer was refused");
         });
-        Self { credentials, routes: routes.prepare(), on_refusal }
+        Self {
+            credentials,
+            routes: routes.prepare(),
+            on_refusal,
+        }
     }
 
     /// Tells `tell` of everyone who is turned away. It must not block.
@@ -91,7 +95,11 @@ impl Server {
     ///
     /// # Cancel safety
     /// Dropping it cuts every connection at once.
-    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
         let config = self
             .credentials
             .server_config(&ALPN_GRPC)
@@ -123,30 +131,55 @@ impl Server {
         }
         drop(listener);
         stop.order();
-        let drained = tokio::time::timeout(DRAIN_TIME_MAX, async { while tasks.join_next().await.is_some() {} }).await;
+        let drained = tokio::time::timeout(DRAIN_TIME_MAX, async {
+            while tasks.join_next().await.is_some() {}
+        })
+        .await;
         if drained.is_err() {
-            tracing::warn!(connections = tasks.len(), "calls were cut at the end of the drain time");
+            tracing::warn!(
+                connections = tasks.len(),
+                "calls were cut at the end of the drain time"
+            );
         }
         Ok(())
     }
 
-    async fn connection(self, acceptor: TlsAcceptor, stream: TcpStream, address: SocketAddr, stop: &Stop) {
+    async fn connection(
+        self,
+        acceptor: TlsAcceptor,
+        stream: TcpStream,
+        address: SocketAddr,
+        stop: &Stop,
+    ) {
         // Replies are small and awaited; a failure to set this costs time, not correctness.
         let _ = stream.set_nodelay(true);
-        let refuse = |refusal: Option<Refusal>, reason: String| (self.on_refusal)(RefusedPeer { address, refusal, reason });
+        let refuse = |refusal: Option<Refusal>, reason: String| {
+            (self.on_refusal)(RefusedPeer {
+                address,
+                refusal,
+                reason,
+            })
+        };
         let stream = match tokio::time::timeout(HANDSHAKE_TIME_MAX, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 let refusal = refusal_in(&error).cloned();
-                let reason = refusal.as_ref().map_or_else(|| error.to_string(), ToString::to_string);
+                let reason = refusal
+                    .as_ref()
+                    .map_or_else(|| error.to_string(), ToString::to_string);
                 return refuse(refusal, reason);
             }
             Err(_) => return refuse(None, "the handshake took too long".to_owned()),
         };
         let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let chain = shown.iter().map(|certificate| certificate.to_vec()).collect();
+        let chain = shown
+            .iter()
+            .map(|certificate| certificate.to_vec())
+            .collect();
         match Session::begin(chain, self.credentials.trust().clone()) {
-            Ok(session) => converse(stream, Arc::new(session), Some(address), self.routes, stop).await,
+            Ok(session) => {
+                converse(stream, Arc::new(session), Some(address), self.routes, stop).await
+            }
             Err(refusal) => {
                 let reason = refusal.to_string();
                 refuse(Some(refusal), reason);
@@ -157,7 +190,10 @@ impl Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Server").field("credentials", &self.credentials).finish_non_exhaustive()
+        formatter
+            .debug_struct("Server")
+            .field("credentials", &self.credentials)
+            .finish_non_exhaustive()
     }
 }
 
@@ -174,7 +210,9 @@ pub async fn serve(
     routes: Routes,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    Server::new(credentials, routes).serve(listener, shutdown).await
+    Server::new(credentials, routes)
+        .serve(listener, shutdown)
+        .await
 }
 
 /// Serves `routes` on one stream to `principal`, whom the caller knows by other means, until the stream ends.
@@ -185,7 +223,14 @@ pub async fn serve_stream<S>(stream: S, principal: Principal, routes: Routes)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    converse(stream, Arc::new(Session::Given(principal)), None, routes, &Stop::default()).await;
+    converse(
+        stream,
+        Arc::new(Session::Given(principal)),
+        None,
+        routes,
+        &Stop::default(),
+    )
+    .await;
 }
 
 /// The order to stop, which is not missed by whoever looks late.
@@ -212,8 +257,13 @@ impl Stop {
 }
 
 /// Answers calls on one connection until either side has had enough.
-async fn converse<S>(stream: S, session: Arc<Session>, address: Option<SocketAddr>, routes: Routes, stop: &Stop)
-where
+async fn converse<S>(
+    stream: S,
+    session: Arc<Session>,
+    address: Option<SocketAddr>,
+    routes: Routes,
+    stop: &Stop,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let renew = Arc::new(Notify::new());
@@ -236,7 +286,9 @@ where
     };
     let builder = builder();
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let timer = session.seconds_to_renewal().map(|seconds| tokio::time::sleep(Duration::from_secs(seconds)));
+    let timer = session
+        .seconds_to_renewal()
+        .map(|seconds| tokio::time::sleep(Duration::from_secs(seconds)));
     let mut timer = pin!(optional(timer));
     let mut changes = session.changes();
     let mut stopped = pin!(stop.ordered());
@@ -273,7 +325,10 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .max_header_list_size(HEADER_BYTES_MAX)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIME_MAX);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE_TIME_MAX);
     builder
 }
 
@@ -297,7 +352,11 @@ async fn answer(
 /// The answer to a call whose caller no longer passes. Nothing was carried out.
 fn turned_away(refusal: &Refusal) -> Response<Body> {
     // An expired leaf is no fault of the caller: it comes again with its next one.
-    let kind = if matches!(refusal, Refusal::Expired(_)) { Kind::Unavailable } else { Kind::Unauthenticated };
+    let kind = if matches!(refusal, Refusal::Expired(_)) {
+        Kind::Unavailable
+    } else {
+        Kind::Unauthenticated
+    };
     crux_wire::status::status(kind, Effect::None, refusal.to_string()).into_http()
 }
 

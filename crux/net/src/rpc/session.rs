@@ -28,7 +28,12 @@ impl Session {
         let changes = trust.changes();
         let version = *changes.borrow();
         let principal = trust.verify(&chain)?;
-        Ok(Self::Certified(Box::new(Certified { chain, trust, changes, judged: Mutex::new((version, principal)) })))
+        Ok(Self::Certified(Box::new(Certified {
+            chain,
+            trust,
+            changes,
+            judged: Mutex::new((version, principal)),
+        })))
     }
 
     /// Who it is, judged now.
@@ -70,14 +75,18 @@ impl Session {
     /// Whether the peer's leaf is so old that it should come again with its next one.
     pub(crate) fn is_due(&self, renew_at: Option<UnixTime>) -> bool {
         match (self, renew_at) {
-            (Self::Certified(certified), Some(renew_at)) => certified.trust.clock().now() >= renew_at,
+            (Self::Certified(certified), Some(renew_at)) => {
+                certified.trust.clock().now() >= renew_at
+            }
             _ => false,
         }
     }
 
     /// The moment [`seconds_to_renewal`](Self::seconds_to_renewal) from now.
     pub(crate) fn renew_at(&self) -> Option<UnixTime> {
-        let Self::Certified(certified) = self else { return None };
+        let Self::Certified(certified) = self else {
+            return None;
+        };
         let seconds = self.seconds_to_renewal()?;
         Some(certified.trust.clock().now().plus(seconds))
     }

@@ -19,7 +19,11 @@ pub(crate) struct Dir(PathBuf);
 impl Dir {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("radix-net-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "radix-net-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).expect("a temporary directory");
         Self(path)
@@ -55,7 +59,10 @@ impl World {
 
     /// A rnode of `namespace`, invited by the operator.
     pub(crate) fn rnode(&self, namespace: &str, name: &str) -> RnodeIdentity {
-        let invitation = self.owner.invite_named(&label(namespace), &label(name)).expect("an invitation");
+        let invitation = self
+            .owner
+            .invite_named(&label(namespace), &label(name))
+            .expect("an invitation");
         RnodeIdentity::claim(&self.rnode_dir(namespace, name), &invitation, None).expect("a claim")
     }
 
@@ -71,7 +78,9 @@ impl World {
 }
 
 pub(crate) fn reopen(dir: &Path, clock: &WallClock) -> RnodeIdentity {
-    RnodeIdentity::open_with(dir, clock.clone()).expect("it opens").expect("it was claimed")
+    RnodeIdentity::open_with(dir, clock.clone())
+        .expect("it opens")
+        .expect("it was claimed")
 }
 
 /// Says who called, and otherwise nothing.
@@ -92,24 +101,42 @@ fn not_here<T>() -> Result<Response<T>, Status> {
 
 #[tonic::async_trait]
 impl Process for WhoCalls {
-    async fn whoami(&self, request: Request<WhoamiRequest>) -> Result<Response<WhoamiReply>, Status> {
-        let principal = request.extensions().get::<Principal>().ok_or_else(|| Status::internal("no principal"))?;
-        Ok(Response::new(WhoamiReply { namespace: principal.to_string(), ..WhoamiReply::default() }))
+    async fn whoami(
+        &self,
+        request: Request<WhoamiRequest>,
+    ) -> Result<Response<WhoamiReply>, Status> {
+        let principal = request
+            .extensions()
+            .get::<Principal>()
+            .ok_or_else(|| Status::internal("no principal"))?;
+        Ok(Response::new(WhoamiReply {
+            namespace: principal.to_string(),
+            ..WhoamiReply::default()
+        }))
     }
 
     type WatchStream = Streamed<LookupReply>;
 
     /// One reply, and then nothing for as long as it is let.
-    async fn watch(&self, _: Request<LookupRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        _: Request<LookupRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         let first = tokio_stream::once(Ok(LookupReply::default()));
         let stream = tokio_stream::StreamExt::chain(first, tokio_stream::pending());
         Ok(Response::new(Box::pin(stream)))
     }
 
-    async fn register(&self, _: Request<RegisterRequest>) -> Result<Response<RegisterReply>, Status> {
+    async fn register(
+        &self,
+        _: Request<RegisterRequest>,
+    ) -> Result<Response<RegisterReply>, Status> {
         not_here()
     }
-    async fn unregister(&self, _: Request<UnregisterRequest>) -> Result<Response<UnregisterReply>, Status> {
+    async fn unregister(
+        &self,
+        _: Request<UnregisterRequest>,
+    ) -> Result<Response<UnregisterReply>, Status> {
         not_here()
     }
     async fn lookup(&self, _: Request<LookupRequest>) -> Result<Response<LookupReply>, Status> {
@@ -127,7 +154,10 @@ impl Process for WhoCalls {
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListReply>, Status> {
         not_here()
     }
-    async fn compare_and_set(&self, _: Request<CompareAndSetRequest>) -> Result<Response<CompareAndSetReply>, Status> {
+    async fn compare_and_set(
+        &self,
+        _: Request<CompareAndSetRequest>,
+    ) -> Result<Response<CompareAndSetReply>, Status> {
         not_here()
     }
 }

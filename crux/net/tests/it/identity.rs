@@ -5,7 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use crux_core::identity::{Claim, DOCUMENT_CONTEXT, Denied, Refusal, Signed, UnixTime, Verb, Who};
-use crux_net::identity::{Acceptance, Credentials, Error, Invitation, OwnerStore, Place, Report, RnodeIdentity, SecretKey, WallClock};
+use crux_net::identity::{
+    Acceptance, Credentials, Error, Invitation, OwnerStore, Place, Report, RnodeIdentity,
+    SecretKey, WallClock,
+};
 
 use crate::fixture::{Dir, World, label, reopen};
 
@@ -19,15 +22,31 @@ fn an_owner_is_made_once_and_opened_ever_after() {
     let made = std::thread::scope(|scope| {
         let open = || OwnerStore::open_or_create(&home).map(|store| store.owner());
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
-        threads.into_iter().map(|thread| thread.join().expect("no panic").expect("an owner")).collect::<Vec<_>>()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic").expect("an owner"))
+            .collect::<Vec<_>>()
     });
     assert!(made.windows(2).all(|pair| pair[0] == pair[1]));
-    let found = OwnerStore::open(&home).expect("it opens").expect("it is there");
+    let found = OwnerStore::open(&home)
+        .expect("it opens")
+        .expect("it is there");
     assert_eq!(found.owner(), made[0]);
     for secret in ["owner/root.key", "operator/operator.key", "operator/grant"] {
-        assert_eq!(fs::metadata(home.join(secret)).expect("it exists").permissions().mode() & 0o777, 0o600, "{secret}");
+        assert_eq!(
+            fs::metadata(home.join(secret))
+                .expect("it exists")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600,
+            "{secret}"
+        );
     }
-    assert_eq!(fs::metadata(&home).expect("it exists").permissions().mode() & 0o777, 0o700);
+    assert_eq!(
+        fs::metadata(&home).expect("it exists").permissions().mode() & 0o777,
+        0o700
+    );
 }
 
 #[test]
@@ -41,7 +60,10 @@ fn a_first_up_that_died_is_finished_with_the_same_key() {
     // Without the root key, a missing grant cannot be made good.
     fs::remove_file(home.join("owner/root.key")).expect("it was there");
     fs::remove_file(home.join("operator/grant")).expect("it was there");
-    assert!(matches!(OwnerStore::open_or_create(&home), Err(Error::NoRoot(_))));
+    assert!(matches!(
+        OwnerStore::open_or_create(&home),
+        Err(Error::NoRoot(_))
+    ));
 }
 
 #[test]
@@ -49,16 +71,36 @@ fn directories_and_keys_that_others_can_reach_are_refused() {
     let dir = Dir::new();
     let home = dir.join("home");
     OwnerStore::open_or_create(&home).expect("an owner");
-    fs::set_permissions(home.join("owner/root.key"), fs::Permissions::from_mode(0o640)).expect("ours");
-    assert!(matches!(OwnerStore::open_or_create(&home), Err(Error::Exposed { may: "read", .. })));
-    fs::set_permissions(home.join("owner/root.key"), fs::Permissions::from_mode(0o600)).expect("ours");
+    fs::set_permissions(
+        home.join("owner/root.key"),
+        fs::Permissions::from_mode(0o640),
+    )
+    .expect("ours");
+    assert!(matches!(
+        OwnerStore::open_or_create(&home),
+        Err(Error::Exposed { may: "read", .. })
+    ));
+    fs::set_permissions(
+        home.join("owner/root.key"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .expect("ours");
     fs::set_permissions(&home, fs::Permissions::from_mode(0o777)).expect("ours");
-    assert!(matches!(OwnerStore::open_or_create(&home), Err(Error::Exposed { may: "write to", .. })));
+    assert!(matches!(
+        OwnerStore::open_or_create(&home),
+        Err(Error::Exposed {
+            may: "write to",
+            ..
+        })
+    ));
     if nix::unistd::geteuid().is_root() {
         fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).expect("ours");
         nix::unistd::chown(&home, Some(nix::unistd::Uid::from_raw(12_345)), None).expect("as root");
         let refused = OwnerStore::open_or_create(&home);
-        assert!(matches!(&refused, Err(Error::OtherUser { owner: 12_345, .. })));
+        assert!(matches!(
+            &refused,
+            Err(Error::OtherUser { owner: 12_345, .. })
+        ));
         assert!(refused.is_err_and(|error| error.to_string().contains("RADIX_HOME")));
     } else {
         println!("skipped: giving a directory to another user needs root");
@@ -69,10 +111,22 @@ fn directories_and_keys_that_others_can_reach_are_refused() {
 fn documents_signed_by_the_operator_are_accepted_by_rnodes_of_the_owner_only() {
     let (ours, theirs) = (World::new(), World::new());
     let (signature, chain) = ours.owner.sign_document(b"document").expect("a signature");
-    let signed = Signed { context: DOCUMENT_CONTEXT, payload: b"document", signature: &signature, chain: &chain };
-    let judged = ours.rnode("stix", "n1").trust().verify_signed(&signed, Acceptance::New).expect("ours");
+    let signed = Signed {
+        context: DOCUMENT_CONTEXT,
+        payload: b"document",
+        signature: &signature,
+        chain: &chain,
+    };
+    let judged = ours
+        .rnode("stix", "n1")
+        .trust()
+        .verify_signed(&signed, Acceptance::New)
+        .expect("ours");
     assert!(judged.may(Verb::Operator, &label("stix")).is_ok());
-    let refused = theirs.rnode("stix", "n1").trust().verify_signed(&signed, Acceptance::New);
+    let refused = theirs
+        .rnode("stix", "n1")
+        .trust()
+        .verify_signed(&signed, Acceptance::New);
     assert!(matches!(refused, Err(Refusal::ForeignOwner(_))));
 }
 
@@ -80,15 +134,31 @@ fn documents_signed_by_the_operator_are_accepted_by_rnodes_of_the_owner_only() {
 #[test]
 fn an_invitation_is_one_line_that_reads_back() {
     let world = World::new();
-    let made = world.owner.invite_named(&label("base"), &label("base")).expect("an invitation");
+    let made = world
+        .owner
+        .invite_named(&label("base"), &label("base"))
+        .expect("an invitation");
     let made = made.with_hints(["127.0.0.1:7400"]);
     let text = made.encode();
-    assert!(text.starts_with("radix1") && text.bytes().all(|byte| byte.is_ascii_graphic()), "{text}");
+    assert!(
+        text.starts_with("radix1") && text.bytes().all(|byte| byte.is_ascii_graphic()),
+        "{text}"
+    );
     assert!(text.len() < 2_500, "{} bytes", text.len());
     let read = Invitation::decode(&format!("  {text}\n")).expect("it reads");
-    assert_eq!((read.id(), read.label(), read.hints()), (made.id(), made.label(), made.hints()));
+    assert_eq!(
+        (read.id(), read.label(), read.hints()),
+        (made.id(), made.label(), made.hints())
+    );
     assert_eq!(read.encode(), text);
-    for damaged in ["", "radix1", "radix2abc", &text[..text.len() - 1], &text.replacen('A', "B", 1), &"radix1".repeat(9_000)] {
+    for damaged in [
+        "",
+        "radix1",
+        "radix2abc",
+        &text[..text.len() - 1],
+        &text.replacen('A', "B", 1),
+        &"radix1".repeat(9_000),
+    ] {
         assert!(Invitation::decode(damaged).is_err(), "{damaged}");
     }
 }
@@ -97,16 +167,43 @@ fn an_invitation_is_one_line_that_reads_back() {
 fn a_claim_can_be_repeated_and_another_invitation_cannot_take_its_place() {
     let world = World::new();
     let (dir, base) = (world.dir.join("n1"), label("stix"));
-    let invitation = world.owner.invite_named(&base, &label("n1")).expect("an invitation");
+    let invitation = world
+        .owner
+        .invite_named(&base, &label("n1"))
+        .expect("an invitation");
     let first = RnodeIdentity::claim(&dir, &invitation, None).expect("a claim");
     let again = RnodeIdentity::claim(&dir, &invitation, None).expect("the same claim");
-    assert_eq!((first.id(), first.label().as_str(), first.namespace().as_str()), (again.id(), "n1", "stix"));
+    assert_eq!(
+        (
+            first.id(),
+            first.label().as_str(),
+            first.namespace().as_str()
+        ),
+        (again.id(), "n1", "stix")
+    );
     // Interrupted after the key was made: the same key goes on.
     fs::remove_file(dir.join("chain")).expect("it was there");
-    assert_eq!(RnodeIdentity::claim(&dir, &invitation, None).expect("finished").id(), first.id());
-    let other = world.owner.invite_named(&base, &label("n2")).expect("an invitation");
-    assert!(matches!(RnodeIdentity::claim(&dir, &other, None), Err(Error::Claimed(_))));
-    assert_eq!(RnodeIdentity::open(&dir).expect("it opens").expect("it is there").id(), first.id());
+    assert_eq!(
+        RnodeIdentity::claim(&dir, &invitation, None)
+            .expect("finished")
+            .id(),
+        first.id()
+    );
+    let other = world
+        .owner
+        .invite_named(&base, &label("n2"))
+        .expect("an invitation");
+    assert!(matches!(
+        RnodeIdentity::claim(&dir, &other, None),
+        Err(Error::Claimed(_))
+    ));
+    assert_eq!(
+        RnodeIdentity::open(&dir)
+            .expect("it opens")
+            .expect("it is there")
+            .id(),
+        first.id()
+    );
     assert!(RnodeIdentity::open(&world.dir.join("nobody")).is_ok_and(|found| found.is_none()));
 }
 
@@ -116,10 +213,26 @@ fn a_pool_lets_in_as_many_as_it_says() {
     let world = World::new();
     let pool = world.owner.invite_pool(&label("stix"), 2).expect("a pool");
     let join = |name: &str, ordinal| {
-        RnodeIdentity::claim(&world.dir.join(name), &pool, Some(Place { label: label(name), ordinal }))
+        RnodeIdentity::claim(
+            &world.dir.join(name),
+            &pool,
+            Some(Place {
+                label: label(name),
+                ordinal,
+            }),
+        )
     };
-    let (a, b) = (join("a", 0).expect("the first"), join("b", 1).expect("the second"));
-    assert!(matches!(join("c", 2), Err(Error::Refused(Refusal::WrongOrdinal { uses: 2, ordinal: 2 }))));
+    let (a, b) = (
+        join("a", 0).expect("the first"),
+        join("b", 1).expect("the second"),
+    );
+    assert!(matches!(
+        join("c", 2),
+        Err(Error::Refused(Refusal::WrongOrdinal {
+            uses: 2,
+            ordinal: 2
+        }))
+    ));
     assert!(RnodeIdentity::claim(&world.dir.join("d"), &pool, None).is_err());
     let judge = |one: &RnodeIdentity, other: &RnodeIdentity| chain_judged(one, other);
     assert!(judge(&a, &b).is_ok() && judge(&b, &a).is_ok());
@@ -129,48 +242,82 @@ fn a_pool_lets_in_as_many_as_it_says() {
 /// How `judge` sees a connection from `shown`.
 fn chain_judged(judge: &RnodeIdentity, shown: &RnodeIdentity) -> Result<Who, Refusal> {
     let credentials = shown.credentials().expect("credentials");
-    judge.trust().verify(&credentials.chain().expect("a leaf")).map(|principal| principal.who)
+    judge
+        .trust()
+        .verify(&credentials.chain().expect("a leaf"))
+        .map(|principal| principal.who)
 }
 
 // Shows in part: CRT-04
 #[test]
 fn a_second_taker_of_an_invitation_is_refused_and_reported_once() {
     let world = World::new();
-    let invitation = world.owner.invite_named(&label("stix"), &label("n1")).expect("an invitation");
+    let invitation = world
+        .owner
+        .invite_named(&label("stix"), &label("n1"))
+        .expect("an invitation");
     let first = RnodeIdentity::claim(&world.dir.join("first"), &invitation, None).expect("a claim");
-    let thief = RnodeIdentity::claim(&world.dir.join("thief"), &invitation, None).expect("offline, it cannot know");
+    let thief = RnodeIdentity::claim(&world.dir.join("thief"), &invitation, None)
+        .expect("offline, it cannot know");
     let member = world.rnode("stix", "n2");
     assert!(chain_judged(&member, &first).is_ok());
     for _ in 0..2 {
         let refused = chain_judged(&member, &thief);
-        assert!(matches!(refused, Err(Refusal::AlreadyClaimed { holder, taker, .. }) if holder == first.id() && taker == thief.id()));
+        assert!(
+            matches!(refused, Err(Refusal::AlreadyClaimed { holder, taker, .. }) if holder == first.id() && taker == thief.id())
+        );
     }
-    let claim = Claim { invitation: invitation.id(), ordinal: 0 };
-    assert_eq!(member.trust().take_reports(), [Report::SecondTaker { claim, holder: first.id(), taker: thief.id() }]);
+    let claim = Claim {
+        invitation: invitation.id(),
+        ordinal: 0,
+    };
+    assert_eq!(
+        member.trust().take_reports(),
+        [Report::SecondTaker {
+            claim,
+            holder: first.id(),
+            taker: thief.id()
+        }]
+    );
     assert_eq!(member.trust().take_reports(), []);
     // It is remembered on disk.
-    let member = RnodeIdentity::open(&world.rnode_dir("stix", "n2")).expect("it opens").expect("it is there");
+    let member = RnodeIdentity::open(&world.rnode_dir("stix", "n2"))
+        .expect("it opens")
+        .expect("it is there");
     assert!(chain_judged(&member, &thief).is_err() && chain_judged(&member, &first).is_ok());
 }
 
 #[test]
 fn the_loser_of_a_merge_is_denied_on_both_sides() {
     let world = World::new();
-    let invitation = world.owner.invite_named(&label("stix"), &label("n1")).expect("an invitation");
+    let invitation = world
+        .owner
+        .invite_named(&label("stix"), &label("n1"))
+        .expect("an invitation");
     let one = RnodeIdentity::claim(&world.dir.join("one"), &invitation, None).expect("a claim");
     let two = RnodeIdentity::claim(&world.dir.join("two"), &invitation, None).expect("a claim");
     let (here, there) = (world.rnode("stix", "n2"), world.rnode("stix", "n3"));
     assert!(chain_judged(&here, &one).is_ok() && chain_judged(&there, &two).is_ok());
     let (ours, theirs) = (here.trust().claims(), there.trust().claims());
-    let won = here.trust().merge_claims(&theirs, crux_core::identity::Precedence::Ours).expect("merged");
-    let lost = there.trust().merge_claims(&ours, crux_core::identity::Precedence::Theirs).expect("merged");
+    let won = here
+        .trust()
+        .merge_claims(&theirs, crux_core::identity::Precedence::Ours)
+        .expect("merged");
+    let lost = there
+        .trust()
+        .merge_claims(&ours, crux_core::identity::Precedence::Theirs)
+        .expect("merged");
     assert_eq!((won.len(), &won), (1, &lost));
     for member in [&here, &there] {
         assert!(chain_judged(member, &one).is_ok());
-        assert!(matches!(chain_judged(member, &two), Err(Refusal::Denied(Denied::Rnode(id))) if id == two.id()));
+        assert!(
+            matches!(chain_judged(member, &two), Err(Refusal::Denied(Denied::Rnode(id))) if id == two.id())
+        );
         assert_eq!(member.trust().take_reports().len(), 1);
     }
-    let again = RnodeIdentity::open(&world.rnode_dir("stix", "n3")).expect("it opens").expect("it is there");
+    let again = RnodeIdentity::open(&world.rnode_dir("stix", "n3"))
+        .expect("it opens")
+        .expect("it is there");
     assert!(chain_judged(&again, &two).is_err());
 }
 
@@ -180,22 +327,43 @@ fn a_base_rnode_hosts_and_invites_only_where_it_was_told_to() {
     let base = world.rnode("base", "base");
     let stix = label("stix");
     assert!(base.inviter(&stix).is_ok_and(|inviter| inviter.is_none()));
-    let grant = world.owner.grant_host(&base.public_key().spki(), &stix).expect("a grant");
+    let grant = world
+        .owner
+        .grant_host(&base.public_key().spki(), &stix)
+        .expect("a grant");
     assert!(base.add_host_grant(&label("other"), &grant).is_err());
     base.add_host_grant(&stix, &grant).expect("kept");
     let other = world.rnode("base", "other");
-    assert!(other.add_host_grant(&stix, &grant).is_err(), "it is for another key");
-    let inviter = base.inviter(&stix).expect("it reads").expect("it was granted");
-    let text = inviter.invite_named(&label("n1")).expect("an invitation").encode();
+    assert!(
+        other.add_host_grant(&stix, &grant).is_err(),
+        "it is for another key"
+    );
+    let inviter = base
+        .inviter(&stix)
+        .expect("it reads")
+        .expect("it was granted");
+    let text = inviter
+        .invite_named(&label("n1"))
+        .expect("an invitation")
+        .encode();
     let invitation = Invitation::decode(&text).expect("it reads");
     let n1 = RnodeIdentity::claim(&world.dir.join("n1"), &invitation, None).expect("a claim");
     assert!(matches!(chain_judged(&base, &n1), Ok(Who::Rnode { id, .. }) if id == n1.id()));
-    let host = base.host_credentials(&stix).expect("it reads").expect("it was granted");
-    let seen = n1.trust().verify(&host.chain().expect("a leaf")).expect("its host");
+    let host = base
+        .host_credentials(&stix)
+        .expect("it reads")
+        .expect("it was granted");
+    let seen = n1
+        .trust()
+        .verify(&host.chain().expect("a leaf"))
+        .expect("its host");
     assert!(matches!(seen.who, Who::Host { id } if id == base.id()));
     assert!(seen.may(Verb::Host, &stix).is_ok() && seen.may(Verb::Operator, &stix).is_err());
     base.drop_host_grant(&stix).expect("dropped");
-    assert!(base.host_credentials(&stix).is_ok_and(|found| found.is_none()));
+    assert!(
+        base.host_credentials(&stix)
+            .is_ok_and(|found| found.is_none())
+    );
 }
 
 #[test]
@@ -203,27 +371,64 @@ fn a_process_gets_a_leaf_over_its_own_key() {
     let world = World::new();
     let (n1, n2) = (world.rnode("stix", "n1"), world.rnode("stix", "n2"));
     let key = SecretKey::generate().expect("a key");
-    let leaf = n1.leaf_issuer().issue(&label("stix"), &label("prog1"), 4, &key.public().spki()).expect("a leaf");
-    let process = Credentials::for_app(&leaf.chain, &key, n1.trust().charter().encoded()).expect("good");
-    let seen = n2.trust().verify(&process.chain().expect("a leaf")).expect("a process");
+    let leaf = n1
+        .leaf_issuer()
+        .issue(&label("stix"), &label("prog1"), 4, &key.public().spki())
+        .expect("a leaf");
+    let process =
+        Credentials::for_app(&leaf.chain, &key, n1.trust().charter().encoded()).expect("good");
+    let seen = n2
+        .trust()
+        .verify(&process.chain().expect("a leaf"))
+        .expect("a process");
     assert_eq!(seen.to_string(), "stix/stix/prog1/4");
-    assert!(n1.leaf_issuer().issue(&label("stix"), &label("prog1"), 4, b"no key").is_err());
+    assert!(
+        n1.leaf_issuer()
+            .issue(&label("stix"), &label("prog1"), 4, b"no key")
+            .is_err()
+    );
 }
 
 #[test]
 fn an_operator_is_enrolled_elsewhere_by_invitation() {
     let world = World::new();
-    let text = world.owner.invite_operator(&label("bob")).expect("an invitation").encode();
+    let text = world
+        .owner
+        .invite_operator(&label("bob"))
+        .expect("an invitation")
+        .encode();
     let invitation = Invitation::decode(&text).expect("it reads");
     let bob = OwnerStore::login(&world.dir.join("bob"), &invitation).expect("enrolled");
     assert_eq!((bob.owner(), bob.has_root()), (world.owner.owner(), false));
     let n1 = world.rnode("stix", "n1");
-    let seen = n1.trust().verify(&bob.credentials().expect("credentials").chain().expect("a leaf")).expect("bob");
+    let seen = n1
+        .trust()
+        .verify(
+            &bob.credentials()
+                .expect("credentials")
+                .chain()
+                .expect("a leaf"),
+        )
+        .expect("bob");
     assert!(seen.may(Verb::Operator, &label("stix")).is_ok(), "{seen}");
-    assert!(matches!(bob.grant_host(&n1.public_key().spki(), &label("stix")), Err(Error::NoRoot(_))));
-    assert!(OwnerStore::login(&world.dir.join("home"), &World::new().owner.invite_operator(&label("eve")).expect("one")).is_err());
+    assert!(matches!(
+        bob.grant_host(&n1.public_key().spki(), &label("stix")),
+        Err(Error::NoRoot(_))
+    ));
+    assert!(
+        OwnerStore::login(
+            &world.dir.join("home"),
+            &World::new()
+                .owner
+                .invite_operator(&label("eve"))
+                .expect("one")
+        )
+        .is_err()
+    );
     assert!(RnodeIdentity::claim(&world.dir.join("x"), &invitation, None).is_err());
-    let again = OwnerStore::open(&world.dir.join("bob")).expect("it opens").expect("it is there");
+    let again = OwnerStore::open(&world.dir.join("bob"))
+        .expect("it opens")
+        .expect("it is there");
     assert_eq!(again.operator_chain(), bob.operator_chain());
 }
 
@@ -231,9 +436,15 @@ fn an_operator_is_enrolled_elsewhere_by_invitation() {
 fn a_flock_switched_off_for_a_year_starts() {
     let world = World::new();
     let base = world.rnode("base", "base");
-    let grant = world.owner.grant_host(&base.public_key().spki(), &label("stix")).expect("a grant");
+    let grant = world
+        .owner
+        .grant_host(&base.public_key().spki(), &label("stix"))
+        .expect("a grant");
     base.add_host_grant(&label("stix"), &grant).expect("kept");
-    let inviter = base.inviter(&label("stix")).expect("it reads").expect("it was granted");
+    let inviter = base
+        .inviter(&label("stix"))
+        .expect("it reads")
+        .expect("it was granted");
     for name in ["n1", "n2"] {
         let invitation = inviter.invite_named(&label(name)).expect("an invitation");
         RnodeIdentity::claim(&world.rnode_dir("stix", name), &invitation, None).expect("a claim");
@@ -247,23 +458,44 @@ fn a_flock_switched_off_for_a_year_starts() {
     }
     // The document accepted then still holds; a new one from then does not.
     let (signature, chain) = world.owner.sign_document(b"document").expect("a signature");
-    let signed = Signed { context: DOCUMENT_CONTEXT, payload: b"document", signature: &signature, chain: &chain };
+    let signed = Signed {
+        context: DOCUMENT_CONTEXT,
+        payload: b"document",
+        signature: &signature,
+        chain: &chain,
+    };
     assert!(n1.trust().verify_signed(&signed, Acceptance::Kept).is_ok());
-    assert!(matches!(n1.trust().verify_signed(&signed, Acceptance::New), Err(Refusal::Expired(_))));
+    assert!(matches!(
+        n1.trust().verify_signed(&signed, Acceptance::New),
+        Err(Refusal::Expired(_))
+    ));
     // And an invitation that nobody claimed is of no use.
-    assert!(base.inviter(&label("stix")).expect("it reads").is_some(), "a host grant does not end");
+    assert!(
+        base.inviter(&label("stix")).expect("it reads").is_some(),
+        "a host grant does not end"
+    );
 }
 
 #[test]
 fn an_invitation_is_not_claimed_after_its_time() {
     let world = World::new();
-    let invitation = world.owner.invite_named(&label("stix"), &label("n1")).expect("an invitation");
+    let invitation = world
+        .owner
+        .invite_named(&label("stix"), &label("n1"))
+        .expect("an invitation");
     let dir = world.dir.join("n1");
     // The floor says that it is later than the invitation allows.
     fs::create_dir(&dir).expect("a directory");
-    fs::write(dir.join("floor"), (invitation.claim_by().seconds() + 1).to_string()).expect("a floor");
+    fs::write(
+        dir.join("floor"),
+        (invitation.claim_by().seconds() + 1).to_string(),
+    )
+    .expect("a floor");
     let refused = RnodeIdentity::claim(&dir, &invitation, None);
-    assert!(matches!(refused, Err(Error::Refused(Refusal::ClaimedLate(_)))));
+    assert!(matches!(
+        refused,
+        Err(Error::Refused(Refusal::ClaimedLate(_)))
+    ));
     assert!(!dir.join("chain").exists());
 }
 
@@ -275,11 +507,17 @@ fn the_wall_clock_does_not_fall_below_its_floor() {
     fs::write(&file, ahead.seconds().to_string()).expect("a floor");
     assert_eq!(WallClock::with_floor(&file).expect("it reads").now(), ahead);
     fs::write(&file, "soon").expect("a floor");
-    assert!(matches!(WallClock::with_floor(&file), Err(Error::Damaged { .. })));
+    assert!(matches!(
+        WallClock::with_floor(&file),
+        Err(Error::Damaged { .. })
+    ));
     fs::remove_file(&file).expect("it was there");
     let clock = WallClock::with_floor(&file).expect("it reads");
     let now = clock.now();
-    assert_eq!(fs::read_to_string(&file).expect("kept").parse(), Ok(now.seconds()));
+    assert_eq!(
+        fs::read_to_string(&file).expect("kept").parse(),
+        Ok(now.seconds())
+    );
     let manual = WallClock::manual(UnixTime::from_seconds(7));
     manual.set(UnixTime::from_seconds(5));
     assert_eq!(manual.now(), UnixTime::from_seconds(7));
@@ -297,7 +535,13 @@ fn a_leaf_past_half_its_life_is_replaced_for_the_next_handshake() {
     clock.set(credentials.renew_at());
     let second = credentials.chain().expect("a leaf");
     assert!(second[0] != first[0] && second[1..] == first[1..]);
-    assert!(rnode.trust().verify(&first).is_ok(), "the old one holds until it ends");
+    assert!(
+        rnode.trust().verify(&first).is_ok(),
+        "the old one holds until it ends"
+    );
     clock.set(clock.now().plus(3_000));
-    assert!(matches!(rnode.trust().verify(&first), Err(Refusal::Expired(_))));
+    assert!(matches!(
+        rnode.trust().verify(&first),
+        Err(Refusal::Expired(_))
+    ));
 }

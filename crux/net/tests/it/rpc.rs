@@ -7,8 +7,8 @@ use crux_core::identity::{Denied, Principal, Refusal, Who};
 use crux_core::names::Label;
 use crux_net::identity::{ALPN_GRPC, Credentials, Expect, SecretKey, WallClock};
 use crux_net::rpc::{
-    Fate, ProcessListener, ProcessSocket, RefusedPeer, Server, connect, connect_over, connect_process, fate, repeat_unsent,
-    serve_stream,
+    Fate, ProcessListener, ProcessSocket, RefusedPeer, Server, connect, connect_over,
+    connect_process, fate, repeat_unsent, serve_stream,
 };
 use crux_net::task::{self, Policy, Task};
 use crux_wire::process::v1::process_client::ProcessClient;
@@ -17,8 +17,8 @@ use crux_wire::status::Kind;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
-use tonic::transport::Channel;
 use tonic::Status;
+use tonic::transport::Channel;
 
 use crate::fixture::{WhoCalls, World, label};
 
@@ -43,7 +43,12 @@ impl Serving {
             let stopped = async { drop(stopped.await) };
             server.serve(listener, stopped).await.expect("it serves");
         });
-        Self { address, refused, stop: Some(stop), task }
+        Self {
+            address,
+            refused,
+            stop: Some(stop),
+            task,
+        }
     }
 
     fn address(&self) -> String {
@@ -53,11 +58,17 @@ impl Serving {
 
 async fn who(channel: &Channel) -> Result<String, Status> {
     let mut client = ProcessClient::new(channel.clone());
-    client.whoami(WhoamiRequest {}).await.map(|reply| reply.into_inner().namespace)
+    client
+        .whoami(WhoamiRequest {})
+        .await
+        .map(|reply| reply.into_inner().namespace)
 }
 
 fn at(namespace: &str, name: &str) -> Expect {
-    Expect::Label { namespace: label(namespace), label: label(name) }
+    Expect::Label {
+        namespace: label(namespace),
+        label: label(name),
+    }
 }
 
 // Shows in part: SEC-01
@@ -68,26 +79,52 @@ async fn each_side_knows_the_other_by_its_key() {
     let serving = Serving::start(&n1.credentials().expect("credentials")).await;
     let credentials = n2.credentials().expect("credentials");
     for expect in [Expect::Rnode(n1.id()), at("stix", "n1"), Expect::Owner] {
-        let channel = connect(&serving.address(), &credentials, expect).await.expect("n1");
-        assert_eq!(who(&channel).await.expect("a reply"), format!("rnode stix/n2 ({})", n2.id().short()));
+        let channel = connect(&serving.address(), &credentials, expect)
+            .await
+            .expect("n1");
+        assert_eq!(
+            who(&channel).await.expect("a reply"),
+            format!("rnode stix/n2 ({})", n2.id().short())
+        );
     }
     for expect in [Expect::Rnode(n2.id()), at("stix", "n2"), at("base", "n1")] {
-        let error = connect(&serving.address(), &credentials, expect).await.expect_err("it is n1");
+        let error = connect(&serving.address(), &credentials, expect)
+            .await
+            .expect_err("it is n1");
         assert_eq!(error.kind(), Kind::Unauthenticated);
-        assert!(matches!(error.refusal(), Some(Refusal::Unexpected { .. })), "{error:?}");
+        assert!(
+            matches!(error.refusal(), Some(Refusal::Unexpected { .. })),
+            "{error:?}"
+        );
     }
-    let operator = connect(&serving.address(), &world.owner.credentials().expect("credentials"), at("stix", "n1")).await;
-    assert!(who(&operator.expect("n1")).await.expect("a reply").starts_with("operator "));
+    let operator = connect(
+        &serving.address(),
+        &world.owner.credentials().expect("credentials"),
+        at("stix", "n1"),
+    )
+    .await;
+    assert!(
+        who(&operator.expect("n1"))
+            .await
+            .expect("a reply")
+            .starts_with("operator ")
+    );
 }
 
 // Shows in part: SEC-01
 #[tokio::test]
 async fn no_certificate_and_a_foreign_one_are_refused_and_told() {
     let (ours, theirs) = (World::new(), World::new());
-    let mut serving = Serving::start(&ours.rnode("stix", "n1").credentials().expect("credentials")).await;
-    let foreign = theirs.rnode("stix", "n1").credentials().expect("credentials");
+    let mut serving =
+        Serving::start(&ours.rnode("stix", "n1").credentials().expect("credentials")).await;
+    let foreign = theirs
+        .rnode("stix", "n1")
+        .credentials()
+        .expect("credentials");
     // The foreigner refuses us as well, so it must not look.
-    let channel = connect(&serving.address(), &foreign, Expect::Owner).await.expect_err("it meets a foreigner");
+    let channel = connect(&serving.address(), &foreign, Expect::Owner)
+        .await
+        .expect_err("it meets a foreigner");
     assert!(matches!(channel.refusal(), Some(Refusal::ForeignOwner(_))));
     // One that does not look, and shows a foreign chain or none.
     for shown in [Some(&foreign), None] {
@@ -98,11 +135,19 @@ async fn no_certificate_and_a_foreign_one_are_refused_and_told() {
     for _ in 0..3 {
         told.push(serving.refused.recv().await.expect("each is told"));
     }
-    assert!(told.iter().any(|peer| matches!(peer.refusal, Some(Refusal::ForeignOwner(_)))), "{told:?}");
+    assert!(
+        told.iter()
+            .any(|peer| matches!(peer.refusal, Some(Refusal::ForeignOwner(_)))),
+        "{told:?}"
+    );
     assert!(told.iter().any(|peer| peer.refusal.is_none()), "{told:?}");
     // Neither is plain text let in.
-    let mut plain = TcpStream::connect(serving.address).await.expect("it listens");
-    tokio::io::AsyncWriteExt::write_all(&mut plain, b"POST / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+    let mut plain = TcpStream::connect(serving.address)
+        .await
+        .expect("it listens");
+    tokio::io::AsyncWriteExt::write_all(&mut plain, b"POST / HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .expect("sent");
     let mut answer = Vec::new();
     let _ = plain.read_to_end(&mut answer).await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
@@ -144,43 +189,65 @@ async fn careless(serving: &Serving, shown: Option<&Credentials>) -> std::io::Re
             vec![rustls::SignatureScheme::ECDSA_NISTP256_SHA256]
         }
     }
-    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("TLS 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Careless));
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_protocol_versions(&[&rustls::version::TLS13])
+    .expect("TLS 1.3")
+    .dangerous()
+    .with_custom_certificate_verifier(Arc::new(Careless));
     let config = match shown {
         Some(credentials) => {
-            let proper = credentials.client_config(Expect::Owner, &ALPN_GRPC).expect("a config");
+            let proper = credentials
+                .client_config(Expect::Owner, &ALPN_GRPC)
+                .expect("a config");
             builder.with_client_cert_resolver(proper.client_auth_cert_resolver.clone())
         }
         None => builder.with_no_client_auth(),
     };
     let stream = TcpStream::connect(serving.address).await?;
     let name = rustls::pki_types::ServerName::try_from("radix").expect("a name");
-    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await?;
     let mut byte = [0; 1];
     let read = stream.read(&mut byte).await?;
-    if read == 0 { Err(std::io::ErrorKind::UnexpectedEof.into()) } else { Ok(read) }
+    if read == 0 {
+        Err(std::io::ErrorKind::UnexpectedEof.into())
+    } else {
+        Ok(read)
+    }
 }
 
 // Shows in part: CRT-04
 #[tokio::test]
 async fn a_second_taker_is_refused_at_the_door() {
     let world = World::new();
-    let invitation = world.owner.invite_named(&label("stix"), &label("n1")).expect("an invitation");
+    let invitation = world
+        .owner
+        .invite_named(&label("stix"), &label("n1"))
+        .expect("an invitation");
     let claim = |name: &str| {
-        let rnode = crux_net::identity::RnodeIdentity::claim(&world.dir.join(name), &invitation, None).expect("a claim");
+        let rnode =
+            crux_net::identity::RnodeIdentity::claim(&world.dir.join(name), &invitation, None)
+                .expect("a claim");
         rnode.credentials().expect("credentials")
     };
     let (first, thief) = (claim("first"), claim("thief"));
     let member = world.rnode("stix", "n2");
     let serving = Serving::start(&member.credentials().expect("credentials")).await;
-    let channel = connect(&serving.address(), &first, at("stix", "n2")).await.expect("a member");
+    let channel = connect(&serving.address(), &first, at("stix", "n2"))
+        .await
+        .expect("a member");
     assert!(who(&channel).await.is_ok());
-    let channel = connect(&serving.address(), &thief, at("stix", "n2")).await.expect("it shows at the first call");
+    let channel = connect(&serving.address(), &thief, at("stix", "n2"))
+        .await
+        .expect("it shows at the first call");
     let refused = who(&channel).await.expect_err("refused");
-    assert!(matches!(fate(&refused), Fate::Refused | Fate::Unknown), "{refused:?}");
+    assert!(
+        matches!(fate(&refused), Fate::Refused | Fate::Unknown),
+        "{refused:?}"
+    );
     assert_eq!(member.trust().take_reports().len(), 1);
 }
 
@@ -192,21 +259,35 @@ async fn leaves_rotate_under_an_open_channel() {
     let n2 = world.with_clock(&world.rnode("stix", "n2"), &clock);
     let serving = Serving::start(&n1.credentials().expect("credentials")).await;
     let credentials = n2.credentials().expect("credentials");
-    let channel = connect(&serving.address(), &credentials, at("stix", "n1")).await.expect("n1");
-    let mut stream = ProcessClient::new(channel.clone()).watch(LookupRequest::default()).await.expect("a stream").into_inner();
+    let channel = connect(&serving.address(), &credentials, at("stix", "n1"))
+        .await
+        .expect("n1");
+    let mut stream = ProcessClient::new(channel.clone())
+        .watch(LookupRequest::default())
+        .await
+        .expect("a stream")
+        .into_inner();
     assert!(stream.message().await.expect("a message").is_some());
     let mut leaves = std::collections::BTreeSet::new();
     for _ in 0..6 {
         leaves.insert(credentials.chain().expect("a leaf"));
-        repeat_unsent(|| who(&channel)).await.expect("each call passes");
+        repeat_unsent(|| who(&channel))
+            .await
+            .expect("each call passes");
         clock.set(clock.now().plus(1_500));
     }
-    assert!(leaves.len() >= 3, "{} leaves in two and a half hours", leaves.len());
+    assert!(
+        leaves.len() >= 3,
+        "{} leaves in two and a half hours",
+        leaves.len()
+    );
     // The stream opened with the first leaf is still there; it waits.
     assert!(futures_util::FutureExt::now_or_never(stream.message()).is_none());
     // Nobody called for long: what comes first is turned away unexecuted, and the next goes through.
     clock.set(clock.now().plus(90_000));
-    repeat_unsent(|| who(&channel)).await.expect("with the next leaf");
+    repeat_unsent(|| who(&channel))
+        .await
+        .expect("with the next leaf");
 }
 
 #[tokio::test]
@@ -214,8 +295,18 @@ async fn a_denied_peer_is_cut_off_in_the_middle_of_a_stream() {
     let world = World::new();
     let (n1, n2) = (world.rnode("stix", "n1"), world.rnode("stix", "n2"));
     let serving = Serving::start(&n1.credentials().expect("credentials")).await;
-    let channel = connect(&serving.address(), &n2.credentials().expect("credentials"), at("stix", "n1")).await.expect("n1");
-    let mut stream = ProcessClient::new(channel.clone()).watch(LookupRequest::default()).await.expect("a stream").into_inner();
+    let channel = connect(
+        &serving.address(),
+        &n2.credentials().expect("credentials"),
+        at("stix", "n1"),
+    )
+    .await
+    .expect("n1");
+    let mut stream = ProcessClient::new(channel.clone())
+        .watch(LookupRequest::default())
+        .await
+        .expect("a stream")
+        .into_inner();
     assert!(stream.message().await.expect("a message").is_some());
     n1.trust().deny(Denied::Rnode(n2.id())).expect("denied");
     assert!(stream.message().await.is_err());
@@ -228,13 +319,22 @@ async fn tls_runs_end_to_end_inside_a_tunnel() {
     let n1 = world.rnode("stix", "n1");
     let serving = Serving::start(&n1.credentials().expect("credentials")).await;
     let (near, mut far) = tokio::io::duplex(4_096);
-    let mut tcp = TcpStream::connect(serving.address).await.expect("it listens");
+    let mut tcp = TcpStream::connect(serving.address)
+        .await
+        .expect("it listens");
     let _relay = task::spawn("test relay", Policy::ABORT, async move {
         let _ = tokio::io::copy_bidirectional(&mut far, &mut tcp).await;
     });
     let operator = world.owner.credentials().expect("credentials");
-    let channel = connect_over(near, &operator, at("stix", "n1")).await.expect("n1");
-    assert!(who(&channel).await.expect("a reply").starts_with("operator "));
+    let channel = connect_over(near, &operator, at("stix", "n1"))
+        .await
+        .expect("n1");
+    assert!(
+        who(&channel)
+            .await
+            .expect("a reply")
+            .starts_with("operator ")
+    );
 }
 
 #[tokio::test]
@@ -243,14 +343,21 @@ async fn calls_before_any_connection_are_known_not_to_have_arrived() {
     let n1 = world.rnode("stix", "n1");
     let mut serving = Serving::start(&n1.credentials().expect("credentials")).await;
     let operator = world.owner.credentials().expect("credentials");
-    let channel = connect(&serving.address(), &operator, Expect::Owner).await.expect("n1");
+    let channel = connect(&serving.address(), &operator, Expect::Owner)
+        .await
+        .expect("n1");
     who(&channel).await.expect("a reply");
     drop(serving.stop.take());
     (&mut serving.task).await.expect("it drains");
     let status = who(&channel).await.expect_err("nobody is there");
     assert_eq!(fate(&status), Fate::NotArrived, "{status:?}");
-    let error = connect(&serving.address(), &operator, Expect::Owner).await.expect_err("nobody is there");
-    assert_eq!((error.kind(), error.effect()), (Kind::Unavailable, crux_wire::status::Effect::None));
+    let error = connect(&serving.address(), &operator, Expect::Owner)
+        .await
+        .expect_err("nobody is there");
+    assert_eq!(
+        (error.kind(), error.effect()),
+        (Kind::Unavailable, crux_wire::status::Effect::None)
+    );
 }
 
 #[tokio::test]
@@ -260,10 +367,16 @@ async fn a_silent_stranger_does_not_keep_others_out() {
     let serving = Serving::start(&n1.credentials().expect("credentials")).await;
     let mut silent = Vec::new();
     for _ in 0..50 {
-        silent.push(TcpStream::connect(serving.address).await.expect("it listens"));
+        silent.push(
+            TcpStream::connect(serving.address)
+                .await
+                .expect("it listens"),
+        );
     }
     let operator = world.owner.credentials().expect("credentials");
-    let channel = connect(&serving.address(), &operator, Expect::Owner).await.expect("n1");
+    let channel = connect(&serving.address(), &operator, Expect::Owner)
+        .await
+        .expect("n1");
     who(&channel).await.expect("a reply");
 }
 
@@ -281,7 +394,13 @@ fn agent(listener: std::os::fd::OwnedFd, principal: Principal) -> Task<()> {
 fn local_app(world: &World, class: &str) -> Principal {
     let (namespace, application) = (label("stix"), label("stix"));
     let rnode = world.rnode("stix", class).id();
-    let who = Who::App { namespace, application, class: Label::new(class).expect("a label"), index: 2, rnode };
+    let who = Who::App {
+        namespace,
+        application,
+        class: Label::new(class).expect("a label"),
+        index: 2,
+        rnode,
+    };
     Principal::local_app(world.owner.owner(), who)
 }
 
@@ -331,11 +450,25 @@ async fn a_listener_learns_that_its_process_is_gone_and_a_process_that_its_keepe
     let (process, ours) = ProcessSocket::pair().expect("a pair");
     let listener = ProcessListener::new(ours).expect("a listener");
     drop(process);
-    assert!(listener.accept().await.is_err_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof));
+    assert!(
+        listener
+            .accept()
+            .await
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
+    );
     let (process, ours) = ProcessSocket::pair().expect("a pair");
     drop(ours);
-    let error = ProcessSocket::new(process).connect().await.expect_err("nobody can take it");
-    assert!(matches!(error.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset), "{error:?}");
+    let error = ProcessSocket::new(process)
+        .connect()
+        .await
+        .expect_err("nobody can take it");
+    assert!(
+        matches!(
+            error.kind(),
+            std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset
+        ),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -344,22 +477,52 @@ async fn quic_takes_the_same_identities() {
     let (n1, n2) = (world.rnode("stix", "n1"), world.rnode("stix", "n2"));
     let endpoint = |rnode: &crux_net::identity::RnodeIdentity| {
         let credentials = rnode.credentials().expect("credentials");
-        let server = quinn::ServerConfig::with_crypto(credentials.quic_server_config(b"radix-test").expect("a config"));
-        (quinn::Endpoint::server(server, "127.0.0.1:0".parse().expect("an address")).expect("a port"), credentials)
+        let server = quinn::ServerConfig::with_crypto(
+            credentials
+                .quic_server_config(b"radix-test")
+                .expect("a config"),
+        );
+        (
+            quinn::Endpoint::server(server, "127.0.0.1:0".parse().expect("an address"))
+                .expect("a port"),
+            credentials,
+        )
     };
     let ((one, one_credentials), (two, two_credentials)) = (endpoint(&n1), endpoint(&n2));
     let dial = |expect| {
-        let crypto = two_credentials.quic_client_config(expect, b"radix-test").expect("a config");
-        two.connect_with(quinn::ClientConfig::new(crypto), one.local_addr().expect("bound"), "radix").expect("dialled")
+        let crypto = two_credentials
+            .quic_client_config(expect, b"radix-test")
+            .expect("a config");
+        two.connect_with(
+            quinn::ClientConfig::new(crypto),
+            one.local_addr().expect("bound"),
+            "radix",
+        )
+        .expect("dialled")
     };
-    let (dialled, accepted) = tokio::join!(dial(Expect::Rnode(n1.id())), async { one.accept().await.expect("one").await });
-    let (dialled, accepted) = (dialled.expect("a connection"), accepted.expect("a connection"));
-    let seen = one_credentials.principal_of_connection(&accepted).expect("n2");
+    let (dialled, accepted) = tokio::join!(dial(Expect::Rnode(n1.id())), async {
+        one.accept().await.expect("one").await
+    });
+    let (dialled, accepted) = (
+        dialled.expect("a connection"),
+        accepted.expect("a connection"),
+    );
+    let seen = one_credentials
+        .principal_of_connection(&accepted)
+        .expect("n2");
     assert_eq!(seen.rnode(), Some(n2.id()));
-    assert_eq!(two_credentials.principal_of_connection(&dialled).expect("n1").rnode(), Some(n1.id()));
+    assert_eq!(
+        two_credentials
+            .principal_of_connection(&dialled)
+            .expect("n1")
+            .rnode(),
+        Some(n1.id())
+    );
     n1.trust().deny(Denied::Rnode(n2.id())).expect("denied");
     assert!(one_credentials.recheck(&accepted).is_err());
-    let (dialled, _) = tokio::join!(dial(Expect::Rnode(n2.id())), async { one.accept().await.expect("one").await });
+    let (dialled, _) = tokio::join!(dial(Expect::Rnode(n2.id())), async {
+        one.accept().await.expect("one").await
+    });
     assert!(dialled.is_err(), "it is n1");
 }
 
@@ -369,31 +532,71 @@ async fn an_application_meets_another_by_class() {
     let rnode = world.rnode("stix", "n1");
     let process = |class: &str| {
         let key = SecretKey::generate().expect("a key");
-        let leaf = rnode.leaf_issuer().issue(&label("stix"), &label(class), 0, &key.public().spki()).expect("a leaf");
+        let leaf = rnode
+            .leaf_issuer()
+            .issue(&label("stix"), &label(class), 0, &key.public().spki())
+            .expect("a leaf");
         Credentials::for_app(&leaf.chain, &key, rnode.trust().charter().encoded()).expect("good")
     };
     let serving = Serving::start(&process("prog1")).await;
-    let class = |class: &str| Expect::Class { namespace: label("stix"), application: label("stix"), class: label(class) };
-    let channel = connect(&serving.address(), &process("prog2"), class("prog1")).await.expect("prog1");
+    let class = |class: &str| Expect::Class {
+        namespace: label("stix"),
+        application: label("stix"),
+        class: label(class),
+    };
+    let channel = connect(&serving.address(), &process("prog2"), class("prog1"))
+        .await
+        .expect("prog1");
     assert_eq!(who(&channel).await.expect("a reply"), "stix/stix/prog2/0");
-    assert!(connect(&serving.address(), &process("prog2"), class("prog2")).await.is_err());
-    assert!(connect(&serving.address(), &process("prog2"), Expect::Rnode(rnode.id())).await.is_err());
+    assert!(
+        connect(&serving.address(), &process("prog2"), class("prog2"))
+            .await
+            .is_err()
+    );
+    assert!(
+        connect(
+            &serving.address(),
+            &process("prog2"),
+            Expect::Rnode(rnode.id())
+        )
+        .await
+        .is_err()
+    );
 }
 
 #[tokio::test]
 async fn http_1_is_served_beside_grpc_under_the_same_rules() {
     let world = World::new();
-    let serving = Serving::start(&world.rnode("stix", "n1").credentials().expect("credentials")).await;
+    let serving = Serving::start(
+        &world
+            .rnode("stix", "n1")
+            .credentials()
+            .expect("credentials"),
+    )
+    .await;
     let operator = world.owner.credentials().expect("credentials");
-    let config = operator.client_config(at("stix", "n1"), &[b"http/1.1"]).expect("a config");
-    let tcp = TcpStream::connect(serving.address).await.expect("it listens");
+    let config = operator
+        .client_config(at("stix", "n1"), &[b"http/1.1"])
+        .expect("a config");
+    let tcp = TcpStream::connect(serving.address)
+        .await
+        .expect("it listens");
     let name = rustls::pki_types::ServerName::try_from("radix").expect("a name");
-    let mut tls = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await.expect("n1");
+    let mut tls = tokio_rustls::TlsConnector::from(config)
+        .connect(name, tcp)
+        .await
+        .expect("n1");
     let request = b"GET /nothing HTTP/1.1\r\nhost: radix\r\nconnection: close\r\n\r\n";
-    tokio::io::AsyncWriteExt::write_all(&mut tls, request).await.expect("sent");
+    tokio::io::AsyncWriteExt::write_all(&mut tls, request)
+        .await
+        .expect("sent");
     let answer = Arc::new(Mutex::new(Vec::new()));
     let mut bytes = Vec::new();
     let _ = tls.read_to_end(&mut bytes).await;
     answer.lock().expect("ours").extend_from_slice(&bytes);
-    assert!(bytes.starts_with(b"HTTP/1.1 "), "{:?}", String::from_utf8_lossy(&bytes));
+    assert!(
+        bytes.starts_with(b"HTTP/1.1 "),
+        "{:?}",
+        String::from_utf8_lossy(&bytes)
+    );
 }

@@ -5,7 +5,10 @@ use crate::identity::{Claim, ClaimTable, Conflict, Novelty, Precedence, Refusal}
 use crate::names::{InvitationId, RnodeId};
 
 fn claim(invitation: u8, ordinal: u32) -> Claim {
-    Claim { invitation: InvitationId::from_bytes([invitation; 32]), ordinal }
+    Claim {
+        invitation: InvitationId::from_bytes([invitation; 32]),
+        ordinal,
+    }
 }
 
 fn id(byte: u8) -> RnodeId {
@@ -18,24 +21,50 @@ fn a_second_taker_of_an_invitation_is_refused_and_a_repeat_is_not() {
     let world = World::new();
     let first = world.nested("stix", "n1");
     // A thief has a copy of the throwaway key.
-    let mut thief = Rnode { key: Key::new(), throwaway: Key::new(), grant: first.grant.clone(), chain: first.chain.clone() };
+    let mut thief = Rnode {
+        key: Key::new(),
+        throwaway: Key::new(),
+        grant: first.grant.clone(),
+        chain: first.chain.clone(),
+    };
     thief.chain[0] = first.throwaway.certify(&thief.key, &first.grant, always());
-    let (one, other) = (world.judge(&first.with_leaf(NOW)), world.judge(&thief.with_leaf(NOW)));
-    let (one, other) = (one.expect("the first"), other.expect("the chain alone is good"));
+    let (one, other) = (
+        world.judge(&first.with_leaf(NOW)),
+        world.judge(&thief.with_leaf(NOW)),
+    );
+    let (one, other) = (
+        one.expect("the first"),
+        other.expect("the chain alone is good"),
+    );
     let mut table = ClaimTable::default();
     assert_eq!(table.observe(&one), Ok(Novelty::New));
     assert_eq!(table.observe(&one), Ok(Novelty::Known));
     let refused = table.observe(&other);
     let (holder, taker) = (first.key.public().rnode_id(), thief.key.public().rnode_id());
     let invitation = first.throwaway.public().invitation_id();
-    assert_eq!(refused, Err(Refusal::AlreadyClaimed { invitation, holder, taker }));
+    assert_eq!(
+        refused,
+        Err(Refusal::AlreadyClaimed {
+            invitation,
+            holder,
+            taker
+        })
+    );
     assert_eq!(table.observe(&one), Ok(Novelty::Known));
     let person = world.judge(&{
         let mut chain = world.operator_chain();
-        chain.insert(0, world.operator.certify(&Key::new(), &leaf(&operator()), leaf_window(NOW)));
+        chain.insert(
+            0,
+            world
+                .operator
+                .certify(&Key::new(), &leaf(&operator()), leaf_window(NOW)),
+        );
         chain
     });
-    assert_eq!(table.observe(&person.expect("the operator")), Ok(Novelty::Known));
+    assert_eq!(
+        table.observe(&person.expect("the operator")),
+        Ok(Novelty::Known)
+    );
 }
 
 #[test]
@@ -48,7 +77,11 @@ fn when_flocks_merge_the_winners_claims_stay_on_both_sides() {
     let before = ours.clone();
     let won = ours.merge(&theirs, Precedence::Ours);
     let lost = theirs.merge(&before, Precedence::Theirs);
-    let conflict = Conflict { claim: claim(9, 0), holder: id(1), loser: id(2) };
+    let conflict = Conflict {
+        claim: claim(9, 0),
+        holder: id(1),
+        loser: id(2),
+    };
     assert_eq!((won, lost), (vec![conflict], vec![conflict]));
     assert_eq!(ours, theirs);
     assert_eq!(ours.holder(&claim(9, 0)), Some(id(1)));
@@ -59,7 +92,10 @@ fn when_flocks_merge_the_winners_claims_stay_on_both_sides() {
 fn a_table_is_read_back_whole_or_not_at_all() {
     let mut table = ClaimTable::default();
     for ordinal in 0..5 {
-        assert_eq!(table.take(claim(3, ordinal), id(u8::try_from(ordinal).expect("small"))), Ok(Novelty::New));
+        assert_eq!(
+            table.take(claim(3, ordinal), id(u8::try_from(ordinal).expect("small"))),
+            Ok(Novelty::New)
+        );
     }
     let bytes = table.encode();
     assert_eq!(ClaimTable::decode(&bytes), Ok(table));

@@ -3,11 +3,15 @@
 use proptest::prelude::*;
 
 use super::world::*;
-use crate::identity::{Charter, Enrols, Grant, Moment, Prefix, Role, UnixTime, Verbs, Window, verify};
+use crate::identity::{
+    Charter, Enrols, Grant, Moment, Prefix, Role, UnixTime, Verbs, Window, verify,
+};
 use crate::names::Label;
 
 fn any_label() -> impl Strategy<Value = Label> {
-    proptest::string::string_regex("[a-z0-9][a-z0-9_-]{0,20}").expect("a pattern").prop_map(|text| label(&text))
+    proptest::string::string_regex("[a-z0-9][a-z0-9_-]{0,20}")
+        .expect("a pattern")
+        .prop_map(|text| label(&text))
 }
 
 fn any_role() -> impl Strategy<Value = Role> {
@@ -16,26 +20,37 @@ fn any_role() -> impl Strategy<Value = Role> {
         any_label().prop_map(|label| Role::Operator { label }),
         any_label().prop_map(|label| Role::Tool { label }),
         Just(Role::Host),
-        (enrols, proptest::option::of(any_label())).prop_map(|(enrols, label)| Role::Invitation { enrols, label }),
+        (enrols, proptest::option::of(any_label()))
+            .prop_map(|(enrols, label)| Role::Invitation { enrols, label }),
         (any_label(), any::<u32>()).prop_map(|(label, ordinal)| Role::Rnode { label, ordinal }),
         Just(Role::Leaf),
-        (any_label(), any_label(), any::<u32>())
-            .prop_map(|(application, class, index)| Role::App { application, class, index }),
+        (any_label(), any_label(), any::<u32>()).prop_map(|(application, class, index)| {
+            Role::App {
+                application,
+                class,
+                index,
+            }
+        }),
     ]
 }
 
 fn any_grant() -> impl Strategy<Value = Grant> {
     let verbs = || prop_oneof![0_u32..128, any::<u32>()].prop_map(Verbs::from_bits);
-    let prefix = prop_oneof![Just(Prefix::EVERYTHING), any_label().prop_map(Prefix::namespace)];
-    (any_role(), verbs(), verbs(), prefix, any::<u64>(), 1_u32..).prop_map(|(role, verbs, pass, prefix, by, uses)| {
-        let invitation = matches!(role, Role::Invitation { .. });
-        let mut grant = Grant::new(role, verbs, prefix).may_grant(pass);
-        if invitation {
-            grant.claim_by = UnixTime::from_seconds(by);
-            grant.uses = uses;
-        }
-        grant
-    })
+    let prefix = prop_oneof![
+        Just(Prefix::EVERYTHING),
+        any_label().prop_map(Prefix::namespace)
+    ];
+    (any_role(), verbs(), verbs(), prefix, any::<u64>(), 1_u32..).prop_map(
+        |(role, verbs, pass, prefix, by, uses)| {
+            let invitation = matches!(role, Role::Invitation { .. });
+            let mut grant = Grant::new(role, verbs, prefix).may_grant(pass);
+            if invitation {
+                grant.claim_by = UnixTime::from_seconds(by);
+                grant.uses = uses;
+            }
+            grant
+        },
+    )
 }
 
 proptest! {

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use rcgen::{CertificateParams, CustomExtension, Issuer, KeyPair, PublicKeyData as _, SigningKey as _};
+use rcgen::{
+    CertificateParams, CustomExtension, Issuer, KeyPair, PublicKeyData as _, SigningKey as _,
+};
 
 use crate::identity::{
-    Charter, Denies, Enrols, Grant, LEAF_BACKDATE_SECONDS, LEAF_LIFE_SECONDS, Moment, NEVER, OID_COMPONENTS, Prefix, Principal,
-    PublicKey, Refusal, Role, UnixTime, Verb, Verbs, Window, verify,
+    Charter, Denies, Enrols, Grant, LEAF_BACKDATE_SECONDS, LEAF_LIFE_SECONDS, Moment, NEVER,
+    OID_COMPONENTS, Prefix, Principal, PublicKey, Refusal, Role, UnixTime, Verb, Verbs, Window,
+    verify,
 };
 use crate::names::Label;
 
@@ -35,12 +38,22 @@ impl Key {
 
     /// Certifies `subject`, whatever is asked.
     pub(super) fn certify(&self, subject: &Self, grant: &Grant, validity: Window) -> Vec<u8> {
-        self.certify_raw(subject, vec![(&OID_COMPONENTS, true, grant.encode())], validity)
+        self.certify_raw(
+            subject,
+            vec![(&OID_COMPONENTS, true, grant.encode())],
+            validity,
+        )
     }
 
-    pub(super) fn certify_raw(&self, subject: &Self, extensions: Vec<(&[u64], bool, Vec<u8>)>, validity: Window) -> Vec<u8> {
+    pub(super) fn certify_raw(
+        &self,
+        subject: &Self,
+        extensions: Vec<(&[u64], bool, Vec<u8>)>,
+        validity: Window,
+    ) -> Vec<u8> {
         let mut params = CertificateParams::default();
-        let moment = |time: UnixTime| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(time.seconds());
+        let moment =
+            |time: UnixTime| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(time.seconds());
         params.not_before = moment(validity.from);
         params.not_after = moment(validity.until);
         params.custom_extensions = extensions
@@ -52,45 +65,84 @@ impl Key {
             })
             .collect();
         let issuer = Issuer::new(CertificateParams::default(), &self.0);
-        params.signed_by(&subject.0, &issuer).expect("a certificate").der().to_vec()
+        params
+            .signed_by(&subject.0, &issuer)
+            .expect("a certificate")
+            .der()
+            .to_vec()
     }
 }
 
 pub(super) fn leaf_window(now: UnixTime) -> Window {
-    Window { from: now.minus(LEAF_BACKDATE_SECONDS), until: now.plus(LEAF_LIFE_SECONDS) }
+    Window {
+        from: now.minus(LEAF_BACKDATE_SECONDS),
+        until: now.plus(LEAF_LIFE_SECONDS),
+    }
 }
 
 pub(super) fn always() -> Window {
-    Window { from: NOW, until: NEVER }
+    Window {
+        from: NOW,
+        until: NEVER,
+    }
 }
 
 pub(super) fn long() -> Window {
-    Window { from: NOW.minus(3_600), until: NOW.plus(90 * DAY) }
+    Window {
+        from: NOW.minus(3_600),
+        until: NOW.plus(90 * DAY),
+    }
 }
 
 pub(super) fn operator() -> Grant {
-    Grant::new(Role::Operator { label: label("ann") }, Verbs::of(&[Verb::Operator, Verb::Invite]), Prefix::EVERYTHING)
-        .may_grant(Verbs::of(&[Verb::Operator, Verb::Invite, Verb::Tool, Verb::Peer, Verb::App]))
+    Grant::new(
+        Role::Operator {
+            label: label("ann"),
+        },
+        Verbs::of(&[Verb::Operator, Verb::Invite]),
+        Prefix::EVERYTHING,
+    )
+    .may_grant(Verbs::of(&[
+        Verb::Operator,
+        Verb::Invite,
+        Verb::Tool,
+        Verb::Peer,
+        Verb::App,
+    ]))
 }
 
 pub(super) fn host(namespace: &str) -> Grant {
-    Grant::new(Role::Host, Verbs::of(&[Verb::Invite, Verb::Host]), Prefix::namespace(label(namespace)))
-        .may_grant(Verbs::of(&[Verb::Peer, Verb::App]))
+    Grant::new(
+        Role::Host,
+        Verbs::of(&[Verb::Invite, Verb::Host]),
+        Prefix::namespace(label(namespace)),
+    )
+    .may_grant(Verbs::of(&[Verb::Peer, Verb::App]))
 }
 
 pub(super) fn invitation(namespace: &str, name: Option<&str>, uses: u32) -> Grant {
-    let role = Role::Invitation { enrols: Enrols::Rnode, label: name.map(label) };
-    let mut grant =
-        Grant::new(role, Verbs::NONE, Prefix::namespace(label(namespace))).may_grant(Verbs::of(&[Verb::Peer, Verb::App]));
+    let role = Role::Invitation {
+        enrols: Enrols::Rnode,
+        label: name.map(label),
+    };
+    let mut grant = Grant::new(role, Verbs::NONE, Prefix::namespace(label(namespace)))
+        .may_grant(Verbs::of(&[Verb::Peer, Verb::App]));
     grant.claim_by = NOW.plus(DAY);
     grant.uses = uses;
     grant
 }
 
 pub(super) fn rnode(namespace: &str, name: &str, ordinal: u32) -> Grant {
-    let role = Role::Rnode { label: label(name), ordinal };
-    Grant::new(role, Verbs::of(&[Verb::Peer]), Prefix::namespace(label(namespace)))
-        .may_grant(Verbs::of(&[Verb::Peer, Verb::App]))
+    let role = Role::Rnode {
+        label: label(name),
+        ordinal,
+    };
+    Grant::new(
+        role,
+        Verbs::of(&[Verb::Peer]),
+        Prefix::namespace(label(namespace)),
+    )
+    .may_grant(Verbs::of(&[Verb::Peer, Verb::App]))
 }
 
 pub(super) fn leaf(above: &Grant) -> Grant {
@@ -98,8 +150,16 @@ pub(super) fn leaf(above: &Grant) -> Grant {
 }
 
 pub(super) fn app(namespace: &str, class: &str, index: u32) -> Grant {
-    let role = Role::App { application: label(namespace), class: label(class), index };
-    Grant::new(role, Verbs::of(&[Verb::App]), Prefix::namespace(label(namespace)))
+    let role = Role::App {
+        application: label(namespace),
+        class: label(class),
+        index,
+    };
+    Grant::new(
+        role,
+        Verbs::of(&[Verb::App]),
+        Prefix::namespace(label(namespace)),
+    )
 }
 
 /// A rnode: its key, and its chain from its enrolment up.
@@ -136,7 +196,13 @@ impl World {
     pub(super) fn new() -> Self {
         let root = Key::new();
         let charter = charter_of(&root);
-        Self { root, operator: Key::new(), base: Key::new(), charter, denies: Denies::default() }
+        Self {
+            root,
+            operator: Key::new(),
+            base: Key::new(),
+            charter,
+            denies: Denies::default(),
+        }
     }
 
     pub(super) fn operator_chain(&self) -> Vec<Vec<u8>> {
@@ -149,17 +215,33 @@ impl World {
 
     /// A nested rnode, invited by the base under its host grant.
     pub(super) fn nested(&self, namespace: &str, name: &str) -> Rnode {
-        self.enrolled(&rnode(namespace, name, 0), &invitation(namespace, Some(name), 1), Key::new())
+        self.enrolled(
+            &rnode(namespace, name, 0),
+            &invitation(namespace, Some(name), 1),
+            Key::new(),
+        )
     }
 
     pub(super) fn enrolled(&self, grant: &Grant, invited: &Grant, throwaway: Key) -> Rnode {
-        let namespace = invited.prefix.one_namespace().expect("one namespace").to_string();
-        let window = Window { from: NOW.minus(1_800), until: NOW.plus(DAY) };
+        let namespace = invited
+            .prefix
+            .one_namespace()
+            .expect("one namespace")
+            .to_string();
+        let window = Window {
+            from: NOW.minus(1_800),
+            until: NOW.plus(DAY),
+        };
         let mut chain = vec![self.base.certify(&throwaway, invited, window)];
         chain.extend(self.host_chain(&namespace));
         let key = Key::new();
         chain.insert(0, throwaway.certify(&key, grant, always()));
-        Rnode { key, throwaway, grant: grant.clone(), chain }
+        Rnode {
+            key,
+            throwaway,
+            grant: grant.clone(),
+            chain,
+        }
     }
 
     pub(super) fn judge(&self, chain: &[Vec<u8>]) -> Result<Principal, Refusal> {
