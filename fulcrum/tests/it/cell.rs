@@ -9,7 +9,8 @@ use crux_wire::keeper::v1::OutcomeKind;
 use fulcrum::config::{Isolation, Mount};
 
 use crate::rig::{
-    Agent, NOBODY, Rig, Scratch, Setup, TESTEE, is_root, lives, outcome, stderr, stdout, until,
+    Agent, NOBODY, Rig, Scratch, Setup, TESTEE, copy_executable, is_root, lives, outcome, stderr,
+    stdout, until, write_script,
 };
 
 /// Every path below `root` with all that a careless mount could change.
@@ -113,7 +114,7 @@ fn has_cells(uid: Option<u32>) -> bool {
     let scratch = Scratch::new();
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let executable = scratch.path().join("radix");
-    fs::copy(TESTEE, &executable).unwrap();
+    copy_executable(Path::new(TESTEE), &executable);
     let probed = match uid {
         None => fulcrum::cell::probe(&executable, &scratch.path().join("dir")),
         Some(uid) => {
@@ -122,8 +123,7 @@ fn has_cells(uid: Option<u32>) -> bool {
                 "#!/bin/sh\nexec setpriv --reuid={uid} --regid={uid} --clear-groups {} \"$@\"\n",
                 executable.display()
             );
-            fs::write(&wrapper, text).unwrap();
-            fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+            write_script(&wrapper, &text);
             fulcrum::cell::probe(&wrapper, &scratch.path().join("dir"))
         }
     };

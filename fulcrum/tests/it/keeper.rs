@@ -10,7 +10,7 @@ use fulcrum::keeper::client::CallError;
 
 use crate::rig::{
     NOBODY, Rig, Scratch, TESTEE, is_root, outcome, receive_descriptors, spawn, stderr, stdout,
-    until, within,
+    until, within, write_script,
 };
 
 #[track_caller]
@@ -170,8 +170,7 @@ async fn the_passed_descriptor_is_executed_whatever_its_path_holds_now() {
     let rig = Rig::keeper();
     let mut agent = rig.agent().await;
     let script = rig.scratch.path().join("script");
-    fs::write(&script, "#!/bin/sh\necho verified $1\n").unwrap();
-    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    write_script(&script, "#!/bin/sh\necho verified $1\n");
     let opened = fs::File::open(&script).unwrap();
     fs::remove_file(&script).unwrap();
     fs::write(&script, "#!/bin/sh\necho swapped\n").unwrap();

@@ -111,7 +111,7 @@ impl Rig {
         let dir = scratch.path().join("rnode");
         fs::create_dir_all(&dir).unwrap();
         let executable = scratch.path().join("radix");
-        fs::copy(TESTEE, &executable).unwrap();
+        copy_executable(Path::new(TESTEE), &executable);
         config(&dir, &executable, &setup).save(&dir).unwrap();
         let listener = UnixListener::bind(dir.join("test.sock")).unwrap();
         if let Some(uid) = setup.uid {
@@ -257,6 +257,28 @@ impl Agent {
             .map(|(execution, _)| execution)
             .find(|execution| execution.execution == name)
     }
+}
+
+/// Copies a program by another process: while a test held it open for writing, a child forked by another
+/// test would hold it too, and it could not be executed.
+pub(crate) fn copy_executable(from: &Path, to: &Path) {
+    assert!(
+        Command::new("cp")
+            .arg(from)
+            .arg(to)
+            .status()
+            .unwrap()
+            .success()
+    );
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Makes an executable script, likewise.
+pub(crate) fn write_script(path: &Path, text: &str) {
+    let draft = path.with_extension("draft");
+    fs::write(&draft, text).unwrap();
+    copy_executable(&draft, path);
+    fs::remove_file(draft).unwrap();
 }
 
 /// What to start: words of the testee, or a program by its path.
