@@ -28,32 +28,80 @@ use Kind::{App, Backend, Base, Host, Nested, Operator, Peer, Tool};
 
 /// Method path → who may call it.
 const TABLE: &[(&str, &[Kind])] = &[
-    ("/radix.fulcrum.v1.Fulcrum/Describe", &[Operator, Tool, Host, Base, Peer, Nested, Backend]),
-    ("/radix.fulcrum.v1.Fulcrum/Flock", &[Operator, Tool, Host, Base, Peer, Backend]),
-    ("/radix.fulcrum.v1.Fulcrum/Services", &[Operator, Tool, Host, Base, Peer, Backend]),
-    ("/radix.fulcrum.v1.Fulcrum/Status", &[Operator, Tool, Host, Base, Peer, Backend]),
-    ("/radix.fulcrum.v1.Fulcrum/Entries", &[Operator, Tool, Backend]),
-    ("/radix.fulcrum.v1.Fulcrum/PutDocument", &[Operator, Host, Base]),
-    ("/radix.fulcrum.v1.Fulcrum/GetDocument", &[Operator, Tool, Host, Base, Peer, Nested, Backend]),
-    ("/radix.fulcrum.v1.Fulcrum/WatchDocuments", &[Operator, Tool, Backend]),
+    (
+        "/radix.fulcrum.v1.Fulcrum/Describe",
+        &[Operator, Tool, Host, Base, Peer, Nested, Backend],
+    ),
+    (
+        "/radix.fulcrum.v1.Fulcrum/Flock",
+        &[Operator, Tool, Host, Base, Peer, Backend],
+    ),
+    (
+        "/radix.fulcrum.v1.Fulcrum/Services",
+        &[Operator, Tool, Host, Base, Peer, Backend],
+    ),
+    (
+        "/radix.fulcrum.v1.Fulcrum/Status",
+        &[Operator, Tool, Host, Base, Peer, Backend],
+    ),
+    (
+        "/radix.fulcrum.v1.Fulcrum/Entries",
+        &[Operator, Tool, Backend],
+    ),
+    (
+        "/radix.fulcrum.v1.Fulcrum/PutDocument",
+        &[Operator, Host, Base],
+    ),
+    (
+        "/radix.fulcrum.v1.Fulcrum/GetDocument",
+        &[Operator, Tool, Host, Base, Peer, Nested, Backend],
+    ),
+    (
+        "/radix.fulcrum.v1.Fulcrum/WatchDocuments",
+        &[Operator, Tool, Backend],
+    ),
     ("/radix.fulcrum.v1.Fulcrum/Invite", &[Backend]),
-    ("/radix.fulcrum.v1.Fulcrum/Events", &[Operator, Tool, Host, Base, Backend]),
+    (
+        "/radix.fulcrum.v1.Fulcrum/Events",
+        &[Operator, Tool, Host, Base, Backend],
+    ),
     ("/radix.fulcrum.v1.Fulcrum/Memoir", &[Operator, Tool]),
-    ("/radix.fulcrum.v1.Fulcrum/Metrics", &[Operator, Tool, Host, Base, Backend]),
-    ("/radix.fulcrum.v1.Fulcrum/Hint", &[Operator, Host, Base, Backend]),
-    ("/radix.fulcrum.v1.Fulcrum/Hordes", &[Operator, Tool, Backend]),
+    (
+        "/radix.fulcrum.v1.Fulcrum/Metrics",
+        &[Operator, Tool, Host, Base, Backend],
+    ),
+    (
+        "/radix.fulcrum.v1.Fulcrum/Hint",
+        &[Operator, Host, Base, Backend],
+    ),
+    (
+        "/radix.fulcrum.v1.Fulcrum/Hordes",
+        &[Operator, Tool, Backend],
+    ),
     ("/radix.fulcrum.v1.Fulcrum/PutHordeState", &[Backend]),
     ("/radix.fulcrum.v1.Fulcrum/Tunnel", &[Operator, Tool]),
-    ("/radix.fulcrum.v1.Fulcrum/Exit", &[Operator, Host, Base, Backend]),
-    ("/radix.rexec.v1.Rexec/Configurations", &[Operator, Tool, Backend]),
+    (
+        "/radix.fulcrum.v1.Fulcrum/Exit",
+        &[Operator, Host, Base, Backend],
+    ),
+    (
+        "/radix.rexec.v1.Rexec/Configurations",
+        &[Operator, Tool, Backend],
+    ),
     ("/radix.rexec.v1.Rexec/Start", &[Operator, Backend]),
     ("/radix.rexec.v1.Rexec/Run", &[Operator, Backend]),
     ("/radix.rexec.v1.Rexec/List", &[Operator, Tool, Backend]),
     ("/radix.rexec.v1.Rexec/Signal", &[Operator, Backend]),
     ("/radix.rexec.v1.Rexec/Wait", &[Operator, Tool, Backend]),
     ("/radix.rexec.v1.Rexec/Output", &[Operator, Tool, Backend]),
-    ("/radix.fileio.v1.FileIo/Have", &[Operator, Tool, Host, Base, Peer, Nested, Backend]),
-    ("/radix.fileio.v1.FileIo/Get", &[Operator, Tool, Host, Base, Peer, Nested, Backend]),
+    (
+        "/radix.fileio.v1.FileIo/Have",
+        &[Operator, Tool, Host, Base, Peer, Nested, Backend],
+    ),
+    (
+        "/radix.fileio.v1.FileIo/Get",
+        &[Operator, Tool, Host, Base, Peer, Nested, Backend],
+    ),
     ("/radix.fileio.v1.FileIo/Put", &[Operator, Backend]),
     ("/radix.fileio.v1.FileIo/Need", &[Operator, Backend]),
     ("/radix.fileio.v1.FileIo/Scan", &[Operator, Tool, Backend]),
@@ -72,7 +120,10 @@ const TABLE: &[(&str, &[Kind])] = &[
 /// Whether a caller of this kind may call the method at `path` (`/package.Service/Method`).
 #[must_use]
 pub fn allows(path: &str, kind: Kind) -> bool {
-    TABLE.iter().find(|(method, _)| *method == path).is_some_and(|(_, kinds)| kinds.contains(&kind))
+    TABLE
+        .iter()
+        .find(|(method, _)| *method == path)
+        .is_some_and(|(_, kinds)| kinds.contains(&kind))
 }
 
 /// Every method in the table, in its order.
@@ -85,10 +136,22 @@ mod tests {
     use super::*;
 
     const PROTOS: [(&str, &str); 4] = [
-        ("radix.fulcrum.v1.Fulcrum", include_str!("../../crux/wire/proto/radix/fulcrum/v1/fulcrum.proto")),
-        ("radix.rexec.v1.Rexec", include_str!("../../crux/wire/proto/radix/rexec/v1/rexec.proto")),
-        ("radix.fileio.v1.FileIo", include_str!("../../crux/wire/proto/radix/fileio/v1/fileio.proto")),
-        ("radix.process.v1.Process", include_str!("../../crux/wire/proto/radix/process/v1/process.proto")),
+        (
+            "radix.fulcrum.v1.Fulcrum",
+            include_str!("../../crux/wire/proto/radix/fulcrum/v1/fulcrum.proto"),
+        ),
+        (
+            "radix.rexec.v1.Rexec",
+            include_str!("../../crux/wire/proto/radix/rexec/v1/rexec.proto"),
+        ),
+        (
+            "radix.fileio.v1.FileIo",
+            include_str!("../../crux/wire/proto/radix/fileio/v1/fileio.proto"),
+        ),
+        (
+            "radix.process.v1.Process",
+            include_str!("../../crux/wire/proto/radix/process/v1/process.proto"),
+        ),
     ];
 
     #[test]

@@ -46,7 +46,9 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+        self.0
+            .iter()
+            .try_for_each(|byte| write!(formatter, "{byte:02x}"))
     }
 }
 
@@ -108,6 +110,9 @@ mod tests {
         let digest = Digest::of(b"radix");
         assert_eq!(digest.to_string().parse(), Ok(digest));
         assert_eq!("xyz".parse::<Digest>(), Err(ParseDigestError::Length(3)));
-        assert_eq!("g".repeat(64).parse::<Digest>(), Err(ParseDigestError::Character));
+        assert_eq!(
+            "g".repeat(64).parse::<Digest>(),
+            Err(ParseDigestError::Character)
+        );
     }
 }

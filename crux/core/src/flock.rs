@@ -9,6 +9,7 @@ mod beacon;
 mod config;
 mod contacts;
 mod counters;
+mod inspect;
 mod io;
 mod lead;
 mod limits;
@@ -47,6 +48,7 @@ use crate::names::RnodeId;
 
 pub use config::{Authority, Config, Floor, Me};
 pub use counters::Counters;
+pub use inspect::{Inspection, inspect};
 pub use io::{Admin, Input, Output, Seated, Time};
 pub use limits::{
     ADDRESSES_MAX, CREDENTIAL_BYTES_MAX, DATAGRAM_BYTES_MAX, HINTS_MAX, MEMBERS_MAX, MESSAGE_BYTES_MAX, REMEMBERED_MAX,

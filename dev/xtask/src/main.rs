@@ -30,7 +30,8 @@ usage: cargo xtask COMMAND
   fix                       what `check` can mend by itself: formatting, generated files
   tidy                      only the house rules
   proto                     write crux/wire/src/generated from the protos
-  sim --seed N              run one seed of the simulator, with its trace
+  sim --seed N              repeat one seed of the simulator
+  sim --measure [SIZE...]   convergence times and bytes of simulated flocks
   bench [NAME]              one benchmark beside its peer; without NAME, the list
   services up|down|status   the real components that live tests and benches use";
 
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
         ["fix"] => fix::run(),
         ["tidy"] => tidy::run(),
         ["proto"] => proto::generate(),
-        ["sim", "--seed", seed] => sim::run(seed),
+        ["sim", words @ ..] => sim::run(words),
         ["bench"] => bench::list(),
         ["bench", name, rest @ ..] => bench::run(name, rest),
         ["services", word @ ("up" | "down" | "status")] => services::run(word),

@@ -1,20 +1,17 @@
-//! One seed of the simulator, as printed by a failing test.
+//! The simulator: one seed again, as printed by a failing test, or its measurements.
 
 use crate::cargo::{cargo, succeed};
 
-/// The variable by which the tests of crate `sim` take one seed in place of the fixed set.
-const SEED: &str = "RADIX_SIM_SEED";
-
-/// Runs the simulator's tests with `seed` alone and shows what they print.
+/// Runs the simulator with these words; `--measure` is worth an optimised build.
 ///
 /// # Errors
 ///
-/// When `seed` is no number, or the run breaks an invariant.
-pub(crate) fn run(seed: &str) -> Result<(), String> {
-    let seed: u64 = seed
-        .parse()
-        .map_err(|error| format!("seed `{seed}`: {error}"))?;
+/// When a run breaks an invariant or does not heal.
+pub(crate) fn run(words: &[&str]) -> Result<(), String> {
     let mut command = cargo();
-    command.args(["test", "-p", "sim", "--test", "it", "--", "--nocapture"]);
-    succeed(command.env(SEED, seed.to_string()))
+    command.args(["run", "--quiet", "--package", "sim"]);
+    if words.first() == Some(&"--measure") {
+        command.arg("--release");
+    }
+    succeed(command.arg("--").args(words))
 }

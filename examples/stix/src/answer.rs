@@ -38,14 +38,17 @@ pub struct Answer {
     /// How many answers that instance has had, this one among them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub count: u64,
+    /// When it was had, in Unix milliseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub at_unix_ms: u64,
 }
 
 #[expect(
     clippy::trivially_copy_pass_by_ref,
     reason = "serde calls it with a reference"
 )]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Answer {
@@ -61,6 +64,7 @@ impl Answer {
             csv: origin.csv.clone(),
             asked_by: String::new(),
             count: 0,
+            at_unix_ms: 0,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Results on the application's blackboard: one entry an asking instance, so their number is
 //! bounded by the number of instances.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crux::{Blackboard, Entry};
 
@@ -27,7 +27,9 @@ impl Results {
     pub fn of(me: &Me) -> Self {
         Self {
             board: me.agent.as_ref().map(Blackboard::new),
-            key: format!("{PREFIX}{}/{}", me.class, me.index),
+            // An instance may move; a rnode's entry is shown over another's of the same key only
+            // if it was written more often, so each rnode has its own.
+            key: format!("{PREFIX}{}/{}/{}", me.class, me.index, me.rnode),
             kept: VecDeque::new(),
         }
     }
@@ -55,7 +57,7 @@ impl Results {
     }
 }
 
-/// The results of all instances, each instance's newest first.
+/// The results of all instances, newest first.
 ///
 /// # Errors
 /// [`Failure::Failed`] if the agent does not answer.
@@ -65,22 +67,19 @@ impl Results {
 pub async fn all(board: &Blackboard) -> Result<Vec<Answer>, Failure> {
     let entries = board.list(PREFIX).await;
     let entries = entries.map_err(|error| Failure::to("read the blackboard", error))?;
-    Ok(entries.iter().flat_map(read).collect())
+    let mut results: Vec<Answer> = entries.iter().flat_map(read).collect();
+    results.sort_by_key(|answer| std::cmp::Reverse(answer.at_unix_ms));
+    Ok(results)
 }
 
-/// The newest result of each instance.
+/// The newest result of each instance, ordered by instance; `results` begin with the newest.
 #[must_use]
 pub fn newest(results: &[Answer]) -> Vec<&Answer> {
-    let mut newest: Vec<&Answer> = Vec::new();
+    let mut newest: BTreeMap<&str, &Answer> = BTreeMap::new();
     for answer in results {
-        if newest
-            .last()
-            .is_none_or(|last| last.asked_by != answer.asked_by)
-        {
-            newest.push(answer);
-        }
+        newest.entry(&answer.asked_by).or_insert(answer);
     }
-    newest
+    newest.into_values().collect()
 }
 
 /// What cannot be read was not written by one of us, and is passed over.

@@ -8,16 +8,16 @@ use std::time::Duration;
 use crux_core::digest::Digest;
 use crux_core::names::Label;
 use crux_net::identity::{Credentials, Expect, OwnerStore};
-use crux_net::store::Store;
-use crux_wire::document::v1::{Document, Pin, SignedDocument};
-use crux_wire::fulcrum::v1::PutDocumentRequest;
+use crux_net::store::{Put, Store};
+use crux_wire::document::v1::{Document, Pin, SignedDocument, SourceFile};
+use crux_wire::fulcrum::v1::{DescribeRequest, PutDocumentRequest, StatusReply, StatusRequest};
 use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
 use crux_wire::rexec::v1::rexec_client::RexecClient;
-use fulcrum::config::{Executable, Isolation, RnodeConfig};
+use fulcrum::config::{Executable, HostPort, Isolation, Mount, RnodeConfig};
 use prost::Message;
 use tonic::transport::Channel;
 
-use crate::rig::{Scratch, TESTEE, until};
+use crate::rig::{PATIENCE, Scratch, TESTEE, until};
 
 /// A base rnode on loopback, at a free port.
 pub(crate) struct Base {
@@ -25,6 +25,8 @@ pub(crate) struct Base {
     pub(crate) home: PathBuf,
     pub(crate) dir: PathBuf,
     pub(crate) testee: Digest,
+    /// The testee again, as other content.
+    pub(crate) worker: Digest,
     keeper: Option<Child>,
     // Dropped last, after the processes that use it.
     _scratch: Scratch,
@@ -63,11 +65,16 @@ impl Base {
         config.save(&dir).unwrap();
         let invitation = owner.invite_named(&Label::base(), &Label::base()).unwrap();
         fs::write(dir.join("invitation"), invitation.encode()).unwrap();
+        let mut worker = fs::read(TESTEE).unwrap();
+        worker.extend_from_slice(b"worker");
+        let put = Put { expected: None, executable: true };
+        let worker = store.put_reader(&mut worker.as_slice(), put).unwrap().digest;
         let mut base = Self {
             owner,
             home,
             dir,
             testee,
+            worker,
             keeper: None,
             _scratch: scratch,
         };
@@ -179,6 +186,163 @@ impl Base {
             let _ = keeper.kill();
             let _ = keeper.wait();
         }
+    }
+}
+
+/// A nested rnode of a base, alone in its flock.
+pub(crate) struct Nested {
+    pub(crate) dir: PathBuf,
+    label: String,
+    mark: String,
+    keeper: Option<Child>,
+}
+
+/// The namespace and application of nested rnodes.
+pub(crate) const APP: &str = "app";
+
+impl Nested {
+    /// Starts a keeper on a directory of its own, invited by the owner.
+    pub(crate) async fn start(base: &Base, label: &str) -> Self {
+        let dir = base.home.join("hordes").join(APP).join(label);
+        fs::create_dir_all(&dir).unwrap();
+        let contact = base.contact().await;
+        let port = u16::try_from(contact["port"].as_u64().unwrap()).unwrap();
+        let store = base.store();
+        let config = RnodeConfig {
+            label: label.to_owned(),
+            namespace: APP.to_owned(),
+            host: std::net::IpAddr::from([127, 0, 0, 1]),
+            tcp_port: 0,
+            flock_port: 0,
+            hints: Vec::new(),
+            base: Some(HostPort::new("127.0.0.1", port)),
+            memoir_dir: dir.join("memoir"),
+            store_dir: dir.join("store"),
+            executable: Executable { path: store.path(&base.testee), digest: base.testee },
+            mounts: vec![Mount { host: dir.clone(), target: "/var/app".into() }],
+            isolation: Isolation::None,
+            user_range_start: None,
+            tags: Vec::new(),
+        };
+        fs::create_dir_all(&config.memoir_dir).unwrap();
+        config.save(&dir).unwrap();
+        let (namespace, name) = (APP.parse().unwrap(), label.parse().unwrap());
+        let invitation = base.owner.invite_named(&namespace, &name).unwrap();
+        fs::write(dir.join("invitation"), invitation.encode()).unwrap();
+        let mark = format!("{APP}/{label}@{}", base.owner.owner().short());
+        let mut command = Command::new(store.path(&base.testee));
+        command.arg("keep").arg("--dir").arg(&dir).env("RADIX_RNODE", &mark).stdin(Stdio::null());
+        let keeper = Some(command.spawn().unwrap());
+        Self { dir, label: label.to_owned(), mark, keeper }
+    }
+
+    pub(crate) async fn contact(&self) -> serde_json::Value {
+        let path = self.dir.join("agent/contact");
+        until(async || path.exists()).await;
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    }
+
+    pub(crate) async fn channel(&self, base: &Base) -> Channel {
+        let expect =
+            Expect::Label { namespace: APP.parse().unwrap(), label: self.label.parse().unwrap() };
+        let mut channel = None;
+        until(async || {
+            let contact = self.contact().await;
+            let address = format!("{}:{}", contact["host"].as_str().unwrap(), contact["port"]);
+            let connected = crux_net::rpc::connect(&address, &base.operator(), expect.clone()).await;
+            channel = connected.ok();
+            channel.is_some()
+        })
+        .await;
+        channel.unwrap()
+    }
+
+    pub(crate) async fn fulcrum(&self, base: &Base) -> FulcrumClient<Channel> {
+        FulcrumClient::new(self.channel(base).await)
+    }
+
+    /// The status, once it is as wanted.
+    pub(crate) async fn status(
+        &self,
+        base: &Base,
+        wanted: impl Fn(&StatusReply) -> bool,
+    ) -> StatusReply {
+        let mut status = StatusReply::default();
+        let began = std::time::Instant::now();
+        let asked = tokio::time::timeout(PATIENCE, async {
+            loop {
+                if let Ok(reply) = self.fulcrum(base).await.status(StatusRequest {}).await {
+                    status = reply.into_inner();
+                    if wanted(&status) {
+                        return;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        assert!(asked.await.is_ok(), "after {:?}: {status:#?}", began.elapsed());
+        status
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            let _ = keeper.kill();
+            let _ = keeper.wait();
+        }
+        if let Err(error) = fulcrum::mark::end_marked(&self.mark, Duration::from_secs(10)) {
+            eprintln!("processes of {} are left: {error}", self.mark);
+        }
+    }
+}
+
+impl Base {
+    /// A document of the nested application: one class `prog1`, whose worker is the testee with these words.
+    pub(crate) fn application(&self, generation: u64, words: &str) -> Document {
+        let file = |name: &str, text: String| SourceFile {
+            name: name.to_owned(),
+            text,
+            library: false,
+        };
+        let files = vec![
+            file("app.begat", format!("prog1: rexec/worker\n      rexec/worker {words}\n")),
+            file("app.rexec", "worker = /var/app/bin/worker\n".to_owned()),
+            file("app.khan", "pick(prog1, 1, ALL)\n".to_owned()),
+            file(
+                "app.rnodes",
+                "local {\n  n = 1\n  cmd = /var/radix/bin/fulcrum\n  mount . = /var/app\n}\n".to_owned(),
+            ),
+        ];
+        let pin = Pin {
+            path: "/var/app/bin/worker".to_owned(),
+            digest: self.worker.to_string(),
+            executable: true,
+            command: "worker".to_owned(),
+            ..Pin::default()
+        };
+        Document {
+            owner: self.owner.owner().to_string(),
+            namespace: APP.to_owned(),
+            application: APP.to_owned(),
+            generation,
+            base: generation - 1,
+            digest: format!("content {generation}"),
+            files,
+            pins: vec![pin],
+            rnodes_wanted: 1,
+            ..Document::default()
+        }
+    }
+
+    /// Puts a document to the base, with the grant to host its namespace, and to a nested rnode.
+    pub(crate) async fn apply(&self, nested: &Nested, document: &Document) {
+        let mut fulcrum = self.fulcrum().await;
+        let key = fulcrum.describe(DescribeRequest {}).await.unwrap().into_inner().public_key_der;
+        let invite_grant = self.owner.grant_host(&key, &APP.parse().unwrap()).unwrap();
+        let request = PutDocumentRequest { invite_grant, ..self.put(document) };
+        fulcrum.put_document(request).await.unwrap();
+        nested.fulcrum(self).await.put_document(self.put(document)).await.unwrap();
     }
 }
 

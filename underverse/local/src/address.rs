@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
+use underverse::{Error, Kind};
 
 use crate::durable;
 use crate::layout::Home;
@@ -50,6 +51,20 @@ pub(crate) fn base_candidates(uid: u32) -> impl Iterator<Item = Ipv4Addr> {
     let blocks = (0..BLOCKS).map(move |block| (64 + high % 32 + block * 32, low));
     blocks.flat_map(|(second, third)| {
         (1..FIRST_HOST).map(move |host| Ipv4Addr::new(127, second, third, host))
+    })
+}
+
+/// An address for a base rnode of `uid`: the first whose fixed ports are free, below those of nested rnodes.
+///
+/// # Errors
+/// `Limit` if the ports are taken on all of them.
+pub fn base_host(uid: u32) -> Result<IpAddr, Error> {
+    let [_, _, high, low] = uid.to_be_bytes();
+    let hosts = (1..FIRST_HOST).map(|host| Ipv4Addr::new(127, 64 + high % 32, low, host));
+    let mut free = hosts.filter(|host| probe(*host, PORT, PORT).is_ok());
+    free.next().map(IpAddr::V4).ok_or_else(|| {
+        let message = format!("port {PORT} is taken on every address of this user");
+        Error::new(Kind::Limit, "find an address for the base", message)
     })
 }
 

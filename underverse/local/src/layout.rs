@@ -55,6 +55,11 @@ impl Home {
         self.horde(namespace).join("events.jsonl")
     }
 
+    /// The last event that the base was told of.
+    pub(crate) fn told(&self, namespace: &str) -> PathBuf {
+        self.horde(namespace).join("told")
+    }
+
     pub(crate) fn answers(&self, namespace: &str) -> PathBuf {
         self.horde(namespace).join("answers.json")
     }

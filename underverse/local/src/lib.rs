@@ -29,6 +29,7 @@ mod restarts;
 mod settings;
 mod wanted;
 
+pub use address::base_host;
 pub use base::{Base, BaseView, EndSignal, Ended, ExecutionView, Start};
 pub use base_address::base_host;
 pub use base_client::BaseClient;

@@ -375,6 +375,23 @@ impl Local {
         )
     }
 
+    /// The last event of a horde that the base was told of.
+    pub(crate) fn told(&self, horde: &HordeName) -> Option<EventId> {
+        let text = std::fs::read_to_string(self.settings.home.told(horde.as_str())).ok()?;
+        text.trim().parse().ok().map(EventId)
+    }
+
+    /// Keeps what [`Local::told`] answers; if that is lost, the base is told twice.
+    pub(crate) fn keep_told(&self, horde: &HordeName, event: EventId) {
+        if !self.settings.home.horde(horde.as_str()).exists() {
+            return;
+        }
+        let path = self.settings.home.told(horde.as_str());
+        if let Err(error) = std::fs::write(path, format!("{event}\n")) {
+            tracing::debug!(%error, %horde, "what was told is not kept");
+        }
+    }
+
     /// The addresses that are leased for a horde; none if they cannot be read.
     pub(crate) fn leases(&self, horde: &HordeName) -> Vec<Lease> {
         address::read(&self.settings.home, horde.as_str()).unwrap_or_default()

@@ -578,3 +578,6 @@ impl Step {
         matches!(self, Self::Forget { .. } | Self::RemoveHorde)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,7 @@ impl Flock {
         };
         if incarnation < member.incarnation || (incarnation == member.incarnation && member.state == State::Left) {
             self.counters.stale += 1;
+            self.remind(from);
             return false;
         }
         if incarnation > member.incarnation {
@@ -58,6 +59,17 @@ impl Flock {
             self.accuse(from, subject);
         }
         true
+    }
+
+    /// Shows `to` the newest that is known of it: it may have started from an old disk and not know it.
+    fn remind(&mut self, to: RnodeId) {
+        let recently = self.greeted.get(&to).is_some_and(|at| self.now < *at + HELLO_INTERVAL);
+        if let Some(record) = self.table.get(&to, RECORD_KEY).cloned()
+            && !recently
+        {
+            self.greeted.insert(to, self.now);
+            self.send(to, &Message::Entries(vec![record]));
+        }
     }
 
     fn dispatch(&mut self, from: RnodeId, message: Message) {

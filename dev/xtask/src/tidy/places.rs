@@ -4,7 +4,11 @@ use super::Findings;
 use crate::tree::File;
 
 /// Folders of machines, spelt in parts so that this file does not find itself.
-const FOLDERS: [&str; 2] = [concat!("/wo", "rk/"), concat!("/ro", "ot/")];
+const FOLDERS: [&str; 3] = [
+    concat!("/wo", "rk/main"),
+    concat!("/wo", "rk/shared"),
+    concat!("/ro", "ot/"),
+];
 
 /// The one place packages come from.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
@@ -53,8 +57,8 @@ mod tests {
     #[test]
     fn only_the_start_of_a_path_counts() {
         let folder = FOLDERS[0];
-        assert!(names(&format!("see {folder}main"), folder));
-        assert!(!names(&format!("cell{folder}upper"), folder));
+        assert!(names(&format!("see {folder}/x"), folder));
+        assert!(!names(&format!("cell{folder}/x"), folder));
         assert!(!names("no path at all", folder));
     }
 }

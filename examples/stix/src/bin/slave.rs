@@ -76,6 +76,10 @@ fn answer(me: &Me, count: u64, reply: LookupReply) -> Answer {
     } = reply;
     let key = columns.get("id").cloned().unwrap_or_default();
     let asked_by = me.instance.clone();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let at_unix_ms = since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    });
     Answer {
         key,
         row_number: row,
@@ -85,6 +89,7 @@ fn answer(me: &Me, count: u64, reply: LookupReply) -> Answer {
         csv,
         asked_by,
         count,
+        at_unix_ms,
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) async fn run(
     let mut tender = Tender {
         local: &local,
         horde: &horde,
-        told: None,
+        told: local.told(&horde),
         reported: None,
     };
     loop {
@@ -76,7 +76,9 @@ pub(super) async fn run(
         };
         tokio::select! {
             changed = documents.changed() => if changed.is_err() { return namespace },
-            next = next => if next == Next::Ended { return namespace },
+            next = next => if next == Next::Ended && !documents.has_changed().unwrap_or(false) {
+                return namespace;
+            },
         }
     }
 }
@@ -236,7 +238,10 @@ impl Tender<'_> {
         let events = fresh.iter().map(state::event).collect();
         match self.local.base().report(state.clone(), events).await {
             Ok(()) => {
-                self.told = fresh.last().map(|event| event.id).or(self.told);
+                if let Some(last) = fresh.last() {
+                    self.told = Some(last.id);
+                    self.local.keep_told(self.horde, last.id);
+                }
                 self.reported = Some(state);
                 true
             }

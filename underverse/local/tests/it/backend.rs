@@ -142,6 +142,7 @@ async fn a_new_backend_process_finds_everything_and_changes_nothing() {
     world.base.announce(document(1, 3));
     with_backend(&world, async { drop(told(&world, done(1)).await) }).await;
     let mutations = world.base.table().mutations;
+    let told_before = world.base.table().events.len();
     world.base.table().reports.clear();
     with_backend(&world, async {
         let state = told(&world, done(1)).await;
@@ -149,6 +150,7 @@ async fn a_new_backend_process_finds_everything_and_changes_nothing() {
     })
     .await;
     assert_eq!(world.base.table().mutations, mutations);
+    assert_eq!(world.base.table().events.len(), told_before, "nothing is told twice");
     // A death while no backend ran is found by the next one.
     world.base.kill(3);
     world.base.table().reports.clear();
