@@ -139,7 +139,13 @@ async fn serve(
         .await
         .map_err(|error| AgentError::Io("listen", error))?;
     let (sockets, waiting) = mpsc::channel(limits::SOCKETS_WAITING_MAX);
-    let parts = Parts { dir, config, identity, keeper, shutdown };
+    let parts = Parts {
+        dir,
+        config,
+        identity,
+        keeper,
+        shutdown,
+    };
     let agent = Arc::new(build(parts, &listener, sockets).await?);
     write_contact(&agent).map_err(|error| AgentError::Io("write the contact", error))?;
     let begun = fields! {
@@ -151,7 +157,10 @@ async fn serve(
     services::publish(&agent);
 
     background("exits", watch_exits(Arc::clone(&agent), exits));
-    background("process-sockets", process_sockets::run(Arc::clone(&agent), waiting));
+    background(
+        "process-sockets",
+        process_sockets::run(Arc::clone(&agent), waiting),
+    );
     background("reconcile", reconcile_task::run(Arc::clone(&agent)));
     background("leader", leader_task::run(Arc::clone(&agent)));
     background("documents", documents_task::run(Arc::clone(&agent)));
@@ -161,9 +170,13 @@ async fn serve(
     let routes = process_sockets::add_services(Routes::default(), &agent);
     let refusing = Arc::clone(&agent);
     let server = Server::new(agent.credentials.clone(), routes).on_refusal(move |refused| {
-        refusing.memoir.refused(&refused.address.ip().to_string(), &refused.reason);
+        refusing
+            .memoir
+            .refused(&refused.address.ip().to_string(), &refused.reason);
     });
-    server.serve(listener, agent.shutdown.clone().cancelled_owned()).await?;
+    server
+        .serve(listener, agent.shutdown.clone().cancelled_owned())
+        .await?;
     agent.memoir.close().await;
     Ok(())
 }
@@ -183,14 +196,25 @@ async fn build(
     listener: &TcpListener,
     sockets: mpsc::Sender<executions::Socket>,
 ) -> Result<Agent, AgentError> {
-    let Parts { dir, config, identity, keeper, shutdown } = parts;
+    let Parts {
+        dir,
+        config,
+        identity,
+        keeper,
+        shutdown,
+    } = parts;
     let agent_dir = dir.join("agent");
     let io = |what| move |error| AgentError::Io(what, error);
     std::fs::create_dir_all(&agent_dir).map_err(io("make the agent's directory"))?;
     let welcome = keeper.hello().await.map_err(AgentError::Keeper)?;
     keeper.seal().await.map_err(AgentError::Keeper)?;
-    let executions = Executions::adopt(keeper.clone(), sockets).await.map_err(AgentError::Keeper)?;
-    let tcp_port = listener.local_addr().map_err(io("read the listener's address"))?.port();
+    let executions = Executions::adopt(keeper.clone(), sockets)
+        .await
+        .map_err(AgentError::Keeper)?;
+    let tcp_port = listener
+        .local_addr()
+        .map_err(io("read the listener's address"))?
+        .port();
     let me = Me {
         id: identity.id(),
         owner: identity.owner(),
@@ -233,13 +257,15 @@ async fn build(
 fn identity(dir: &Path, config: &RnodeConfig) -> Result<RnodeIdentity, AgentError> {
     let of = dir.join("identity");
     let invitation = dir.join("invitation");
-    let held = durable::read(&invitation).map_err(|error| AgentError::Io("read the invitation", error))?;
+    let held =
+        durable::read(&invitation).map_err(|error| AgentError::Io("read the invitation", error))?;
     let identity = if let Some(text) = held {
         let text = String::from_utf8_lossy(&text);
         let decoded = Invitation::decode(&text).map_err(AgentError::Identity)?;
         let identity = RnodeIdentity::claim(&of, &decoded, None).map_err(AgentError::Identity)?;
         // Claimed and durable: the secret has done its work.
-        durable::remove(&invitation).map_err(|error| AgentError::Io("drop the invitation", error))?;
+        durable::remove(&invitation)
+            .map_err(|error| AgentError::Io("drop the invitation", error))?;
         identity
     } else {
         let opened = RnodeIdentity::open(&of).map_err(AgentError::Identity)?;
@@ -247,7 +273,11 @@ fn identity(dir: &Path, config: &RnodeConfig) -> Result<RnodeIdentity, AgentErro
     };
     let is = format!("{}/{}", identity.namespace(), identity.label());
     let says = format!("{}/{}", config.namespace, config.label);
-    if is == says { Ok(identity) } else { Err(AgentError::Misnamed(is, says)) }
+    if is == says {
+        Ok(identity)
+    } else {
+        Err(AgentError::Misnamed(is, says))
+    }
 }
 
 /// Listens on the wanted port, or on any where that is taken.
@@ -277,7 +307,11 @@ fn write_contact(agent: &Agent) -> io::Result<()> {
 /// Takes note of every end the keeper tells.
 async fn watch_exits(agent: Arc<Agent>, mut exits: mpsc::Receiver<Execution>) {
     while let Some(execution) = exits.recv().await {
-        let how = execution.outcome.as_ref().map(outcome_text).unwrap_or_default();
+        let how = execution
+            .outcome
+            .as_ref()
+            .map(outcome_text)
+            .unwrap_or_default();
         let record = fields! {
             "execution": execution.execution.clone(), "instance": execution.instance.clone(),
             "command": execution.command.clone(), "outcome": how.clone(),
@@ -289,7 +323,11 @@ async fn watch_exits(agent: Arc<Agent>, mut exits: mpsc::Receiver<Execution>) {
         let id = execution.execution.clone();
         agent.executions.exited(execution);
         let kept = agent.registrations.retain(|known| {
-            known != id && agent.executions.get(known).is_some_and(|known| known.outcome.is_none())
+            known != id
+                && agent
+                    .executions
+                    .get(known)
+                    .is_some_and(|known| known.outcome.is_none())
         });
         if let Err(error) = kept {
             tracing::error!(%error, "registrations cannot be written");
@@ -304,10 +342,16 @@ async fn watch_reports(agent: Arc<Agent>) {
     let mut changes = agent.identity.trust().changes();
     loop {
         for report in agent.identity.trust().take_reports() {
-            let Report::SecondTaker { claim, holder, taker } = report;
+            let Report::SecondTaker {
+                claim,
+                holder,
+                taker,
+            } = report;
             let text = format!("invitation {claim} is held by {holder}; {taker} was refused");
             agent.tell("identity.second_taker", &taker.to_string(), &text);
-            agent.note("identity.second_taker", fields! { "text": text }).await;
+            agent
+                .note("identity.second_taker", fields! { "text": text })
+                .await;
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },

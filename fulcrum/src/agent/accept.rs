@@ -33,7 +33,8 @@ pub(crate) async fn put_document(
     request: PutDocumentRequest,
 ) -> Result<PutDocumentReply, Status> {
     let signed = request.document;
-    let signed = signed.ok_or_else(|| Status::invalid_argument("take a document: there is none"))?;
+    let signed =
+        signed.ok_or_else(|| Status::invalid_argument("take a document: there is none"))?;
     if !request.invite_grant.is_empty() && agent.is_base() {
         keep_grant(agent, &signed, &request.invite_grant)?;
     }
@@ -42,8 +43,14 @@ pub(crate) async fn put_document(
     let from = caller.to_string();
     let taken = take(agent, signed, document, (&signer, &from), request.take_over).await;
     match taken? {
-        Taken::New => Ok(PutDocumentReply { generation, unchanged: false }),
-        Taken::Unchanged(generation) => Ok(PutDocumentReply { generation, unchanged: true }),
+        Taken::New => Ok(PutDocumentReply {
+            generation,
+            unchanged: false,
+        }),
+        Taken::Unchanged(generation) => Ok(PutDocumentReply {
+            generation,
+            unchanged: true,
+        }),
     }
 }
 
@@ -51,7 +58,6 @@ pub(crate) async fn put_document(
 ///
 /// # Errors
 /// `InvalidArgument` or `PermissionDenied`; the latter is counted in the memoir.
-#[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
 pub(crate) fn verify(
     agent: &Agent,
     signed: &SignedDocument,
@@ -129,7 +135,9 @@ pub(crate) async fn take(
         }
         Verdict::Refused(reason) => {
             agent.memoir.refused(caller, "document/refused");
-            return Err(Status::permission_denied(format!("take the document: {reason}")));
+            return Err(Status::permission_denied(format!(
+                "take the document: {reason}"
+            )));
         }
     }
     let commands: Vec<String> = document
@@ -148,14 +156,17 @@ pub(crate) async fn take(
     let (generation, dissolved) = (document.generation, document.dissolved);
     let kept = agent.documents.accept(signed, document);
     kept.map_err(|error| Status::internal(format!("keep the document: {error}")))?;
-    let what = if dissolved { "is to end" } else { "is accepted" };
+    let what = if dissolved {
+        "is to end"
+    } else {
+        "is accepted"
+    };
     let text = format!("generation {generation} {what}");
     agent.tell_of(&namespace, "document", &namespace, &text);
     Ok(Taken::New)
 }
 
 /// Keeps the grant to host a namespace, which comes with its document.
-#[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
 fn keep_grant(agent: &Agent, signed: &SignedDocument, grant: &[Vec<u8>]) -> Result<(), Status> {
     let document = Document::decode(signed.payload.as_slice())
         .map_err(|error| Status::invalid_argument(format!("read the document: {error}")))?;

@@ -35,22 +35,39 @@ impl Application {
     /// The first finding, for people: documents are checked before they are signed, so this is an older or newer radix.
     pub(crate) fn load(accepted: &Arc<Accepted>, own: Pin) -> Result<Self, String> {
         let document = &accepted.document;
-        let of = |library: bool| document.files.iter().filter(move |file| file.library == library);
-        let sources: Vec<Source> =
-            of(false).map(|file| Source::new(&file.name, file.text.as_bytes())).collect();
-        let library: BTreeMap<&str, &str> =
-            of(true).map(|file| (file.name.as_str(), file.text.as_str())).collect();
+        let of = |library: bool| {
+            document
+                .files
+                .iter()
+                .filter(move |file| file.library == library)
+        };
+        let sources: Vec<Source> = of(false)
+            .map(|file| Source::new(&file.name, file.text.as_bytes()))
+            .collect();
+        let library: BTreeMap<&str, &str> = of(true)
+            .map(|file| (file.name.as_str(), file.text.as_str()))
+            .collect();
         let find = |name: &str| library.get(name).map(|text| text.as_bytes().to_vec());
         let (adf, findings) = adf::parse(&document.application, &sources, &find);
-        let error = findings.iter().find(|finding| finding.severity == adf::Severity::Error);
+        let error = findings
+            .iter()
+            .find(|finding| finding.severity == adf::Severity::Error);
         match error {
             Some(finding) => Err(format!("the document does not check: {}", finding.message)),
             None => {
                 let program = khan::compile(&adf).map_err(|findings| {
                     let first = findings.first().map(|finding| finding.message.clone());
-                    format!("the document does not compile: {}", first.unwrap_or_default())
+                    format!(
+                        "the document does not compile: {}",
+                        first.unwrap_or_default()
+                    )
                 })?;
-                Ok(Self { accepted: Arc::clone(accepted), adf, program, own })
+                Ok(Self {
+                    accepted: Arc::clone(accepted),
+                    adf,
+                    program,
+                    own,
+                })
             }
         }
     }
@@ -68,7 +85,11 @@ impl Application {
     /// The pinned file that a class runs.
     pub(crate) fn executable(&self, rule: &RunRule) -> Option<&Pin> {
         let command = &rule.command.value;
-        let pinned = self.document().pins.iter().find(|pin| pin.command == *command);
+        let pinned = self
+            .document()
+            .pins
+            .iter()
+            .find(|pin| pin.command == *command);
         pinned.or_else(|| self.builtin(rule).map(|_| &self.own))
     }
 
@@ -78,9 +99,14 @@ impl Application {
         let data = rule.files().filter_map(|file| {
             let path = file.value;
             let digest = path.strip_prefix("blake3:");
-            pins.iter().find(|pin| pin.path == path || digest == Some(pin.digest.as_str()))
+            pins.iter()
+                .find(|pin| pin.path == path || digest == Some(pin.digest.as_str()))
         });
-        self.executable(rule).into_iter().chain(data).cloned().collect()
+        self.executable(rule)
+            .into_iter()
+            .chain(data)
+            .cloned()
+            .collect()
     }
 
     /// The words that come before a class's own arguments: a builtin's.
@@ -108,16 +134,14 @@ impl Application {
     ///
     /// # Errors
     /// The value that is missing, for people.
-    pub(crate) fn words(
-        &self,
-        rule: &RunRule,
-        builtins: &Values,
-    ) -> Result<(Vec<String>, Vec<(String, String)>), String> {
+    pub(crate) fn words(&self, rule: &RunRule, builtins: &Values) -> Result<Words, String> {
         let begat = &self.adf.begat;
-        let arguments =
-            begat.arguments(rule, builtins.clone()).map_err(|error| error.to_string())?;
-        let environment =
-            begat.environment(rule, builtins.clone()).map_err(|error| error.to_string())?;
+        let arguments = begat
+            .arguments(rule, builtins.clone())
+            .map_err(|error| error.to_string())?;
+        let environment = begat
+            .environment(rule, builtins.clone())
+            .map_err(|error| error.to_string())?;
         Ok((arguments, environment))
     }
 
@@ -125,10 +149,17 @@ impl Application {
     pub(crate) fn user_is_auto(&self, rule: &RunRule) -> Option<String> {
         let user = rule.user_id()?;
         let block = self.adf.block()?;
-        let given = block.value.users.iter().find(|given| given.value.name.value == user)?;
+        let given = block
+            .value
+            .users
+            .iter()
+            .find(|given| given.value.name.value == user)?;
         (given.value.source.value == UserSource::Auto).then(|| user.to_owned())
     }
 }
+
+/// Arguments, and the environment by name.
+pub(crate) type Words = (Vec<String>, Vec<(String, String)>);
 
 /// How an instance of a class shows that it is ready.
 pub(crate) fn readiness(rule: &RunRule) -> Readiness {
@@ -136,7 +167,10 @@ pub(crate) fn readiness(rule: &RunRule) -> Readiness {
         None => Readiness::Alive,
         Some(Ready::Register) => Readiness::Register,
         Some(Ready::Tcp(port)) => Readiness::Tcp(*port),
-        Some(Ready::Http { port, path }) => Readiness::Http { port: *port, path: path.clone() },
+        Some(Ready::Http { port, path }) => Readiness::Http {
+            port: *port,
+            path: path.clone(),
+        },
     }
 }
 
@@ -162,11 +196,16 @@ impl Applications {
         agent: &super::context::Agent,
         generation: u64,
     ) -> Option<Arc<Application>> {
-        let mut read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut read = self
+            .read
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(known) = read.get(&generation) {
             return known.as_ref().ok().cloned();
         }
-        let held = agent.documents.generation(agent.me.namespace.as_str(), generation)?;
+        let held = agent
+            .documents
+            .generation(agent.me.namespace.as_str(), generation)?;
         let loaded = Application::load(&held, agent.own_pin()).map(Arc::new);
         if let Err(reason) = &loaded {
             tracing::error!(reason, generation, "a document cannot be carried out");

@@ -27,7 +27,7 @@ pub(crate) async fn invite(
     };
     let (namespace, label) = (parse(&wanted.namespace)?, parse(&wanted.label)?);
     let live = agent.documents.newest(namespace.as_str());
-    if !live.is_some_and(|held| !held.document.dissolved) {
+    if live.is_none_or(|held| held.document.dissolved) {
         return Err(Status::failed_precondition(format!(
             "invite into {namespace}: no live document is held"
         )));
@@ -48,7 +48,9 @@ pub(crate) async fn invite(
     let invitation = inviter
         .invite_named(&label)
         .map_err(|error| Status::internal(format!("invite into {namespace}: {error}")))?;
-    Ok(InviteReply { invitation: invitation.encode() })
+    Ok(InviteReply {
+        invitation: invitation.encode(),
+    })
 }
 
 /// Keeps what a backend says of a horde, and passes its events on.
@@ -65,9 +67,13 @@ pub(crate) async fn put_horde_state(
         event.token.clear();
         agent.events.push(event);
     }
-    let Some(state) = request.state else { return Ok(PutHordeStateReply {}) };
+    let Some(state) = request.state else {
+        return Ok(PutHordeStateReply {});
+    };
     if !label_is_valid(&state.namespace) {
-        return Err(Status::invalid_argument("keep a horde's state: its namespace is no label"));
+        return Err(Status::invalid_argument(
+            "keep a horde's state: its namespace is no label",
+        ));
     }
     let (namespace, phase) = (state.namespace.clone(), state.phase.clone());
     let (generation, message) = (state.generation, state.message.clone());
@@ -81,13 +87,16 @@ pub(crate) async fn put_horde_state(
             "message": message.clone(),
         };
         agent.note("horde", fields).await;
-        let text = if message.is_empty() { phase } else { format!("{phase}: {message}") };
+        let text = if message.is_empty() {
+            phase
+        } else {
+            format!("{phase}: {message}")
+        };
         agent.tell_of(&namespace, "horde", &namespace, &text);
     }
     Ok(PutHordeStateReply {})
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
 fn only_base(agent: &Agent) -> Result<(), Status> {
     if agent.is_base() {
         return Ok(());

@@ -39,7 +39,10 @@ pub(crate) async fn run(agent: Arc<Agent>) {
             match start(&agent).await {
                 Ok(()) => agent.trouble.set("backend", Vec::new()),
                 Err(reason) => {
-                    agent.trouble.set("backend", vec![format!("the backend {BACKEND} does not start: {reason}")]);
+                    agent.trouble.set(
+                        "backend",
+                        vec![format!("the backend {BACKEND} does not start: {reason}")],
+                    );
                 }
             }
         }
@@ -68,7 +71,9 @@ fn instance() -> String {
 }
 
 async fn start(agent: &Arc<Agent>) -> Result<(), String> {
-    let command = agent.resolve(RADIX, RADIX).map_err(|status| status.message().to_owned())?;
+    let command = agent
+        .resolve(RADIX, RADIX)
+        .map_err(|status| status.message().to_owned())?;
     let launch = Launch {
         execution: agent.new_execution(&format!("backend-{BACKEND}")),
         instance: instance(),
@@ -79,13 +84,19 @@ async fn start(agent: &Arc<Agent>) -> Result<(), String> {
         ..Launch::default()
     };
     let started = agent.launch(launch, &command.pin, None).await;
-    started.map(|_| ()).map_err(|status| status.message().to_owned())
+    started
+        .map(|_| ())
+        .map_err(|status| status.message().to_owned())
 }
 
 /// Drops the oldest finished executions beyond what is kept.
 pub(crate) async fn prune(agent: &Agent) {
-    let mut finished: Vec<_> =
-        agent.executions.list().into_iter().filter(|known| known.outcome.is_some()).collect();
+    let mut finished: Vec<_> = agent
+        .executions
+        .list()
+        .into_iter()
+        .filter(|known| known.outcome.is_some())
+        .collect();
     let surplus = finished.len().saturating_sub(FINISHED_KEPT_RNODE);
     finished.sort_by_key(|known| known.started_unix_ms);
     for known in finished.iter().take(surplus) {

@@ -46,26 +46,41 @@ impl ClassWatches {
     #[expect(clippy::unused_self, reason = "reads as a question to the watches")]
     pub(crate) fn parse(&self, agent: &Agent, name: &str) -> Option<ClassName> {
         let (namespace, class) = name.split_once("/class:")?;
-        agent.is_base().then(|| ClassName { namespace: namespace.to_owned(), class: class.to_owned() })
+        agent.is_base().then(|| ClassName {
+            namespace: namespace.to_owned(),
+            class: class.to_owned(),
+        })
     }
 
     /// Watches a class; the first watcher of a namespace starts asking.
     ///
     /// # Errors
     /// `ResourceExhausted` if too many namespaces are watched.
-    #[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
     pub(crate) fn watch(&self, agent: &Arc<Agent>, wanted: ClassName) -> Result<Found, Status> {
-        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut namespaces = self
+            .namespaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         namespaces.retain(|_, known| known.receiver_count() > 0);
         if namespaces.len() >= CLASS_WATCHES_MAX {
-            return Err(Status::resource_exhausted("watch a class: too many are watched"));
+            return Err(Status::resource_exhausted(
+                "watch a class: too many are watched",
+            ));
         }
-        let known = namespaces.entry(wanted.namespace.clone()).or_insert_with(|| {
-            let (known, _) = watch::channel(None);
-            background("class-watch", poll(Arc::clone(agent), wanted.namespace, known.clone()));
-            known
-        });
-        Ok(Found { class: wanted.class, known: known.subscribe() })
+        let known = namespaces
+            .entry(wanted.namespace.clone())
+            .or_insert_with(|| {
+                let (known, _) = watch::channel(None);
+                background(
+                    "class-watch",
+                    poll(Arc::clone(agent), wanted.namespace, known.clone()),
+                );
+                known
+            });
+        Ok(Found {
+            class: wanted.class,
+            known: known.subscribe(),
+        })
     }
 }
 
@@ -119,7 +134,10 @@ fn ready(status: &StatusReply, class: &str) -> Vec<ServiceRecord> {
                 application: status.application.clone(),
                 class: class.to_owned(),
                 index: known.index,
-                host: hosts.get(known.rnode.as_str())?.trim_matches(['[', ']']).to_owned(),
+                host: hosts
+                    .get(known.rnode.as_str())?
+                    .trim_matches(['[', ']'])
+                    .to_owned(),
                 rnode: known.rnode.clone(),
                 execution: known.execution.clone(),
                 ..ServiceRecord::default()
@@ -160,7 +178,10 @@ async fn ask(
         .filter(|(of, _)| of == namespace)
         .map(|(_, address)| address)
         .collect();
-    if channel.as_ref().is_none_or(|(address, _)| !addresses.contains(address)) {
+    if channel
+        .as_ref()
+        .is_none_or(|(address, _)| !addresses.contains(address))
+    {
         let address = addresses.get(*next % addresses.len().max(1))?.clone();
         *next = next.wrapping_add(1);
         let credentials = host_credentials(agent, namespace)?;

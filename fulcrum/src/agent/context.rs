@@ -142,7 +142,12 @@ impl Agent {
 
     /// The mark that every process of this rnode carries in its environment.
     pub(crate) fn mark(&self) -> String {
-        format!("{}/{}@{}", self.me.namespace, self.me.label, self.me.owner.short())
+        format!(
+            "{}/{}@{}",
+            self.me.namespace,
+            self.me.label,
+            self.me.owner.short()
+        )
     }
 
     /// The configuration whose commands may run here: the application's, or `radix` on a base.
@@ -194,13 +199,19 @@ impl Agent {
 
 /// The wall clock in Unix milliseconds, for records.
 pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Spawns a task that ends by itself; a panic in it is logged.
 pub(crate) fn background(name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-    drop(crux_net::task::spawn(name, crux_net::task::Policy::DRAIN, future));
+    drop(crux_net::task::spawn(
+        name,
+        crux_net::task::Policy::DRAIN,
+        future,
+    ));
 }
 
 /// Fields of a memoir record.

@@ -15,7 +15,12 @@ use super::{placement, resources, services};
 pub(crate) fn record(agent: &Agent) -> RnodeRecord {
     let host = agent.config.host.to_string();
     let address = |port: u16, service: &str| Address {
-        scope: if agent.config.host.is_loopback() { "host" } else { "network" }.to_owned(),
+        scope: if agent.config.host.is_loopback() {
+            "host"
+        } else {
+            "network"
+        }
+        .to_owned(),
         host: host.clone(),
         port: port.into(),
         service: service.to_owned(),
@@ -28,7 +33,11 @@ pub(crate) fn record(agent: &Agent) -> RnodeRecord {
             address(agent.me.tcp_port, "fulcrum"),
             address(agent.me.flock_port, "flock"),
         ],
-        version: format!("{} {}", env!("CARGO_PKG_VERSION"), agent.config.executable.digest.short()),
+        version: format!(
+            "{} {}",
+            env!("CARGO_PKG_VERSION"),
+            agent.config.executable.digest.short()
+        ),
         resources: Some(resources::discover(&agent.dir)),
         tags: agent.config.tags.clone(),
         incarnation: agent.me.incarnation,
@@ -38,7 +47,9 @@ pub(crate) fn record(agent: &Agent) -> RnodeRecord {
 
 /// Publishes that record.
 pub(crate) fn publish(agent: &Agent) {
-    agent.shared.publish_if_changed("rnode", record(agent).encode_to_vec());
+    agent
+        .shared
+        .publish_if_changed("rnode", record(agent).encode_to_vec());
 }
 
 /// This rnode.
@@ -68,7 +79,10 @@ pub(crate) fn services(agent: &Agent, name: &str) -> ServicesReply {
         .filter(|listing| name.is_empty() || listing.name.ends_with(&format!("/{name}")))
         .collect();
     directory.sort_by(|a, b| a.name.cmp(&b.name));
-    ServicesReply { directory, services: services::lookup(agent, name) }
+    ServicesReply {
+        directory,
+        services: services::lookup(agent, name),
+    }
 }
 
 /// The entries of one rnode: exactly three, all at its one port.
@@ -90,7 +104,10 @@ fn listings(agent: &Agent, record: &RnodeRecord) -> Vec<Listing> {
 /// The state of our namespace.
 pub(crate) fn status(agent: &Agent) -> StatusReply {
     let namespace = agent.me.namespace.to_string();
-    let document = agent.documents.newest(&namespace).map(|held| held.document.clone());
+    let document = agent
+        .documents
+        .newest(&namespace)
+        .map(|held| held.document.clone());
     fold(&Facts {
         document,
         classes: placement::classes(agent),
@@ -131,26 +148,58 @@ pub(crate) fn assignments(agent: &Agent) -> BTreeMap<String, Assignment> {
 /// Prometheus text.
 pub(crate) fn metrics(agent: &Agent) -> String {
     let executions = agent.executions.list();
-    let running = executions.iter().filter(|known| known.outcome.is_none()).count();
+    let running = executions
+        .iter()
+        .filter(|known| known.outcome.is_none())
+        .count();
     let flock = agent.shared.flock(agent);
     let mut text = String::new();
     let mut gauge = |name: &str, help: &str, value: u64| {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "# HELP radix_{name} {help}\n# TYPE radix_{name} gauge\nradix_{name} {value}");
+        let _ = writeln!(
+            text,
+            "# HELP radix_{name} {help}\n# TYPE radix_{name} gauge\nradix_{name} {value}"
+        );
     };
     gauge("executions_running", "Executions that run.", running as u64);
-    gauge("executions_kept", "Executions known, finished ones included.", executions.len() as u64);
-    gauge("flock_members", "Members of the flock.", flock.members.len() as u64);
+    gauge(
+        "executions_kept",
+        "Executions known, finished ones included.",
+        executions.len() as u64,
+    );
+    gauge(
+        "flock_members",
+        "Members of the flock.",
+        flock.members.len() as u64,
+    );
     gauge("flock_term", "Term of the leader.", flock.term);
-    gauge("agent_incarnation", "Incarnation of the agent.", agent.me.incarnation);
-    gauge("base", "1 on a base rnode.", u64::from(agent.configuration().as_deref() == Some(RADIX)));
+    gauge(
+        "agent_incarnation",
+        "Incarnation of the agent.",
+        agent.me.incarnation,
+    );
+    gauge(
+        "base",
+        "1 on a base rnode.",
+        u64::from(agent.configuration().as_deref() == Some(RADIX)),
+    );
     for counter in flock.counters {
         let name: String = counter
             .name
             .chars()
-            .map(|next| if next.is_ascii_alphanumeric() { next } else { '_' })
+            .map(|next| {
+                if next.is_ascii_alphanumeric() {
+                    next
+                } else {
+                    '_'
+                }
+            })
             .collect();
-        let _ = writeln!(text, "# TYPE radix_flock_{name} counter\nradix_flock_{name} {}", counter.value);
+        let _ = writeln!(
+            text,
+            "# TYPE radix_flock_{name} counter\nradix_flock_{name} {}",
+            counter.value
+        );
     }
     text
 }

@@ -56,12 +56,16 @@ async fn flock(agent: Arc<Agent>) {
 
 /// Takes a document from the flock; false if it is not one for us.
 async fn take(agent: &Agent, bytes: &[u8]) -> bool {
-    let Ok(signed) = SignedDocument::decode(bytes) else { return false };
+    let Ok(signed) = SignedDocument::decode(bytes) else {
+        return false;
+    };
     let held = agent.documents.newest(agent.me.namespace.as_str());
     if held.is_some_and(|held| held.signed == signed) {
         return true;
     }
-    let Ok((document, signer)) = accept::verify(agent, &signed) else { return false };
+    let Ok((document, signer)) = accept::verify(agent, &signed) else {
+        return false;
+    };
     match accept::take(agent, signed, document, (&signer, "flock"), false).await {
         Ok(_) => true,
         Err(status) => {
@@ -88,7 +92,9 @@ async fn push(agent: Arc<Agent>) {
         let mut pushes = FuturesUnordered::new();
         let mut waiting = false;
         for target in rnodes {
-            let Some(held) = agent.documents.newest(&target.0) else { continue };
+            let Some(held) = agent.documents.newest(&target.0) else {
+                continue;
+            };
             if acknowledged.get(&target) >= Some(&held.document.generation) {
                 continue;
             }
@@ -104,7 +110,11 @@ async fn push(agent: Arc<Agent>) {
                     acknowledged.insert(target, held.document.generation);
                 }
                 Err(reason) => {
-                    tracing::debug!(reason, address = target.1, "a document was not acknowledged");
+                    tracing::debug!(
+                        reason,
+                        address = target.1,
+                        "a document was not acknowledged"
+                    );
                     retry_at.insert(target, Instant::now() + PUSH_RETRY);
                 }
             }
@@ -161,7 +171,9 @@ async fn forget_dissolved(agent: &Agent) {
         if !(gone && known) {
             continue;
         }
-        agent.note("document.forget", fields! { "namespace": namespace }).await;
+        agent
+            .note("document.forget", fields! { "namespace": namespace })
+            .await;
         let forgotten = agent
             .documents
             .forget(namespace)

@@ -41,7 +41,12 @@ impl Executions {
             known.insert(execution.execution.clone(), Arc::new(execution));
         }
         let (changed, _) = watch::channel(0);
-        Ok(Self { keeper, known: Mutex::new(known), changed, sockets })
+        Ok(Self {
+            keeper,
+            known: Mutex::new(known),
+            changed,
+            sockets,
+        })
     }
 
     /// One execution, finished or not.
@@ -88,7 +93,8 @@ impl Executions {
 
     /// Takes note of an end that the keeper told.
     pub(crate) fn exited(&self, execution: Execution) {
-        self.lock().insert(execution.execution.clone(), Arc::new(execution));
+        self.lock()
+            .insert(execution.execution.clone(), Arc::new(execution));
         self.changed.send_modify(|count| *count += 1);
     }
 
@@ -163,5 +169,9 @@ pub(crate) fn outcome_text(outcome: &Outcome) -> String {
         OutcomeKind::Lost => "lost".to_owned(),
         OutcomeKind::Unspecified => "ended".to_owned(),
     };
-    if outcome.reason.is_empty() { text } else { format!("{text} ({})", outcome.reason) }
+    if outcome.reason.is_empty() {
+        text
+    } else {
+        format!("{text} ({})", outcome.reason)
+    }
 }

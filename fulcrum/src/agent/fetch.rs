@@ -65,14 +65,20 @@ async fn fetch_from(
         .await
         .map_err(|_| "it does not answer".to_owned())?
         .map_err(|error| error.to_string())?;
-    let request = GetRequest { digest: digest.to_string(), offset: 0 };
+    let request = GetRequest {
+        digest: digest.to_string(),
+        offset: 0,
+    };
     let mut client = FileIoClient::new(channel);
     let mut chunks = tokio::time::timeout(CALL_TIMEOUT, client.get(request))
         .await
         .map_err(|_| "it does not answer".to_owned())?
         .map_err(|status| status.message().to_owned())?
         .into_inner();
-    let put = Put { expected: Some(*digest), executable };
+    let put = Put {
+        expected: Some(*digest),
+        executable,
+    };
     let mut writer = agent.store.writer(put).map_err(|error| error.to_string())?;
     while let Some(chunk) = tokio::time::timeout(CALL_TIMEOUT, chunks.message())
         .await
@@ -82,7 +88,12 @@ async fn fetch_from(
         if writer.size() + chunk.bytes.len() as u64 > FILE_BYTES_MAX {
             return Err("it is too large".to_owned());
         }
-        writer.append(&chunk.bytes).map_err(|error| error.to_string())?;
+        writer
+            .append(&chunk.bytes)
+            .map_err(|error| error.to_string())?;
     }
-    writer.commit().map(|_| ()).map_err(|error| error.to_string())
+    writer
+        .commit()
+        .map(|_| ())
+        .map_err(|error| error.to_string())
 }

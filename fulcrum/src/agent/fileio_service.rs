@@ -48,7 +48,10 @@ impl FileIo for FileIoService {
         let caller = caller(&request)?;
         let wanted = request.into_inner();
         let digest = parse(&wanted.digest)?;
-        if self.allowed(&caller).is_some_and(|allowed| !allowed.contains(&wanted.digest)) {
+        if self
+            .allowed(&caller)
+            .is_some_and(|allowed| !allowed.contains(&wanted.digest))
+        {
             self.0.memoir.refused(&caller.to_string(), "fileio/get");
             return Err(Status::permission_denied(format!(
                 "get {}: no document that we share pins it",
@@ -61,7 +64,10 @@ impl FileIo for FileIoService {
             .map_err(|error| Status::internal(error.to_string()))?
             .map_err(|error| store_status(&error))?;
         if wanted.offset > total {
-            return Err(Status::out_of_range(format!("get {}: it has {total} bytes", digest.short())));
+            return Err(Status::out_of_range(format!(
+                "get {}: it has {total} bytes",
+                digest.short()
+            )));
         }
         std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(wanted.offset))
             .map_err(|error| Status::internal(error.to_string()))?;
@@ -87,7 +93,10 @@ impl FileIo for FileIoService {
         Ok(Response::new(ReceiverStream::new(rx).boxed()))
     }
 
-    async fn put(&self, request: Request<Streaming<PutChunk>>) -> Result<Response<PutReply>, Status> {
+    async fn put(
+        &self,
+        request: Request<Streaming<PutChunk>>,
+    ) -> Result<Response<PutReply>, Status> {
         let caller = caller(&request)?;
         let mut chunks = request.into_inner();
         let first = chunks.message().await?;
@@ -95,7 +104,9 @@ impl FileIo for FileIoService {
         let digest = parse(&chunk.digest)?;
         let total = chunk.total;
         if total > FILE_BYTES_MAX {
-            return Err(Status::invalid_argument(format!("put: more than {FILE_BYTES_MAX} bytes")));
+            return Err(Status::invalid_argument(format!(
+                "put: more than {FILE_BYTES_MAX} bytes"
+            )));
         }
         if self.0.store.has(&digest) && self.0.store.open_verified(&digest).is_ok() {
             return Ok(Response::new(PutReply { existed: true }));
@@ -105,15 +116,24 @@ impl FileIo for FileIoService {
         };
         let recorded = self.0.record("file.put", record).await;
         recorded.map_err(|error| Status::internal(format!("write the memoir: {error}")))?;
-        let put = Put { expected: Some(digest), executable: chunk.executable };
-        let mut writer = self.0.store.writer(put).map_err(|error| store_status(&error))?;
+        let put = Put {
+            expected: Some(digest),
+            executable: chunk.executable,
+        };
+        let mut writer = self
+            .0
+            .store
+            .writer(put)
+            .map_err(|error| store_status(&error))?;
         let mut seen = 0u64;
         loop {
             seen += chunk.bytes.len() as u64;
             if seen > total {
                 return Err(Status::invalid_argument("put: more bytes than announced"));
             }
-            writer.append(&chunk.bytes).map_err(|error| store_status(&error))?;
+            writer
+                .append(&chunk.bytes)
+                .map_err(|error| store_status(&error))?;
             match chunks.message().await? {
                 Some(next) => chunk = next,
                 None => break,
@@ -145,7 +165,10 @@ impl FileIo for FileIoService {
                 Ok(Err(reason)) => reason,
                 Err(_) => "not yet present at the deadline".to_owned(),
             };
-            missing.push(Missing { digest: hex, reason });
+            missing.push(Missing {
+                digest: hex,
+                reason,
+            });
         }
         Ok(Response::new(NeedReply { present, missing }))
     }
@@ -160,7 +183,10 @@ impl FileIo for FileIoService {
         let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
         let agent = Arc::clone(&self.0);
         background("scan", async move {
-            for info in files(&agent).into_iter().filter(|info| info.name.starts_with(&prefix)) {
+            for info in files(&agent)
+                .into_iter()
+                .filter(|info| info.name.starts_with(&prefix))
+            {
                 if tx.send(Ok(info)).await.is_err() {
                     return;
                 }
@@ -210,31 +236,36 @@ fn files(agent: &Agent) -> Vec<FileInfo> {
             });
         }
     }
-    let Ok(blobs) = agent.store.list() else { return files };
-    files.extend(blobs.filter(|blob| !named.contains(&blob.digest.to_string())).map(|blob| {
-        FileInfo {
-            name: String::new(),
-            size: blob.size,
-            digest: blob.digest.to_string(),
-            kind: "local".to_owned(),
-            persistent: agent.is_base(),
-            executable: blob.executable,
-        }
-    }));
+    let Ok(blobs) = agent.store.list() else {
+        return files;
+    };
+    files.extend(
+        blobs
+            .filter(|blob| !named.contains(&blob.digest.to_string()))
+            .map(|blob| FileInfo {
+                name: String::new(),
+                size: blob.size,
+                digest: blob.digest.to_string(),
+                kind: "local".to_owned(),
+                persistent: agent.is_base(),
+                executable: blob.executable,
+            }),
+    );
     files
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
 fn bounded(count: usize) -> Result<(), Status> {
     if count > DIGESTS_MAX {
-        return Err(Status::invalid_argument(format!("take more than {DIGESTS_MAX} digests")));
+        return Err(Status::invalid_argument(format!(
+            "take more than {DIGESTS_MAX} digests"
+        )));
     }
     Ok(())
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
 fn parse(hex: &str) -> Result<Digest, Status> {
-    hex.parse().map_err(|error| Status::invalid_argument(format!("{error}")))
+    hex.parse()
+        .map_err(|error| Status::invalid_argument(format!("{error}")))
 }
 
 fn store_status(error: &store::Error) -> Status {

@@ -61,7 +61,9 @@ impl Fulcrum for FulcrumService {
         request: Request<PutDocumentRequest>,
     ) -> Result<Response<PutDocumentReply>, Status> {
         let caller = caller(&request)?;
-        accept::put_document(&self.0, &caller, request.into_inner()).await.map(Response::new)
+        accept::put_document(&self.0, &caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn get_document(
@@ -73,9 +75,13 @@ impl Fulcrum for FulcrumService {
         if namespace.is_empty() {
             namespace = self.0.me.namespace.to_string();
         }
-        if caller.namespace().is_some_and(|own| *own != *namespace && *own != *super::context::BASE)
+        if caller
+            .namespace()
+            .is_some_and(|own| *own != *namespace && *own != *super::context::BASE)
         {
-            return Err(Status::permission_denied("read the document of another namespace"));
+            return Err(Status::permission_denied(
+                "read the document of another namespace",
+            ));
         }
         let held = self.0.documents.newest(&namespace);
         let found = held.is_some();
@@ -97,7 +103,9 @@ impl Fulcrum for FulcrumService {
         request: Request<InviteRequest>,
     ) -> Result<Response<InviteReply>, Status> {
         let caller = caller(&request)?;
-        base::invite(&self.0, &caller, &request.into_inner()).await.map(Response::new)
+        base::invite(&self.0, &caller, &request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     type EventsStream = Replies<Event>;
@@ -106,7 +114,10 @@ impl Fulcrum for FulcrumService {
         &self,
         request: Request<EventsRequest>,
     ) -> Result<Response<Self::EventsStream>, Status> {
-        Ok(Response::new(streams::events(&self.0, request.into_inner())))
+        Ok(Response::new(streams::events(
+            &self.0,
+            request.into_inner(),
+        )))
     }
 
     type MemoirStream = Replies<MemoirLine>;
@@ -118,11 +129,10 @@ impl Fulcrum for FulcrumService {
         streams::memoir(&self.0, request.into_inner()).map(Response::new)
     }
 
-    async fn metrics(
-        &self,
-        _: Request<MetricsRequest>,
-    ) -> Result<Response<MetricsReply>, Status> {
-        Ok(Response::new(MetricsReply { text: describe::metrics(&self.0) }))
+    async fn metrics(&self, _: Request<MetricsRequest>) -> Result<Response<MetricsReply>, Status> {
+        Ok(Response::new(MetricsReply {
+            text: describe::metrics(&self.0),
+        }))
     }
 
     async fn hint(&self, request: Request<HintRequest>) -> Result<Response<HintReply>, Status> {
@@ -150,7 +160,9 @@ impl Fulcrum for FulcrumService {
         &self,
         request: Request<PutHordeStateRequest>,
     ) -> Result<Response<PutHordeStateReply>, Status> {
-        base::put_horde_state(&self.0, request.into_inner()).await.map(Response::new)
+        base::put_horde_state(&self.0, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     type TunnelStream = Replies<TunnelBytes>;
@@ -159,7 +171,9 @@ impl Fulcrum for FulcrumService {
         &self,
         request: Request<Streaming<TunnelBytes>>,
     ) -> Result<Response<Self::TunnelStream>, Status> {
-        tunnel::open(&self.0, request.into_inner()).await.map(Response::new)
+        tunnel::open(&self.0, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn exit(&self, request: Request<ExitRequest>) -> Result<Response<ExitReply>, Status> {

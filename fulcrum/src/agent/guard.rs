@@ -21,8 +21,14 @@ use crate::authority::{self, Kind};
 pub(crate) fn kind(principal: &Principal, own: &Label) -> Option<Kind> {
     let base = *own == BASE;
     match &principal.who {
-        Who::Operator { .. } if base => principal.verbs.has(Verb::Operator).then_some(Kind::Operator),
-        Who::Operator { .. } => principal.may(Verb::Operator, own).ok().map(|()| Kind::Operator),
+        Who::Operator { .. } if base => principal
+            .verbs
+            .has(Verb::Operator)
+            .then_some(Kind::Operator),
+        Who::Operator { .. } => principal
+            .may(Verb::Operator, own)
+            .ok()
+            .map(|()| Kind::Operator),
         Who::Tool { .. } if base => principal.verbs.has(Verb::Tool).then_some(Kind::Tool),
         Who::Tool { .. } => principal.may(Verb::Tool, own).ok().map(|()| Kind::Tool),
         Who::Host { .. } => principal.may(Verb::Host, own).ok().map(|()| Kind::Host),
@@ -44,7 +50,10 @@ pub(crate) struct Guard<S> {
 impl<S> Guard<S> {
     /// Puts `inner` behind the table.
     pub(crate) fn new(inner: S, agent: &Arc<Agent>) -> Self {
-        Self { inner, agent: Arc::clone(agent) }
+        Self {
+            inner,
+            agent: Arc::clone(agent),
+        }
     }
 }
 
@@ -85,7 +94,6 @@ where
 ///
 /// # Errors
 /// `Unauthenticated` if nobody is known to; the guard lets no such call pass.
-#[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
 pub(crate) fn caller<T>(request: &tonic::Request<T>) -> Result<Principal, Status> {
     let principal = request.extensions().get::<Principal>().cloned();
     principal.ok_or_else(|| Status::unauthenticated("know who calls"))

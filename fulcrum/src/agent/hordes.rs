@@ -34,7 +34,9 @@ impl Hordes {
         let mut held = BTreeMap::new();
         for entry in std::fs::read_dir(&dir)? {
             let path = entry?.path();
-            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            let hidden = path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with('.'));
             if let (false, Ok(bytes)) = (hidden, std::fs::read(&path))
                 && let Ok(state) = HordeState::decode(bytes.as_slice())
             {
@@ -42,7 +44,11 @@ impl Hordes {
             }
         }
         let (changed, _) = watch::channel(0);
-        Ok(Self { dir, held: Mutex::new(held), changed })
+        Ok(Self {
+            dir,
+            held: Mutex::new(held),
+            changed,
+        })
     }
 
     /// Wakes at each change.
@@ -67,7 +73,10 @@ impl Hordes {
         let before = {
             let mut held = self.lock();
             let before = held.get(&state.namespace).cloned();
-            if before.as_ref().is_some_and(|before| before.generation > state.generation) {
+            if before
+                .as_ref()
+                .is_some_and(|before| before.generation > state.generation)
+            {
                 return Err(io::Error::other("a newer generation is held"));
             }
             if before.is_none() && held.len() >= HORDES_MAX {
@@ -107,7 +116,10 @@ impl Hordes {
             .flat_map(|state| state.rnodes.iter().map(move |rnode| (state, rnode)))
             .filter(|(_, rnode)| !rnode.host.is_empty() && rnode.port != 0)
             .map(|(state, rnode)| {
-                (state.namespace.clone(), super::status::host_port(&rnode.host, rnode.port))
+                (
+                    state.namespace.clone(),
+                    super::status::host_port(&rnode.host, rnode.port),
+                )
             })
             .collect()
     }

@@ -29,8 +29,12 @@ pub(crate) async fn start(
         .iter()
         .find(|known| known.class == instance.class && known.index == instance.index)
         .ok_or("it is not assigned")?;
-    let rule = application.class(&instance.class).ok_or("its class is unknown")?;
-    let pin = application.executable(rule).ok_or("no file is pinned for it")?;
+    let rule = application
+        .class(&instance.class)
+        .ok_or("its class is unknown")?;
+    let pin = application
+        .executable(rule)
+        .ok_or("no file is pinned for it")?;
     let pins = application.pins(rule);
     let placed = in_place(agent, pins).await?;
     let values = values(agent, plan, instance, assigned.count);
@@ -39,11 +43,18 @@ pub(crate) async fn start(
         .builtin(rule)
         .map(str::to_owned)
         .into_iter()
-        .chain(arguments.iter().map(|argument| rewrite(argument, &placed.moved)))
+        .chain(
+            arguments
+                .iter()
+                .map(|argument| rewrite(argument, &placed.moved)),
+        )
         .collect();
     let env = environment
         .into_iter()
-        .map(|(name, value)| EnvironmentVariable { name, value: rewrite(&value, &placed.moved) })
+        .map(|(name, value)| EnvironmentVariable {
+            name,
+            value: rewrite(&value, &placed.moved),
+        })
         .collect();
     let mut weaker = placed.weaker;
     let user = user(agent, plan, instance, &mut weaker);
@@ -71,7 +82,11 @@ pub(crate) async fn start(
     };
     let started = agent.launch(launch, pin, None).await;
     let execution = started.map_err(|status| status.message().to_owned())?;
-    agent.tell("instance.started", &instance.to_string(), &execution.execution);
+    agent.tell(
+        "instance.started",
+        &instance.to_string(),
+        &execution.execution,
+    );
     Ok(execution.execution.clone())
 }
 
@@ -83,8 +98,10 @@ async fn in_place(
     let agent = Arc::clone(agent);
     let placed = tokio::task::spawn_blocking(move || {
         // What is in the store under another name than its own need not be copied there.
-        let pins: Vec<_> =
-            pins.into_iter().filter(|pin| pin.digest != agent.own_digest() || !pin.executable).collect();
+        let pins: Vec<_> = pins
+            .into_iter()
+            .filter(|pin| pin.digest != agent.own_digest() || !pin.executable)
+            .collect();
         materialise(&agent.store, &agent.verifier, &agent.paths, &pins)
     });
     placed.await.map_err(|error| error.to_string())?
@@ -98,7 +115,10 @@ fn values(agent: &Agent, plan: &Plan, instance: &InstanceId, count: u32) -> Valu
         .set("index", instance.index.to_string())
         .set("count", count.to_string())
         .set("class", instance.class.clone())
-        .set("application", plan.application.document().application.clone())
+        .set(
+            "application",
+            plan.application.document().application.clone(),
+        )
         .set("namespace", agent.me.namespace.to_string());
     values
 }
@@ -121,15 +141,25 @@ fn user(
     };
     // The place in the file is stable for a document, and two users never share an id.
     let users = &application.adf.block()?.value.users;
-    let offset = users.iter().position(|given| given.value.name.value == name)?;
+    let offset = users
+        .iter()
+        .position(|given| given.value.name.value == name)?;
     let uid = start.checked_add(u32::try_from(offset).ok()?)?;
-    Some(User { set: true, uid, gid: uid })
+    Some(User {
+        set: true,
+        uid,
+        gid: uid,
+    })
 }
 
 /// Says once what was obtained in weaker form than asked.
 async fn tell_weaker(agent: &Agent, weaker: &[String]) {
     for text in weaker {
-        if agent.weaker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(text.clone())
+        if agent
+            .weaker
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(text.clone())
         {
             agent.tell("weaker", agent.me.label.as_str(), text);
             agent.note("weaker", fields! { "what": text.clone() }).await;

@@ -42,7 +42,10 @@ impl InstanceLabel {
 
     /// The instance it names.
     pub(crate) fn instance(&self) -> InstanceId {
-        InstanceId { class: self.class.clone(), index: self.index }
+        InstanceId {
+            class: self.class.clone(),
+            index: self.index,
+        }
     }
 
     /// Digest of what it runs.

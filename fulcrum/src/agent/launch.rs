@@ -60,17 +60,26 @@ impl Agent {
     /// The commands of the one configuration of this rnode, by the newest document; empty before the first.
     pub(crate) fn commands(&self) -> Vec<Command> {
         let namespace = self.me.namespace.as_str();
-        let Some(newest) = self.documents.newest(namespace) else { return Vec::new() };
+        let Some(newest) = self.documents.newest(namespace) else {
+            return Vec::new();
+        };
         let generation = newest.document.generation;
-        let pins = newest.document.pins.iter().filter(|pin| !pin.command.is_empty());
-        pins.map(|pin| Command { pin: pin.clone(), generation }).collect()
+        let pins = newest
+            .document
+            .pins
+            .iter()
+            .filter(|pin| !pin.command.is_empty());
+        pins.map(|pin| Command {
+            pin: pin.clone(),
+            generation,
+        })
+        .collect()
     }
 
     /// Finds a command by the name of its configuration.
     ///
     /// # Errors
     /// `NotFound`, saying what is known.
-    #[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
     pub(crate) fn resolve(&self, configuration: &str, command: &str) -> Result<Command, Status> {
         let known = self.configuration();
         if known.as_deref() != Some(configuration) {
@@ -80,10 +89,15 @@ impl Agent {
             )));
         }
         let commands = self.commands();
-        let found = commands.iter().find(|known| known.pin.command == command).cloned();
+        let found = commands
+            .iter()
+            .find(|known| known.pin.command == command)
+            .cloned();
         found.ok_or_else(|| {
-            let known: Vec<&str> =
-                commands.iter().map(|known| known.pin.command.as_str()).collect();
+            let known: Vec<&str> = commands
+                .iter()
+                .map(|known| known.pin.command.as_str())
+                .collect();
             Status::not_found(format!(
                 "find command {command}: configuration {configuration} has {}",
                 known.join(", ")
@@ -115,7 +129,10 @@ impl Agent {
                 )
                 .await;
                 return Err(match error {
-                    Error::Missing(_) => Status::unavailable(format!("start {}: its file is not yet present: {error}", launch.command)),
+                    Error::Missing(_) => Status::unavailable(format!(
+                        "start {}: its file is not yet present: {error}",
+                        launch.command
+                    )),
                     Error::Differs { .. } | Error::Io(..) => {
                         Status::failed_precondition(format!("start {}: {error}", launch.command))
                     }
@@ -138,7 +155,11 @@ impl Agent {
         if let Err(error) = &started {
             let reason = error.to_string();
             let execution = launch.execution;
-            self.note("exec.failed", fields! { "execution": execution, "reason": reason }).await;
+            self.note(
+                "exec.failed",
+                fields! { "execution": execution, "reason": reason },
+            )
+            .await;
         }
         started.map_err(|error| call_status(&error))
     }
@@ -148,8 +169,8 @@ impl Agent {
         let unknown = || Error::Missing(pin.path.clone());
         let wanted = digest(&pin.digest).ok_or_else(unknown)?;
         let place = self.paths.place(&pin.path);
-        let own = (wanted == self.config.executable.digest)
-            .then(|| self.config.executable.path.clone());
+        let own =
+            (wanted == self.config.executable.digest).then(|| self.config.executable.path.clone());
         let store = Arc::clone(&self.store);
         let verifier = Arc::clone(&self.verifier);
         let opened = tokio::task::spawn_blocking(move || {
@@ -196,11 +217,24 @@ impl Agent {
         let mut env: Vec<EnvironmentVariable> = Vec::new();
         let mut set = |name: &str, value: String| {
             env.retain(|known: &EnvironmentVariable| known.name != name);
-            env.push(EnvironmentVariable { name: name.to_owned(), value });
+            env.push(EnvironmentVariable {
+                name: name.to_owned(),
+                value,
+            });
         };
         set("PATH", PATH.to_owned());
-        set("HOME", if launch.user.is_some() { PathBuf::from("/") } else { self.dir.clone() }.display().to_string());
-        if self.is_base() && launch.configuration == RADIX
+        set(
+            "HOME",
+            if launch.user.is_some() {
+                PathBuf::from("/")
+            } else {
+                self.dir.clone()
+            }
+            .display()
+            .to_string(),
+        );
+        if self.is_base()
+            && launch.configuration == RADIX
             && let Some(home) = self.dir.parent()
         {
             set("RADIX_HOME", home.display().to_string());
@@ -221,7 +255,13 @@ impl Agent {
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
         let plain: String = stem
             .chars()
-            .map(|next| if next.is_ascii_alphanumeric() || next == '_' { next } else { '-' })
+            .map(|next| {
+                if next.is_ascii_alphanumeric() || next == '_' {
+                    next
+                } else {
+                    '-'
+                }
+            })
             .take(64)
             .collect();
         format!("{plain}-{}-{next}", self.me.incarnation)
@@ -243,17 +283,20 @@ fn open(
 }
 
 /// Checks what a caller may choose.
-#[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
 fn check(launch: &Launch) -> Result<(), Status> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let id = &launch.execution;
-    if id.is_empty() || id.len() > EXECUTION_ID_MAX || id.starts_with('.') || !id.bytes().all(plain) {
+    if id.is_empty() || id.len() > EXECUTION_ID_MAX || id.starts_with('.') || !id.bytes().all(plain)
+    {
         return Err(Status::invalid_argument(
             "take the execution id: 1 to 128 of letters, digits, - _ . are allowed",
         ));
     }
-    let env_bytes: usize =
-        launch.env.iter().map(|variable| variable.name.len() + variable.value.len() + 2).sum();
+    let env_bytes: usize = launch
+        .env
+        .iter()
+        .map(|variable| variable.name.len() + variable.value.len() + 2)
+        .sum();
     let arg_bytes: usize = launch.args.iter().map(|arg| arg.len() + 1).sum();
     if launch.args.len() > ARGS_MAX || env_bytes + arg_bytes > ARGS_BYTES_MAX {
         return Err(Status::invalid_argument(format!(
@@ -267,7 +310,9 @@ fn check(launch: &Launch) -> Result<(), Status> {
             || variable.value.contains('\0')
     });
     if nul || bad_name {
-        return Err(Status::invalid_argument("take the arguments: one is not a C string"));
+        return Err(Status::invalid_argument(
+            "take the arguments: one is not a C string",
+        ));
     }
     Ok(())
 }

@@ -8,9 +8,7 @@ use prost::Message;
 use tokio::time::Instant;
 
 use super::context::{Agent, fields};
-use super::limits::{
-    ENTRY_BYTES_MAX, LEADER_DEBOUNCE, LEADER_INTERVAL, LEADER_SETTLE,
-};
+use super::limits::{ENTRY_BYTES_MAX, LEADER_DEBOUNCE, LEADER_INTERVAL, LEADER_SETTLE};
 use super::placement;
 
 /// Runs until the agent ends.
@@ -82,7 +80,9 @@ async fn publish(agent: &Agent, term: u64) {
         };
         let value = assignment.encode_to_vec();
         if value.len() > ENTRY_BYTES_MAX {
-            problems.push(format!("rnode {rnode} was given more instances than one entry can hold"));
+            problems.push(format!(
+                "rnode {rnode} was given more instances than one entry can hold"
+            ));
             continue;
         }
         if agent.shared.publish_if_changed(&key, value) {

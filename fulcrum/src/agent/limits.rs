@@ -61,11 +61,6 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest value of a shared entry, in bytes.
 pub(crate) const ENTRY_BYTES_MAX: usize = 8 << 10;
 
-/// Kinds of refusals summed apart between two memoir records.
-pub(crate) const REFUSAL_KINDS_MAX: usize = 256;
-/// Time between two memoir records of refusals.
-pub(crate) const REFUSAL_INTERVAL: Duration = Duration::from_secs(60);
-
 /// Size of one piece of output or of a file in a stream, in bytes.
 pub(crate) const CHUNK_BYTES: usize = 32 << 10;
 /// Pieces waiting in one stream.

@@ -38,7 +38,8 @@ pub(crate) fn materialise(
         match paths.place(&pin.path) {
             // `blake3:…` and `builtin:…` have no path of their own.
             None => {
-                done.moved.insert(format!("blake3:{wanted}"), store.path(&wanted));
+                done.moved
+                    .insert(format!("blake3:{wanted}"), store.path(&wanted));
             }
             Some(Place::Written(path)) => {
                 if verifier.open(&path, &wanted).is_err() {
@@ -52,7 +53,8 @@ pub(crate) fn materialise(
             Some(Place::Outside(path)) => {
                 if verifier.open(&path, &wanted).is_err() {
                     if !pin.executable {
-                        done.weaker.push(format!("{} is read from the store", pin.path));
+                        done.weaker
+                            .push(format!("{} is read from the store", pin.path));
                     }
                     done.moved.insert(pin.path.clone(), store.path(&wanted));
                 }
@@ -67,15 +69,26 @@ pub(crate) fn materialise(
 
 fn write(store: &Store, wanted: &Digest, executable: bool, path: &Path) -> io::Result<()> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the path names no file",
+        ));
     };
     fs::create_dir_all(dir)?;
     let (mut blob, _) = store.open_verified(wanted).map_err(io::Error::other)?;
     let beside = dir.join(format!(".{}.radix-new", name.to_string_lossy()));
     remove_if_there(&beside)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)?;
     let copied = io::copy(&mut blob, &mut file).and_then(|_| {
-        file.set_permissions(Permissions::from_mode(if executable { 0o555 } else { 0o444 }))?;
+        file.set_permissions(Permissions::from_mode(if executable {
+            0o555
+        } else {
+            0o444
+        }))?;
         file.sync_all()?;
         drop(file);
         fs::rename(&beside, path)?;
@@ -111,8 +124,14 @@ mod tests {
             base: None,
             memoir_dir: dir.join("memoir"),
             store_dir: dir.join("store"),
-            executable: Executable { path: "/radix".into(), digest: Digest::of(b"") },
-            mounts: vec![Mount { host: "/src".into(), target: "/var/stix".into() }],
+            executable: Executable {
+                path: "/radix".into(),
+                digest: Digest::of(b""),
+            },
+            mounts: vec![Mount {
+                host: "/src".into(),
+                target: "/var/stix".into(),
+            }],
             isolation: Isolation::None,
             user_range_start: None,
             tags: vec![],
@@ -143,7 +162,10 @@ mod tests {
         materialise(&store, &verifier, &paths, std::slice::from_ref(&pin)).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"a,b\n1,2\n");
 
-        let missing = Pin { digest: Digest::of(b"other").to_string(), ..pin };
+        let missing = Pin {
+            digest: Digest::of(b"other").to_string(),
+            ..pin
+        };
         assert!(materialise(&store, &verifier, &paths, &[missing]).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"a,b\n1,2\n");
         let _ = fs::remove_dir_all(&dir);

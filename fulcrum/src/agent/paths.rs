@@ -29,9 +29,16 @@ pub(crate) struct Paths {
 impl Paths {
     /// Takes the rnode's mounts and isolation.
     pub(crate) fn new(dir: &Path, config: &RnodeConfig) -> Self {
-        let targets = config.mounts.iter().map(|mount| mount.target.clone()).collect();
+        let targets = config
+            .mounts
+            .iter()
+            .map(|mount| mount.target.clone())
+            .collect();
         let rewritten_below = (config.isolation == Isolation::None).then(|| dir.join("cell"));
-        Self { targets, rewritten_below }
+        Self {
+            targets,
+            rewritten_below,
+        }
     }
 
     /// Whether paths are rewritten because the rnode has no mounts of its own.
@@ -82,7 +89,10 @@ mod tests {
     use super::*;
 
     fn paths(below: Option<&str>) -> Paths {
-        Paths { targets: vec!["/var/stix".into()], rewritten_below: below.map(PathBuf::from) }
+        Paths {
+            targets: vec!["/var/stix".into()],
+            rewritten_below: below.map(PathBuf::from),
+        }
     }
 
     #[test]
@@ -102,8 +112,17 @@ mod tests {
         };
         assert_eq!(path, Path::new("/r/cell/var/stix/prods.csv"));
         let places = BTreeMap::from([("/var/stix/prods.csv".to_owned(), path)]);
-        assert_eq!(rewrite("/var/stix/prods.csv", &places), "/r/cell/var/stix/prods.csv");
-        assert_eq!(rewrite("--p=/var/stix/prods.csv", &places), "--p=/r/cell/var/stix/prods.csv");
-        assert_eq!(rewrite("see /var/stix/prods.csv", &places), "see /var/stix/prods.csv");
+        assert_eq!(
+            rewrite("/var/stix/prods.csv", &places),
+            "/r/cell/var/stix/prods.csv"
+        );
+        assert_eq!(
+            rewrite("--p=/var/stix/prods.csv", &places),
+            "--p=/r/cell/var/stix/prods.csv"
+        );
+        assert_eq!(
+            rewrite("see /var/stix/prods.csv", &places),
+            "see /var/stix/prods.csv"
+        );
     }
 }

@@ -39,7 +39,10 @@ impl Bars {
     ) -> BTreeSet<(String, String)> {
         let now = Instant::now();
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        for record in records.iter().filter(|record| record.state() == InstanceState::GaveUp) {
+        for record in records
+            .iter()
+            .filter(|record| record.state() == InstanceState::GaveUp)
+        {
             let key = (record.class.clone(), record.rnode.clone());
             held.insert(key, (record.spec.clone(), now + GIVE_UP_RETRY));
         }
@@ -90,14 +93,22 @@ fn place_around(
         .map(|class| class.class.as_str())
         .collect();
     let before = view.barred.len();
-    view.barred.retain(|(class, _)| !short.contains(class.as_str()));
-    if view.barred.len() == before { placement } else { khan::place(program, &view) }
+    view.barred
+        .retain(|(class, _)| !short.contains(class.as_str()));
+    if view.barred.len() == before {
+        placement
+    } else {
+        khan::place(program, &view)
+    }
 }
 
 /// The members that take part, and those silent ones that may still come back.
 fn rnodes(agent: &Agent) -> Vec<Rnode> {
-    let records: BTreeMap<String, RnodeRecord> =
-        agent.shared.messages::<RnodeRecord>("rnode").into_iter().collect();
+    let records: BTreeMap<String, RnodeRecord> = agent
+        .shared
+        .messages::<RnodeRecord>("rnode")
+        .into_iter()
+        .collect();
     agent
         .shared
         .members()
@@ -113,7 +124,10 @@ fn rnodes(agent: &Agent) -> Vec<Rnode> {
 }
 
 fn view(rnodes: Vec<Rnode>, records: &[InstanceRecord]) -> View {
-    let mut view = View { rnodes, ..View::default() };
+    let mut view = View {
+        rnodes,
+        ..View::default()
+    };
     for record in records {
         if record.was_ready {
             *view.ready.entry(record.class.clone()).or_default() += 1;
@@ -154,7 +168,11 @@ fn placed(generation: u64, placement: Placement) -> Placed {
         .map(|report| ClassWanted {
             wanted: report.wanted,
             short_by: report.short.as_ref().map_or(0, |short| short.by),
-            reason: report.short.map(|short| short.reason).or(report.held).unwrap_or_default(),
+            reason: report
+                .short
+                .map(|short| short.reason)
+                .or(report.held)
+                .unwrap_or_default(),
             class: report.class,
         })
         .collect();
@@ -175,15 +193,25 @@ fn placed(generation: u64, placement: Placement) -> Placed {
             (rnode, instances)
         })
         .collect();
-    Placed { generation, classes, assignments }
+    Placed {
+        generation,
+        classes,
+        assignments,
+    }
 }
 
 /// What is wanted of each class, for the status.
 pub(crate) fn classes(agent: &Agent) -> Vec<ClassWanted> {
-    place(agent).map(|placed| placed.classes).unwrap_or_default()
+    place(agent)
+        .map(|placed| placed.classes)
+        .unwrap_or_default()
 }
 
 /// How a member counts for placement.
 pub(crate) fn standing(alive: bool) -> Standing {
-    if alive { Standing::Live } else { Standing::Silent }
+    if alive {
+        Standing::Live
+    } else {
+        Standing::Silent
+    }
 }

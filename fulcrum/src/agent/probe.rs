@@ -40,9 +40,9 @@ pub(crate) async fn until_ready(readiness: &Readiness, host: IpAddr) {
                 true
             }
             Readiness::Tcp(port) => within(TcpStream::connect((host, *port))).await.is_some(),
-            Readiness::Http { port, path } => {
-                within(http_answers(host, *port, path)).await.unwrap_or(false)
-            }
+            Readiness::Http { port, path } => within(http_answers(host, *port, path))
+                .await
+                .unwrap_or(false),
         };
         if ready {
             return;
@@ -62,7 +62,8 @@ const fn limit() -> Duration {
 
 async fn http_answers(host: IpAddr, port: u16, path: &str) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect((host, port)).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     // "HTTP/1.x NNN" is all that matters.
     let mut head = [0; 12];

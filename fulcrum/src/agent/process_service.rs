@@ -44,7 +44,6 @@ impl ProcessService {
     }
 
     /// The instance it is.
-    #[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
     fn instance(&self) -> Result<&InstanceLabel, Status> {
         self.label
             .as_ref()
@@ -52,7 +51,6 @@ impl ProcessService {
     }
 
     /// The full key of a blackboard entry.
-    #[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
     fn blackboard(&self, key: &str) -> Result<String, Status> {
         if key.is_empty() || key.len() > BLACKBOARD_KEY_MAX {
             return Err(Status::invalid_argument(format!(
@@ -62,7 +60,6 @@ impl ProcessService {
         Ok(format!("{}{key}", self.blackboard_prefix()?))
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
     fn blackboard_prefix(&self) -> Result<String, Status> {
         Ok(format!("bb/{}/", self.instance()?.application))
     }
@@ -99,8 +96,15 @@ impl Process for ProcessService {
         let port = port.ok_or_else(|| Status::invalid_argument("register: the port is no port"))?;
         offered(&self.agent, label, &wanted.name, port)?;
         let id = self.execution.execution.as_str();
-        if self.agent.executions.get(id).is_none_or(|known| known.outcome.is_some()) {
-            return Err(Status::failed_precondition("register: the execution has ended"));
+        if self
+            .agent
+            .executions
+            .get(id)
+            .is_none_or(|known| known.outcome.is_some())
+        {
+            return Err(Status::failed_precondition(
+                "register: the execution has ended",
+            ));
         }
         let record = fields! {
             "execution": id, "name": wanted.name.clone(), "port": port,
@@ -126,7 +130,12 @@ impl Process for ProcessService {
     ) -> Result<Response<UnregisterReply>, Status> {
         let name = request.into_inner().name;
         let id = self.execution.execution.as_str();
-        self.agent.note("service.unregister", fields! { "execution": id, "name": name.clone() }).await;
+        self.agent
+            .note(
+                "service.unregister",
+                fields! { "execution": id, "name": name.clone() },
+            )
+            .await;
         let kept = self.agent.registrations.remove(id, &name);
         kept.map_err(|error| Status::internal(format!("unregister: {error}")))?;
         services::publish(&self.agent);
@@ -143,7 +152,9 @@ impl Process for ProcessService {
             let services = found.first().await;
             return Ok(Response::new(LookupReply { services }));
         }
-        Ok(Response::new(LookupReply { services: services::lookup(&self.agent, &name) }))
+        Ok(Response::new(LookupReply {
+            services: services::lookup(&self.agent, &name),
+        }))
     }
 
     type WatchStream = Replies<LookupReply>;
@@ -198,7 +209,9 @@ impl Process for ProcessService {
         }
         let own = self.agent.shared.own_keys("bb/");
         if own.len() >= BLACKBOARD_ENTRIES_MAX && !own.contains(&key) {
-            return Err(Status::resource_exhausted("put: the blackboard of this rnode is full"));
+            return Err(Status::resource_exhausted(
+                "put: the blackboard of this rnode is full",
+            ));
         }
         let put = self.agent.shared.publish(&key, wanted.value);
         put.map_err(|error| Status::resource_exhausted(format!("put: {error}")))?;
@@ -207,11 +220,15 @@ impl Process for ProcessService {
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetReply>, Status> {
         let key = self.blackboard(&request.into_inner().key)?;
-        let item = newest(&self.agent, &key).into_iter().find(|item| item.key == key);
-        Ok(Response::new(item.map_or_else(GetReply::default, |item| GetReply {
-            found: true,
-            value: item.value,
-            writer: item.writer,
+        let item = newest(&self.agent, &key)
+            .into_iter()
+            .find(|item| item.key == key);
+        Ok(Response::new(item.map_or_else(GetReply::default, |item| {
+            GetReply {
+                found: true,
+                value: item.value,
+                writer: item.writer,
+            }
         })))
     }
 
@@ -229,7 +246,9 @@ impl Process for ProcessService {
         &self,
         _: Request<CompareAndSetRequest>,
     ) -> Result<Response<CompareAndSetReply>, Status> {
-        Err(Status::unimplemented("compare and set: it needs a seated leader, which comes later"))
+        Err(Status::unimplemented(
+            "compare and set: it needs a seated leader, which comes later",
+        ))
     }
 }
 
@@ -237,9 +256,7 @@ impl Process for ProcessService {
 /// then the higher rnode id, so that all readers agree once the table does.
 fn newest(agent: &Agent, prefix: &str) -> Vec<Item> {
     let mut entries = agent.shared.entries(prefix);
-    entries.sort_by(|a, b| {
-        (&a.key, b.sequence, &b.owner).cmp(&(&b.key, a.sequence, &a.owner))
-    });
+    entries.sort_by(|a, b| (&a.key, b.sequence, &b.owner).cmp(&(&b.key, a.sequence, &a.owner)));
     entries.dedup_by(|later, kept| later.key == kept.key);
     entries
         .into_iter()
@@ -253,13 +270,17 @@ fn newest(agent: &Agent, prefix: &str) -> Vec<Item> {
 }
 
 /// Checks that the class of an instance may register a service of this name and port.
-#[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
 fn offered(agent: &Agent, label: &InstanceLabel, name: &str, port: u16) -> Result<(), Status> {
     if name == label.class {
         return Ok(());
     }
     let namespace = agent.me.namespace.as_str();
-    let newest = || agent.documents.newest(namespace).map(|held| held.document.generation);
+    let newest = || {
+        agent
+            .documents
+            .newest(namespace)
+            .map(|held| held.document.generation)
+    };
     let application = agent
         .applications
         .get(agent, label.generation)
@@ -268,17 +289,26 @@ fn offered(agent: &Agent, label: &InstanceLabel, name: &str, port: u16) -> Resul
         .as_ref()
         .and_then(|application| application.class(&label.class))
         .map(|rule| {
-            rule.serves().filter(|(known, _)| *known == name).map(|(_, port)| port).collect()
+            rule.serves()
+                .filter(|(known, _)| *known == name)
+                .map(|(_, port)| port)
+                .collect()
         })
         .unwrap_or_default();
     if ports.contains(&port) {
         return Ok(());
     }
-    agent.memoir.refused(&format!("{}/{}", label.class, label.index), &format!("register/{name}"));
+    agent.memoir.refused(
+        &format!("{}/{}", label.class, label.index),
+        &format!("register/{name}"),
+    );
     let text = if ports.is_empty() {
         format!("register {name}: class {} does not offer it", label.class)
     } else {
-        format!("register {name}: class {} offers it on another port", label.class)
+        format!(
+            "register {name}: class {} offers it on another port",
+            label.class
+        )
     };
     Err(Status::permission_denied(text))
 }

@@ -28,7 +28,10 @@ pub(crate) async fn run(agent: Arc<Agent>, mut sockets: mpsc::Receiver<Socket>) 
     while let Some((execution, socket)) = sockets.recv().await {
         match ProcessListener::new(socket) {
             Ok(listener) => {
-                background("process-socket", serve(Arc::clone(&agent), execution, listener));
+                background(
+                    "process-socket",
+                    serve(Arc::clone(&agent), execution, listener),
+                );
             }
             Err(error) => tracing::warn!(%error, execution, "a process socket is not served"),
         }
@@ -36,8 +39,12 @@ pub(crate) async fn run(agent: Arc<Agent>, mut sockets: mpsc::Receiver<Socket>) 
 }
 
 async fn serve(agent: Arc<Agent>, id: String, listener: ProcessListener) {
-    let Some(execution) = agent.executions.get(&id) else { return };
-    let Some(principal) = principal(&agent, &execution) else { return };
+    let Some(execution) = agent.executions.get(&id) else {
+        return;
+    };
+    let Some(principal) = principal(&agent, &execution) else {
+        return;
+    };
     let routes = routes(&agent, &execution, &principal);
     let places = Arc::new(Semaphore::new(PROCESS_STREAMS_MAX));
     loop {
@@ -54,7 +61,9 @@ async fn serve(agent: Arc<Agent>, id: String, listener: ProcessListener) {
             }
         };
         // A process beyond the limit finds its stream closed.
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            continue;
+        };
         let (principal, routes) = (principal.clone(), routes.clone());
         background("process-stream", async move {
             serve_stream(stream, principal, routes).await;
@@ -72,7 +81,11 @@ fn principal(agent: &Agent, execution: &Execution) -> Option<Principal> {
     let (application, class, index) = match InstanceLabel::of(execution) {
         Some(label) => (label.application, label.class, label.index),
         // A one-off command of the application is not an instance of any class.
-        None => (execution.configuration.clone(), execution.command.clone(), u32::MAX),
+        None => (
+            execution.configuration.clone(),
+            execution.command.clone(),
+            u32::MAX,
+        ),
     };
     let who = Who::App {
         namespace: agent.me.namespace.clone(),
@@ -96,7 +109,16 @@ fn routes(agent: &Arc<Agent>, execution: &Arc<Execution>, principal: &Principal)
 /// The three services of a rnode, behind the table.
 pub(crate) fn add_services(routes: Routes, agent: &Arc<Agent>) -> Routes {
     routes
-        .add_service(Guard::new(FulcrumServer::new(FulcrumService(Arc::clone(agent))), agent))
-        .add_service(Guard::new(RexecServer::new(RexecService(Arc::clone(agent))), agent))
-        .add_service(Guard::new(FileIoServer::new(FileIoService(Arc::clone(agent))), agent))
+        .add_service(Guard::new(
+            FulcrumServer::new(FulcrumService(Arc::clone(agent))),
+            agent,
+        ))
+        .add_service(Guard::new(
+            RexecServer::new(RexecService(Arc::clone(agent))),
+            agent,
+        ))
+        .add_service(Guard::new(
+            FileIoServer::new(FileIoService(Arc::clone(agent))),
+            agent,
+        ))
 }

@@ -16,193 +16,13 @@ use super::limits::{
 mod memory;
 #[cfg(test)]
 mod tests;
+mod types;
 
 pub use memory::Remembered;
-
-/// Names an instance of the namespace's application.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InstanceId {
-    /// Its class.
-    pub class: String,
-    /// Its index, from 0.
-    pub index: u32,
-}
-
-impl std::fmt::Display for InstanceId {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}/{}", self.class, self.index)
-    }
-}
-
-/// An instance this rnode is assigned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
-    /// What it runs: changes when it must be replaced.
-    pub spec: Digest,
-    /// Why it must not start yet: an `after` condition, or a missing file.
-    pub held: Option<String>,
-    /// Why a running one with another spec must not be replaced yet.
-    pub replacement_held: Option<String>,
-    /// What follows its end.
-    pub restart: Restart,
-}
-
-/// What follows the end of an instance's process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Restart {
-    /// It is started again.
-    #[default]
-    Always,
-    /// It is started again unless it ended well.
-    OnFailure,
-    /// It stays ended.
-    Never,
-}
-
-/// How an execution ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
-    /// With exit code 0.
-    pub well: bool,
-    /// For people.
-    pub text: String,
-}
-
-/// An execution of an instance, as the keeper tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Execution {
-    /// Its id.
-    pub execution: String,
-    /// Which instance it runs.
-    pub instance: InstanceId,
-    /// What it runs.
-    pub spec: Digest,
-    /// Its process id.
-    pub pid: i32,
-    /// When it began, in Unix milliseconds; orders executions of one instance.
-    pub started_unix_ms: u64,
-    /// How it ended; `None` while it runs.
-    pub ended: Option<Ended>,
-}
-
-/// All that a step looks at.
-#[derive(Debug, Clone, Default)]
-pub struct Observation {
-    /// What is assigned; `None` while that is unknown: nothing is started or stopped then.
-    pub wanted: Option<BTreeMap<InstanceId, Wanted>>,
-    /// Every execution of an instance, finished ones among them.
-    pub executions: Vec<Execution>,
-    /// Executions that have shown that they are ready.
-    pub ready: BTreeSet<String>,
-    /// Wall clock, in Unix milliseconds, for records only.
-    pub unix_ms: u64,
-}
-
-/// The state of an instance, as published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Files or a condition are missing.
-    Waiting,
-    /// Started, not yet ready.
-    Starting,
-    /// Ready.
-    Ready,
-    /// Waits before it is started again.
-    Backoff,
-    /// Failed too often.
-    GaveUp,
-    /// Told to end.
-    Stopping,
-    /// Ended, and its restart policy leaves it so.
-    Stopped,
-}
-
-/// What is published about an instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// Its state.
-    pub state: State,
-    /// The execution that runs it; empty if none.
-    pub execution: String,
-    /// That execution's process id; 0 if none.
-    pub pid: i32,
-    /// What runs, or would.
-    pub spec: Digest,
-    /// How often it was started again.
-    pub restarts: u32,
-    /// Why it is in this state.
-    pub reason: String,
-    /// Since when, in Unix milliseconds.
-    pub since_unix_ms: u64,
-    /// Whether it was ever ready.
-    pub was_ready: bool,
-}
-
-/// What the driver must do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Start an execution; answer with [`Reconciler::started`] or [`Reconciler::start_failed`].
-    Start {
-        /// Of this instance.
-        instance: InstanceId,
-    },
-    /// Ask an execution to end.
-    Terminate {
-        /// Which.
-        execution: String,
-    },
-    /// End an execution that did not listen.
-    Kill {
-        /// Which.
-        execution: String,
-    },
-    /// Drop a finished execution's record and output.
-    Forget {
-        /// Which.
-        execution: String,
-    },
-    /// Publish an instance's record.
-    Publish {
-        /// Of this instance.
-        instance: InstanceId,
-        /// Its record.
-        report: Report,
-    },
-    /// Withdraw an instance's record.
-    Withdraw {
-        /// Of this instance.
-        instance: InstanceId,
-    },
-    /// Tell operators.
-    Note {
-        /// About this instance.
-        instance: InstanceId,
-        /// What happened.
-        note: Note,
-        /// Details.
-        text: String,
-    },
-}
-
-/// What operators are told of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Note {
-    /// It became ready.
-    Ready,
-    /// Its process ended by itself.
-    Exited,
-    /// It failed too often.
-    GaveUp,
-}
-
-/// What one step decided.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Decision {
-    /// In order.
-    pub actions: Vec<Action>,
-    /// When the next step is due at the latest, on the caller's clock.
-    pub wake: Option<Duration>,
-}
+pub use types::{
+    Action, Decision, Ended, Execution, InstanceId, Note, Observation, Report, Restart, State,
+    Wanted,
+};
 
 /// What is remembered of one instance between steps.
 #[derive(Debug, Clone, Default)]
@@ -224,6 +44,23 @@ struct Track {
     published: Option<Report>,
 }
 
+/// One step under way.
+struct Pass<'o> {
+    now: Duration,
+    observation: &'o Observation,
+    decision: Decision,
+}
+
+impl Pass<'_> {
+    fn act(&mut self, action: Action) {
+        self.decision.actions.push(action);
+    }
+
+    fn wake_at(&mut self, at: Duration) {
+        self.decision.wake = Some(self.decision.wake.map_or(at, |wake| wake.min(at)));
+    }
+}
+
 /// Decides, from one observation after another, what to do about each instance.
 #[derive(Debug, Default)]
 pub struct Reconciler {
@@ -239,18 +76,22 @@ pub struct Reconciler {
 impl Reconciler {
     /// Looks at the whole state and decides.
     pub fn step(&mut self, now: Duration, observation: &Observation) -> Decision {
-        let mut decision = Decision::default();
-        let by_instance = self.note_executions(now, observation, &mut decision);
+        let mut pass = Pass {
+            now,
+            observation,
+            decision: Decision::default(),
+        };
+        let by_instance = self.note_executions(&mut pass);
         let Some(wanted) = &observation.wanted else {
-            return decision;
+            return pass.decision;
         };
         for (instance, want) in wanted {
             let live = by_instance.get(instance).map_or(&[][..], Vec::as_slice);
-            let report = self.drive(now, instance, want, live, observation, &mut decision);
-            self.publish(instance, report, observation.unix_ms, &mut decision);
+            let report = self.drive(&mut pass, instance, want, live);
+            self.publish(&mut pass, instance, report);
         }
-        self.stop_surplus(now, observation, &by_instance, &mut decision);
-        decision
+        self.stop_surplus(&mut pass, wanted, &by_instance);
+        pass.decision
     }
 
     /// Takes note of the execution that a start made: it may end before the next step sees it.
@@ -273,10 +114,9 @@ impl Reconciler {
     /// Sorts out finished executions and returns the running ones of each instance, oldest first.
     fn note_executions<'o>(
         &mut self,
-        now: Duration,
-        observation: &'o Observation,
-        decision: &mut Decision,
+        pass: &mut Pass<'o>,
     ) -> BTreeMap<InstanceId, Vec<&'o Execution>> {
+        let observation = pass.observation;
         let mut live: BTreeMap<InstanceId, Vec<&Execution>> = BTreeMap::new();
         let mut finished: BTreeMap<&InstanceId, Vec<&Execution>> = BTreeMap::new();
         for execution in &observation.executions {
@@ -285,11 +125,11 @@ impl Reconciler {
                     .entry(&execution.instance)
                     .or_default()
                     .push(execution);
-                self.note_end(now, execution, how, observation, decision);
+                self.note_end(pass, execution, how);
             } else {
                 self.running_since
                     .entry(execution.execution.clone())
-                    .or_insert(now);
+                    .or_insert(pass.now);
                 live.entry(execution.instance.clone())
                     .or_default()
                     .push(execution);
@@ -301,7 +141,7 @@ impl Reconciler {
         for executions in finished.values_mut() {
             executions.sort_by_key(|execution| std::cmp::Reverse(execution.started_unix_ms));
             for old in executions.iter().skip(FINISHED_KEPT_INSTANCE) {
-                decision.actions.push(Action::Forget {
+                pass.act(Action::Forget {
                     execution: old.execution.clone(),
                 });
             }
@@ -321,14 +161,7 @@ impl Reconciler {
     }
 
     /// Counts the end of an execution once: a failure unless we asked for it.
-    fn note_end(
-        &mut self,
-        now: Duration,
-        execution: &Execution,
-        how: &Ended,
-        observation: &Observation,
-        decision: &mut Decision,
-    ) {
+    fn note_end(&mut self, pass: &mut Pass<'_>, execution: &Execution, how: &Ended) {
         let since = self.running_since.remove(&execution.execution);
         if !self.counted.insert(execution.execution.clone()) {
             return;
@@ -336,7 +169,8 @@ impl Reconciler {
         if self.stopping.remove(&execution.execution).is_some() {
             return;
         }
-        let want = observation
+        let want = pass
+            .observation
             .wanted
             .as_ref()
             .map(|wanted| wanted.get(&execution.instance));
@@ -352,18 +186,18 @@ impl Reconciler {
             return;
         }
         track.current.clear();
-        let life = since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        let life = since.map_or(Duration::ZERO, |since| pass.now.saturating_sub(since));
         let again = match restart {
             Restart::Always => true,
             Restart::OnFailure => !how.well,
             Restart::Never => false,
         };
         if again {
-            fail(track, now, life, how.text.clone());
+            fail(track, pass.now, life, how.text.clone());
         } else {
             track.done = Some(how.text.clone());
         }
-        decision.actions.push(Action::Note {
+        pass.act(Action::Note {
             instance: execution.instance.clone(),
             note: Note::Exited,
             text: how.text.clone(),
@@ -373,12 +207,10 @@ impl Reconciler {
     /// Decides about one wanted instance.
     fn drive(
         &mut self,
-        now: Duration,
+        pass: &mut Pass<'_>,
         instance: &InstanceId,
         want: &Wanted,
         live: &[&Execution],
-        observation: &Observation,
-        decision: &mut Decision,
     ) -> Report {
         let track = self.tracks.entry(instance.clone()).or_default();
         if track.spec != Some(want.spec) {
@@ -401,33 +233,32 @@ impl Reconciler {
             .skip(1)
         {
             // Two of one instance can only come from a start whose answer was lost.
-            stop(&mut self.stopping, now, &surplus.execution, decision);
+            stop(&mut self.stopping, pass, &surplus.execution);
         }
         if let Some(execution) = right {
-            return self.running(instance, execution, observation, decision);
+            return self.running(pass, instance, execution);
         }
         if let Some(execution) = live.first() {
-            return self.replace(now, instance, want, execution, decision);
+            return self.replace(pass, instance, want, execution);
         }
-        self.start(now, instance, want, decision)
+        self.start(pass, instance, want)
     }
 
     /// Reports a running instance, ready or not.
     fn running(
         &mut self,
+        pass: &mut Pass<'_>,
         instance: &InstanceId,
         execution: &Execution,
-        observation: &Observation,
-        decision: &mut Decision,
     ) -> Report {
         let track = self.tracks.entry(instance.clone()).or_default();
         track.current.clone_from(&execution.execution);
         let known = track.ready == execution.execution;
-        let ready = known || observation.ready.contains(&execution.execution);
+        let ready = known || pass.observation.ready.contains(&execution.execution);
         if ready && !known {
             track.was_ready = true;
             track.ready.clone_from(&execution.execution);
-            decision.actions.push(Action::Note {
+            pass.act(Action::Note {
                 instance: instance.clone(),
                 note: Note::Ready,
                 text: format!("execution {}", execution.execution),
@@ -445,11 +276,10 @@ impl Reconciler {
     /// Ends an execution of an older spec once its turn has come.
     fn replace(
         &mut self,
-        now: Duration,
+        pass: &mut Pass<'_>,
         instance: &InstanceId,
         want: &Wanted,
         execution: &Execution,
-        decision: &mut Decision,
     ) -> Report {
         let stopping = self.stopping.contains_key(&execution.execution);
         let held = want.replacement_held.as_ref().or(want.held.as_ref());
@@ -468,39 +298,33 @@ impl Reconciler {
             execution.spec,
             crate::agent::placement::REPLACED.into(),
         );
-        stop(&mut self.stopping, now, &execution.execution, decision);
+        stop(&mut self.stopping, pass, &execution.execution);
         report
     }
 
     /// Starts an instance of which nothing runs, or says why not yet.
-    fn start(
-        &mut self,
-        now: Duration,
-        instance: &InstanceId,
-        want: &Wanted,
-        decision: &mut Decision,
-    ) -> Report {
+    fn start(&mut self, pass: &mut Pass<'_>, instance: &InstanceId, want: &Wanted) -> Report {
         let track = self.tracks.entry(instance.clone()).or_default();
         if let Some(how) = track.done.clone() {
             return report(track, State::Stopped, None, want.spec, how);
         }
         if track
             .gave_up
-            .is_some_and(|since| now >= since + GIVE_UP_RETRY)
+            .is_some_and(|since| pass.now >= since + GIVE_UP_RETRY)
         {
             track.gave_up = None;
             track.failures.clear();
             track.streak = 0;
         }
         if let Some(since) = track.gave_up {
-            wake_at(decision, since + GIVE_UP_RETRY);
+            pass.wake_at(since + GIVE_UP_RETRY);
             let reason = format!("failed {GIVE_UP_FAILURES} times: {}", track.last_failure);
             if !track
                 .published
                 .as_ref()
                 .is_some_and(|report| report.state == State::GaveUp)
             {
-                decision.actions.push(Action::Note {
+                pass.act(Action::Note {
                     instance: instance.clone(),
                     note: Note::GaveUp,
                     text: reason.clone(),
@@ -511,15 +335,15 @@ impl Reconciler {
         if let Some(held) = &want.held {
             return report(track, State::Waiting, None, want.spec, held.clone());
         }
-        if now < track.not_before {
-            wake_at(decision, track.not_before);
+        if pass.now < track.not_before {
+            pass.wake_at(track.not_before);
             let reason = track.last_failure.clone();
             return report(track, State::Backoff, None, want.spec, reason);
         }
         if !track.failures.is_empty() || track.streak > 0 {
             track.restarts = track.restarts.saturating_add(1);
         }
-        decision.actions.push(Action::Start {
+        pass.act(Action::Start {
             instance: instance.clone(),
         });
         report(
@@ -534,14 +358,10 @@ impl Reconciler {
     /// Ends what is not assigned, and withdraws the records of what is gone.
     fn stop_surplus(
         &mut self,
-        now: Duration,
-        observation: &Observation,
+        pass: &mut Pass<'_>,
+        wanted: &BTreeMap<InstanceId, Wanted>,
         live: &BTreeMap<InstanceId, Vec<&Execution>>,
-        decision: &mut Decision,
     ) {
-        let Some(wanted) = &observation.wanted else {
-            return;
-        };
         let unwanted: Vec<InstanceId> = self
             .tracks
             .keys()
@@ -554,49 +374,43 @@ impl Reconciler {
         for instance in unwanted {
             if let Some(executions) = live.get(&instance) {
                 for execution in executions {
-                    stop(&mut self.stopping, now, &execution.execution, decision);
+                    stop(&mut self.stopping, pass, &execution.execution);
                 }
                 let track = self.tracks.entry(instance.clone()).or_default();
                 let reason = "no longer assigned".to_owned();
                 let last = executions.last().copied();
                 let spec = last.map_or_else(|| Digest::of(b""), |execution| execution.spec);
                 let report = report(track, State::Stopping, last, spec, reason);
-                self.publish(&instance, report, observation.unix_ms, decision);
+                self.publish(pass, &instance, report);
             } else {
                 self.tracks.remove(&instance);
-                decision.actions.push(Action::Withdraw { instance });
+                pass.act(Action::Withdraw { instance });
             }
         }
         for (execution, (since, killed)) in &mut self.stopping {
-            if now >= *since + STOP_GRACE {
-                decision.actions.push(Action::Kill {
+            if pass.now >= *since + STOP_GRACE {
+                pass.act(Action::Kill {
                     execution: execution.clone(),
                 });
                 // A killed process may hang in the kernel: say it again after another grace.
-                (*since, *killed) = (now, true);
+                (*since, *killed) = (pass.now, true);
             }
-            wake_at(decision, *since + STOP_GRACE);
+            pass.wake_at(*since + STOP_GRACE);
         }
     }
 
     /// Publishes a report if it differs from the last one.
-    fn publish(
-        &mut self,
-        instance: &InstanceId,
-        mut report: Report,
-        unix_ms: u64,
-        decision: &mut Decision,
-    ) {
+    fn publish(&mut self, pass: &mut Pass<'_>, instance: &InstanceId, mut report: Report) {
         let track = self.tracks.entry(instance.clone()).or_default();
         report.since_unix_ms = match &track.published {
             Some(last) if last.state == report.state && last.execution == report.execution => {
                 last.since_unix_ms
             }
-            _ => unix_ms,
+            _ => pass.observation.unix_ms,
         };
         if track.published.as_ref() != Some(&report) {
             track.published = Some(report.clone());
-            decision.actions.push(Action::Publish {
+            pass.act(Action::Publish {
                 instance: instance.clone(),
                 report,
             });
@@ -623,15 +437,10 @@ fn fail(track: &mut Track, now: Duration, life: Duration, how: String) {
 }
 
 /// Tells an execution to end, once.
-fn stop(
-    stopping: &mut BTreeMap<String, (Duration, bool)>,
-    now: Duration,
-    execution: &str,
-    decision: &mut Decision,
-) {
+fn stop(stopping: &mut BTreeMap<String, (Duration, bool)>, pass: &mut Pass<'_>, execution: &str) {
     if !stopping.contains_key(execution) {
-        stopping.insert(execution.to_owned(), (now, false));
-        decision.actions.push(Action::Terminate {
+        stopping.insert(execution.to_owned(), (pass.now, false));
+        pass.act(Action::Terminate {
             execution: execution.to_owned(),
         });
     }
@@ -656,8 +465,4 @@ fn report(
         since_unix_ms: 0,
         was_ready: track.was_ready,
     }
-}
-
-fn wake_at(decision: &mut Decision, at: Duration) {
-    decision.wake = Some(decision.wake.map_or(at, |wake| wake.min(at)));
 }

@@ -89,9 +89,12 @@ impl Wakes {
     }
 
     fn mark(&mut self) {
-        for changes in
-            [&mut self.executions, &mut self.documents, &mut self.shared, &mut self.registrations]
-        {
+        for changes in [
+            &mut self.executions,
+            &mut self.documents,
+            &mut self.shared,
+            &mut self.registrations,
+        ] {
             changes.mark_unchanged();
         }
     }
@@ -172,7 +175,9 @@ impl Driver {
         let mut executions = Vec::new();
         let mut running = BTreeSet::new();
         for known in self.agent.executions.list() {
-            let Some(label) = InstanceLabel::of(&known) else { continue };
+            let Some(label) = InstanceLabel::of(&known) else {
+                continue;
+            };
             let spec = label.spec().unwrap_or_else(|| Digest::of(b""));
             if known.outcome.is_none() {
                 running.insert(known.execution.clone());
@@ -194,7 +199,12 @@ impl Driver {
         let mut ready = self.ready.clone();
         ready.extend(running.iter().filter(|id| self.registered(id)).cloned());
         let wanted = self.plan.as_ref().map(|plan| wanted(&self.agent, plan));
-        Observation { wanted, executions, ready, unix_ms: unix_ms() }
+        Observation {
+            wanted,
+            executions,
+            ready,
+            unix_ms: unix_ms(),
+        }
     }
 
     /// Whether an execution is ready because it has registered a service.
@@ -202,7 +212,10 @@ impl Driver {
         if self.agent.registrations.of(execution).is_empty() {
             return false;
         }
-        !matches!(self.readiness(execution), Some(Readiness::Tcp(_) | Readiness::Http { .. }))
+        !matches!(
+            self.readiness(execution),
+            Some(Readiness::Tcp(_) | Readiness::Http { .. })
+        )
     }
 
     /// How an execution shows that it is ready.
@@ -235,7 +248,11 @@ impl Driver {
             Action::Withdraw { instance } => {
                 self.reports.remove(&instance);
             }
-            Action::Note { instance, note, text } => self.note(&instance, note, &text).await,
+            Action::Note {
+                instance,
+                note,
+                text,
+            } => self.note(&instance, note, &text).await,
         }
     }
 
@@ -260,7 +277,12 @@ impl Driver {
             tracing::error!(%error, "the memoir cannot be written");
             return;
         }
-        if let Err(error) = self.agent.executions.signal(execution, signal as i32, true).await {
+        if let Err(error) = self
+            .agent
+            .executions
+            .signal(execution, signal as i32, true)
+            .await
+        {
             tracing::debug!(%error, execution, "an execution was not signalled");
         }
     }
@@ -273,7 +295,9 @@ impl Driver {
         };
         let subject = instance.to_string();
         self.agent.tell(kind, &subject, text);
-        self.agent.note(kind, fields! { "instance": subject, "text": text }).await;
+        self.agent
+            .note(kind, fields! { "instance": subject, "text": text })
+            .await;
     }
 
     /// Starts a probe for each execution that has to show that it is ready.
@@ -284,7 +308,9 @@ impl Driver {
             if execution.ended.is_some() || known || self.probed.len() >= PROBES_MAX {
                 continue;
             }
-            let Some(readiness) = self.readiness(id) else { continue };
+            let Some(readiness) = self.readiness(id) else {
+                continue;
+            };
             self.probed.insert(id.clone());
             if readiness == Readiness::Register {
                 continue;
@@ -306,7 +332,8 @@ impl Driver {
     /// Pinned files of our assignment that are not in the store.
     fn missing(&self) -> impl Iterator<Item = (Digest, bool, String)> + '_ {
         let plan = self.plan.iter();
-        plan.flat_map(|plan| want::files(plan)).filter(|(digest, ..)| !self.agent.has_file(digest))
+        plan.flat_map(want::files)
+            .filter(|(digest, ..)| !self.agent.has_file(digest))
     }
 
     fn fetch(&mut self) {
@@ -353,8 +380,10 @@ impl Driver {
     }
 
     fn record(&self, instance: &InstanceId, report: &Report) -> InstanceRecord {
-        let (generation, term) =
-            self.plan.as_ref().map_or((0, 0), |plan| (plan.generation, plan.term));
+        let (generation, term) = self
+            .plan
+            .as_ref()
+            .map_or((0, 0), |plan| (plan.generation, plan.term));
         let state = match report.state {
             State::Waiting => InstanceState::Waiting,
             State::Starting => InstanceState::Starting,

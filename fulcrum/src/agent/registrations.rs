@@ -39,9 +39,15 @@ impl Registrations {
     pub(crate) fn open(agent_dir: &Path) -> Self {
         let path = agent_dir.join("registrations.json");
         let held = durable::read(&path).ok().flatten();
-        let held = held.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let held = held
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
         let (changed, _) = watch::channel(0);
-        Self { path, held: Mutex::new(held), changed }
+        Self {
+            path,
+            held: Mutex::new(held),
+            changed,
+        }
     }
 
     /// Wakes at each change.
@@ -52,7 +58,9 @@ impl Registrations {
     /// All registrations of one execution.
     pub(crate) fn of(&self, execution: &str) -> Vec<Registration> {
         let held = self.lock();
-        held.get(execution).map(|of| of.values().cloned().collect()).unwrap_or_default()
+        held.get(execution)
+            .map(|of| of.values().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// Adds or replaces a registration; it is on disk when this returns.
@@ -101,7 +109,10 @@ impl Registrations {
             if next == *held {
                 return Ok(());
             }
-            durable::replace(&self.path, &serde_json::to_vec(&next).map_err(io::Error::other)?)?;
+            durable::replace(
+                &self.path,
+                &serde_json::to_vec(&next).map_err(io::Error::other)?,
+            )?;
             *held = next;
         }
         self.changed.send_modify(|count| *count += 1);

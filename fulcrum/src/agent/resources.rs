@@ -17,7 +17,9 @@ pub(crate) fn discover(dir: &Path) -> Resources {
 }
 
 fn memory() -> u64 {
-    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return 0 };
+    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else {
+        return 0;
+    };
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = total.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0).saturating_mul(1024)
@@ -26,7 +28,10 @@ fn memory() -> u64 {
 fn storage(dir: &Path) -> Option<(u64, u64)> {
     let found = nix::sys::statvfs::statvfs(dir).ok()?;
     let piece = found.fragment_size();
-    Some((found.blocks().saturating_mul(piece), found.blocks_available().saturating_mul(piece)))
+    Some((
+        found.blocks().saturating_mul(piece),
+        found.blocks_available().saturating_mul(piece),
+    ))
 }
 
 #[cfg(test)]

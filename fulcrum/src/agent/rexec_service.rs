@@ -53,7 +53,11 @@ impl Rexec for RexecService {
         let configurations = self
             .0
             .configuration()
-            .map(|name| Configuration { name, commands, generation })
+            .map(|name| Configuration {
+                name,
+                commands,
+                generation,
+            })
             .into_iter()
             .collect();
         Ok(Response::new(ConfigurationsReply { configurations }))
@@ -78,15 +82,24 @@ impl Rexec for RexecService {
         let (execution, stdin) = match first {
             Some(Input::Start(start)) => {
                 let (tx, rx) = pipe::pipe().map_err(|error| Status::internal(error.to_string()))?;
-                let rx = rx.into_blocking_fd().map_err(|error| Status::internal(error.to_string()))?;
+                let rx = rx
+                    .into_blocking_fd()
+                    .map_err(|error| Status::internal(error.to_string()))?;
                 let (execution, existed) = self.start_one(&caller, start, Some(rx)).await?;
                 (execution, (!existed).then_some(tx))
             }
             Some(Input::Attach(id)) => {
                 let known = self.0.executions.get(&id);
-                (known.ok_or_else(|| Status::not_found(format!("find execution {id}")))?, None)
+                (
+                    known.ok_or_else(|| Status::not_found(format!("find execution {id}")))?,
+                    None,
+                )
             }
-            _ => return Err(Status::invalid_argument("run: the first input is start or attach")),
+            _ => {
+                return Err(Status::invalid_argument(
+                    "run: the first input is start or attach",
+                ));
+            }
         };
         let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
         let id = execution.execution.clone();
@@ -126,7 +139,9 @@ impl Rexec for RexecService {
         let id = request.into_inner().execution;
         let ended = self.0.executions.wait(&id).await;
         let ended = ended.ok_or_else(|| Status::not_found(format!("find execution {id}")))?;
-        Ok(Response::new(WaitReply { execution: Some(Execution::clone(&ended)) }))
+        Ok(Response::new(WaitReply {
+            execution: Some(Execution::clone(&ended)),
+        }))
     }
 
     type OutputStream = Replies<OutputChunk>;
@@ -139,7 +154,11 @@ impl Rexec for RexecService {
         let id = &wanted.execution;
         let known = self.0.executions.get(id);
         let known = known.ok_or_else(|| Status::not_found(format!("find execution {id}")))?;
-        let which = if wanted.stderr { Which::Stderr } else { Which::Stdout };
+        let which = if wanted.stderr {
+            Which::Stderr
+        } else {
+            Which::Stdout
+        };
         let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
         let agent = Arc::clone(&self.0);
         background("output", async move {
@@ -148,10 +167,20 @@ impl Rexec for RexecService {
                 tail_bytes: wanted.tail_bytes,
                 follow: wanted.follow,
             };
-            let piece = |offset, bytes| Ok(OutputChunk { offset, bytes, end: false });
+            let piece = |offset, bytes| {
+                Ok(OutputChunk {
+                    offset,
+                    bytes,
+                    end: false,
+                })
+            };
             let read = output::read(&agent.executions, &known, (which, from), &tx, piece);
             let last = match read.await {
-                Ok(offset) => Ok(OutputChunk { offset, bytes: Vec::new(), end: true }),
+                Ok(offset) => Ok(OutputChunk {
+                    offset,
+                    bytes: Vec::new(),
+                    end: true,
+                }),
                 Err(error) => Err(Status::internal(format!("read the output: {error}"))),
             };
             // A reader that has gone needs no end.
@@ -174,7 +203,10 @@ impl RexecService {
             return if same {
                 Ok((known, true))
             } else {
-                Err(Status::already_exists(format!("start {}: the id is taken", start.execution)))
+                Err(Status::already_exists(format!(
+                    "start {}: the id is taken",
+                    start.execution
+                )))
             };
         }
         let found = agent.resolve(&start.configuration, &start.command);
@@ -189,7 +221,9 @@ impl RexecService {
             }
         };
         if start.detached && !may_detach(agent, &start.configuration) {
-            return Err(Status::permission_denied("detach: only the base's own executions may be"));
+            return Err(Status::permission_denied(
+                "detach: only the base's own executions may be",
+            ));
         }
         let execution = if start.execution.is_empty() {
             agent.new_execution(&start.command)
@@ -229,17 +263,28 @@ async fn signal(agent: &Agent, caller: &Principal, wanted: &SignalRequest) -> Re
         )
         .await
         .map_err(|error| Status::internal(format!("write the memoir: {error}")))?;
-    let sent = agent.executions.signal(execution, signal, wanted.group).await;
+    let sent = agent
+        .executions
+        .signal(execution, signal, wanted.group)
+        .await;
     sent.map_err(|error| call_status(&error))
 }
 
 /// Ends an execution whose time is over.
 async fn end_after(agent: Arc<Agent>, id: String, after: Duration) {
     for (signal, wait) in [(Signal::SIGTERM, after), (Signal::SIGKILL, TIMEOUT_GRACE)] {
-        if tokio::time::timeout(wait, agent.executions.wait(&id)).await.is_ok() {
+        if tokio::time::timeout(wait, agent.executions.wait(&id))
+            .await
+            .is_ok()
+        {
             return;
         }
-        agent.note("exec.timeout", fields! { "execution": id.clone(), "signal": signal as i32 }).await;
+        agent
+            .note(
+                "exec.timeout",
+                fields! { "execution": id.clone(), "signal": signal as i32 },
+            )
+            .await;
         if let Err(error) = agent.executions.signal(&id, signal as i32, true).await {
             tracing::debug!(%error, execution = id, "a timed-out execution was not signalled");
         }
@@ -266,7 +311,11 @@ async fn feed(
             }
             Some(Input::StdinEnd(_)) => stdin = None,
             Some(Input::Signal(number)) => {
-                let wanted = SignalRequest { execution: id.clone(), signal: number, group: true };
+                let wanted = SignalRequest {
+                    execution: id.clone(),
+                    signal: number,
+                    group: true,
+                };
                 if let Err(status) = signal(&agent, &caller, &wanted).await {
                     tracing::debug!(%status, execution = id, "a signal was not sent");
                 }
@@ -283,22 +332,57 @@ async fn follow(
     tx: mpsc::Sender<Result<RunOutput, Status>>,
 ) {
     let started = Output::Started(Execution::clone(&execution));
-    if tx.send(Ok(RunOutput { output: Some(started) })).await.is_err() {
+    if tx
+        .send(Ok(RunOutput {
+            output: Some(started),
+        }))
+        .await
+        .is_err()
+    {
         return;
     }
-    let from = output::From { offset: 0, tail_bytes: 0, follow: true };
-    let out = |_, bytes| Ok(RunOutput { output: Some(Output::Stdout(bytes)) });
-    let err = |_, bytes| Ok(RunOutput { output: Some(Output::Stderr(bytes)) });
+    let from = output::From {
+        offset: 0,
+        tail_bytes: 0,
+        follow: true,
+    };
+    let out = |_, bytes| {
+        Ok(RunOutput {
+            output: Some(Output::Stdout(bytes)),
+        })
+    };
+    let err = |_, bytes| {
+        Ok(RunOutput {
+            output: Some(Output::Stderr(bytes)),
+        })
+    };
     let (stdout, stderr) = tokio::join!(
-        output::read(&agent.executions, &execution, (Which::Stdout, from), &tx, out),
-        output::read(&agent.executions, &execution, (Which::Stderr, from), &tx, err),
+        output::read(
+            &agent.executions,
+            &execution,
+            (Which::Stdout, from),
+            &tx,
+            out
+        ),
+        output::read(
+            &agent.executions,
+            &execution,
+            (Which::Stderr, from),
+            &tx,
+            err
+        ),
     );
     if tx.is_closed() {
         return;
     }
     let ended = agent.executions.wait(&execution.execution).await;
-    let last = match (stdout.and(stderr), ended.and_then(|ended| ended.outcome.clone())) {
-        (Ok(_), Some(outcome)) => Ok(RunOutput { output: Some(Output::Outcome(outcome)) }),
+    let last = match (
+        stdout.and(stderr),
+        ended.and_then(|ended| ended.outcome.clone()),
+    ) {
+        (Ok(_), Some(outcome)) => Ok(RunOutput {
+            output: Some(Output::Outcome(outcome)),
+        }),
         (Err(error), _) => Err(Status::internal(format!("read the output: {error}"))),
         (Ok(_), None) => Err(Status::unavailable("learn the outcome: its record is gone")),
     };

@@ -12,15 +12,22 @@ use super::label::InstanceLabel;
 pub(crate) fn publish(agent: &Agent) {
     let mut wanted = BTreeSet::new();
     for execution in agent.executions.list() {
-        let Some(label) = InstanceLabel::of(&execution) else { continue };
+        let Some(label) = InstanceLabel::of(&execution) else {
+            continue;
+        };
         if execution.outcome.is_some() {
             continue;
         }
         for registration in agent.registrations.of(&execution.execution) {
-            let key = format!("service/{}/{}/{}", registration.name, label.class, label.index);
+            let key = format!(
+                "service/{}/{}/{}",
+                registration.name, label.class, label.index
+            );
             let namespace = agent.me.namespace.to_string();
-            let principal =
-                format!("{namespace}/{}/{}/{}", label.application, label.class, label.index);
+            let principal = format!(
+                "{namespace}/{}/{}/{}",
+                label.application, label.class, label.index
+            );
             let record = ServiceRecord {
                 name: registration.name,
                 namespace,
@@ -36,7 +43,9 @@ pub(crate) fn publish(agent: &Agent) {
                 principal,
                 tls: registration.tls,
             };
-            agent.shared.publish_if_changed(&key, record.encode_to_vec());
+            agent
+                .shared
+                .publish_if_changed(&key, record.encode_to_vec());
             wanted.insert(key);
         }
     }
@@ -49,7 +58,11 @@ pub(crate) fn publish(agent: &Agent) {
 
 /// The services of one name at members that are alive, sorted by class and index.
 pub(crate) fn lookup(agent: &Agent, name: &str) -> Vec<ServiceRecord> {
-    let prefix = if name.is_empty() { "service/".to_owned() } else { format!("service/{name}/") };
+    let prefix = if name.is_empty() {
+        "service/".to_owned()
+    } else {
+        format!("service/{name}/")
+    };
     let alive = agent.shared.alive();
     let mut services: Vec<ServiceRecord> = agent
         .shared

@@ -26,7 +26,12 @@ impl Shared {
     /// A flock of one, for a rnode without a network.
     pub(crate) fn alone(own: String, incarnation: u64) -> Self {
         let (changed, _) = watch::channel(0);
-        Self { own, incarnation, entries: Mutex::default(), changed }
+        Self {
+            own,
+            incarnation,
+            entries: Mutex::default(),
+            changed,
+        }
     }
 
     /// Wakes at each change of entries or members.
@@ -81,7 +86,11 @@ impl Shared {
     /// Keys of our own entries below a prefix.
     pub(crate) fn own_keys(&self, prefix: &str) -> BTreeSet<String> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.keys().filter(|key| key.starts_with(prefix)).cloned().collect()
+        entries
+            .keys()
+            .filter(|key| key.starts_with(prefix))
+            .cloned()
+            .collect()
     }
 
     /// Everyone's entries below a prefix.
@@ -149,10 +158,7 @@ impl Shared {
                 label: agent.me.label.to_string(),
                 state: ALIVE.to_owned(),
                 incarnation: self.incarnation,
-                address: host_port(
-                    &agent.config.host.to_string(),
-                    agent.me.flock_port.into(),
-                ),
+                address: host_port(&agent.config.host.to_string(), agent.me.flock_port.into()),
                 silent_ms: 0,
             }],
             ..FlockReply::default()

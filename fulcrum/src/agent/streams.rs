@@ -30,8 +30,10 @@ pub(crate) fn documents(agent: &Arc<Agent>) -> Replies<GetDocumentReply> {
                     continue;
                 }
                 told.insert(document.namespace.clone(), document.generation);
-                let reply =
-                    GetDocumentReply { document: Some(accepted.signed.clone()), found: true };
+                let reply = GetDocumentReply {
+                    document: Some(accepted.signed.clone()),
+                    found: true,
+                };
                 if tx.send(Ok(reply)).await.is_err() {
                     return;
                 }
@@ -78,7 +80,6 @@ pub(crate) fn events(agent: &Arc<Agent>, wanted: EventsRequest) -> Replies<Event
 ///
 /// # Errors
 /// `Internal` if it cannot be opened.
-#[expect(clippy::result_large_err, reason = "tonic's Status is what every handler returns")]
 pub(crate) fn memoir(
     agent: &Arc<Agent>,
     wanted: MemoirRequest,
@@ -90,7 +91,9 @@ pub(crate) fn memoir(
     background("memoir", async move {
         loop {
             let line = match reader.next() {
-                Ok(Some(record)) => Ok(MemoirLine { json: record.to_line() }),
+                Ok(Some(record)) => Ok(MemoirLine {
+                    json: record.to_line(),
+                }),
                 Ok(None) if wanted.follow => {
                     tokio::select! {
                         () = tokio::time::sleep(10 * OUTPUT_POLL) => continue,

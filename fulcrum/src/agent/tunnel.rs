@@ -54,12 +54,16 @@ pub(crate) async fn open(
         )));
     }
     let slot = Slot::take();
-    let slot = slot.ok_or_else(|| Status::resource_exhausted("open a tunnel: too many are open"))?;
+    let slot =
+        slot.ok_or_else(|| Status::resource_exhausted("open a tunnel: too many are open"))?;
     let connecting = tokio::time::timeout(CALL_TIMEOUT, TcpStream::connect(&first.target)).await;
     let stream = match connecting {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            return Err(Status::unavailable(format!("reach {}: {error}", first.target)));
+            return Err(Status::unavailable(format!(
+                "reach {}: {error}",
+                first.target
+            )));
         }
         Err(_) => return Err(Status::unavailable(format!("reach {}", first.target))),
     };
@@ -99,7 +103,14 @@ async fn outward(
             Ok(0) | Err(_) => return,
             Ok(length) => bytes.truncate(length),
         }
-        if tx.send(Ok(TunnelBytes { target: String::new(), bytes })).await.is_err() {
+        if tx
+            .send(Ok(TunnelBytes {
+                target: String::new(),
+                bytes,
+            }))
+            .await
+            .is_err()
+        {
             return;
         }
     }

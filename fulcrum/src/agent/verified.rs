@@ -57,17 +57,26 @@ impl Verifier {
             }
             Err(error) => return Err(Error::Io(name(), error)),
         };
-        let found = self.digest(&mut file).map_err(|error| Error::Io(name(), error))?;
+        let found = self
+            .digest(&mut file)
+            .map_err(|error| Error::Io(name(), error))?;
         if found == *wanted {
             return Ok(file);
         }
-        Err(Error::Differs { path: name(), found: found.short(), wanted: wanted.short() })
+        Err(Error::Differs {
+            path: name(),
+            found: found.short(),
+            wanted: wanted.short(),
+        })
     }
 
     fn digest(&self, file: &mut File) -> io::Result<Digest> {
         let metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is not a regular file",
+            ));
         }
         let key = StatKey::of(&metadata);
         if let Some((known, digest)) = self.lock().get(&(key.dev, key.ino))

@@ -33,20 +33,31 @@ pub(crate) fn plan(agent: &Agent, present: Option<Plan>) -> Option<Plan> {
         let application = agent.applications.get(agent, newest.document.generation);
         let application = application.or_else(|| present.map(|plan| plan.application))?;
         let (generation, term) = (newest.document.generation, 0);
-        return Some(Plan { generation, term, application, instances: Vec::new() });
+        return Some(Plan {
+            generation,
+            term,
+            application,
+            instances: Vec::new(),
+        });
     }
     let Some(assignment) = describe::assignments(agent).remove(&agent.id()) else {
         return present;
     };
     let mark = (assignment.generation, assignment.term);
-    if present.as_ref().is_some_and(|plan| mark < (plan.generation, plan.term)) {
+    if present
+        .as_ref()
+        .is_some_and(|plan| mark < (plan.generation, plan.term))
+    {
         return present;
     }
     let Some(application) = agent.applications.get(agent, assignment.generation) else {
         // Its document has not arrived yet.
         return present;
     };
-    match agent.documents.assigned(namespace, assignment.generation, assignment.term) {
+    match agent
+        .documents
+        .assigned(namespace, assignment.generation, assignment.term)
+    {
         Ok(true) => {}
         Ok(false) => return present,
         Err(error) => {
@@ -68,7 +79,10 @@ pub(crate) fn wanted(agent: &Agent, plan: &Plan) -> BTreeMap<InstanceId, Wanted>
     plan.instances
         .iter()
         .map(|assigned| {
-            let instance = InstanceId { class: assigned.class.clone(), index: assigned.index };
+            let instance = InstanceId {
+                class: assigned.class.clone(),
+                index: assigned.index,
+            };
             let want = want(agent, plan, assigned, &records);
             (instance, want)
         })
@@ -85,11 +99,19 @@ fn want(
     let Some(rule) = application.class(&assigned.class) else {
         let held = Some(format!("the document has no class {}", assigned.class));
         let spec = Digest::of(b"");
-        return Wanted { spec, held, replacement_held: None, restart: Restart::Always };
+        return Wanted {
+            spec,
+            held,
+            replacement_held: None,
+            restart: Restart::Always,
+        };
     };
     let pins = application.pins(rule);
-    let missing: Vec<&str> =
-        pins.iter().filter(|pin| !present(agent, pin)).map(|pin| pin.path.as_str()).collect();
+    let missing: Vec<&str> = pins
+        .iter()
+        .filter(|pin| !present(agent, pin))
+        .map(|pin| pin.path.as_str())
+        .collect();
     let held = if assigned.held {
         Some(assigned.held_reason.clone())
     } else if application.executable(rule).is_none() {
@@ -101,7 +123,12 @@ fn want(
     };
     let spec = application.spec(&assigned.class);
     let replacement_held = replacement_held(application, assigned, records);
-    Wanted { spec, held, replacement_held, restart: restart(rule) }
+    Wanted {
+        spec,
+        held,
+        replacement_held,
+        restart: restart(rule),
+    }
 }
 
 fn present(agent: &Agent, pin: &Pin) -> bool {
@@ -144,8 +171,11 @@ fn replacement_held(
 
 /// Every pinned file of a plan: digest, executable or not, and its path for people.
 pub(crate) fn files(plan: &Plan) -> impl Iterator<Item = (Digest, bool, String)> + '_ {
-    let classes: std::collections::BTreeSet<&str> =
-        plan.instances.iter().map(|assigned| assigned.class.as_str()).collect();
+    let classes: std::collections::BTreeSet<&str> = plan
+        .instances
+        .iter()
+        .map(|assigned| assigned.class.as_str())
+        .collect();
     let mut seen = std::collections::BTreeSet::new();
     classes
         .into_iter()

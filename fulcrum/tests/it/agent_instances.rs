@@ -32,20 +32,31 @@ async fn a_document_is_carried_out_and_a_killed_instance_is_back() {
 
     kill(first.pid);
     let back = nested
-        .status(&base, |status| status.settled && one(status).execution != first.execution)
+        .status(&base, |status| {
+            status.settled && one(status).execution != first.execution
+        })
         .await;
     assert_eq!(one(&back).restarts, 1);
 
     // A new document with other arguments: the instance is replaced.
-    base.apply(&nested, &base.application(2, "wait %rnode")).await;
-    let failing = nested
-        .status(&base, |status| status.generation == 2 && one(status).state() == InstanceState::GaveUp)
+    base.apply(&nested, &base.application(2, "wait %rnode"))
         .await;
-    assert!(failing.problems[0].contains("was given up"), "{:?}", failing.problems);
+    let failing = nested
+        .status(&base, |status| {
+            status.generation == 2 && one(status).state() == InstanceState::GaveUp
+        })
+        .await;
+    assert!(
+        failing.problems[0].contains("was given up"),
+        "{:?}",
+        failing.problems
+    );
     assert!(!failing.settled);
 
     base.apply(&nested, &base.application(3, "wait")).await;
-    let again = nested.status(&base, |status| status.generation == 3 && status.settled).await;
+    let again = nested
+        .status(&base, |status| status.generation == 3 && status.settled)
+        .await;
     assert_eq!(one(&again).restarts, 0);
 
     let mut end = base.application(4, "wait");
@@ -76,7 +87,9 @@ async fn a_new_agent_adopts_its_instances_without_restarting_them() {
     kill(agent);
     kill(one(&after).pid);
     let back = nested
-        .status(&base, |status| status.settled && one(status).pid != one(&after).pid)
+        .status(&base, |status| {
+            status.settled && one(status).pid != one(&after).pid
+        })
         .await;
     assert_eq!(one(&back).restarts, 1);
 }

@@ -10,8 +10,8 @@ use crux_core::names::Label;
 use crux_net::identity::{Credentials, Expect, OwnerStore};
 use crux_net::store::{Put, Store};
 use crux_wire::document::v1::{Document, Pin, SignedDocument, SourceFile};
-use crux_wire::fulcrum::v1::{DescribeRequest, PutDocumentRequest, StatusReply, StatusRequest};
 use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
+use crux_wire::fulcrum::v1::{DescribeRequest, PutDocumentRequest, StatusReply, StatusRequest};
 use crux_wire::rexec::v1::rexec_client::RexecClient;
 use fulcrum::config::{Executable, HostPort, Isolation, Mount, RnodeConfig};
 use prost::Message;
@@ -67,8 +67,14 @@ impl Base {
         fs::write(dir.join("invitation"), invitation.encode()).unwrap();
         let mut worker = fs::read(TESTEE).unwrap();
         worker.extend_from_slice(b"worker");
-        let put = Put { expected: None, executable: true };
-        let worker = store.put_reader(&mut worker.as_slice(), put).unwrap().digest;
+        let put = Put {
+            expected: None,
+            executable: true,
+        };
+        let worker = store
+            .put_reader(&mut worker.as_slice(), put)
+            .unwrap()
+            .digest;
         let mut base = Self {
             owner,
             home,
@@ -218,8 +224,14 @@ impl Nested {
             base: Some(HostPort::new("127.0.0.1", port)),
             memoir_dir: dir.join("memoir"),
             store_dir: dir.join("store"),
-            executable: Executable { path: store.path(&base.testee), digest: base.testee },
-            mounts: vec![Mount { host: dir.clone(), target: "/var/app".into() }],
+            executable: Executable {
+                path: store.path(&base.testee),
+                digest: base.testee,
+            },
+            mounts: vec![Mount {
+                host: dir.clone(),
+                target: "/var/app".into(),
+            }],
             isolation: Isolation::None,
             user_range_start: None,
             tags: Vec::new(),
@@ -231,9 +243,19 @@ impl Nested {
         fs::write(dir.join("invitation"), invitation.encode()).unwrap();
         let mark = format!("{APP}/{label}@{}", base.owner.owner().short());
         let mut command = Command::new(store.path(&base.testee));
-        command.arg("keep").arg("--dir").arg(&dir).env("RADIX_RNODE", &mark).stdin(Stdio::null());
+        command
+            .arg("keep")
+            .arg("--dir")
+            .arg(&dir)
+            .env("RADIX_RNODE", &mark)
+            .stdin(Stdio::null());
         let keeper = Some(command.spawn().unwrap());
-        Self { dir, label: label.to_owned(), mark, keeper }
+        Self {
+            dir,
+            label: label.to_owned(),
+            mark,
+            keeper,
+        }
     }
 
     pub(crate) async fn contact(&self) -> serde_json::Value {
@@ -243,13 +265,16 @@ impl Nested {
     }
 
     pub(crate) async fn channel(&self, base: &Base) -> Channel {
-        let expect =
-            Expect::Label { namespace: APP.parse().unwrap(), label: self.label.parse().unwrap() };
+        let expect = Expect::Label {
+            namespace: APP.parse().unwrap(),
+            label: self.label.parse().unwrap(),
+        };
         let mut channel = None;
         until(async || {
             let contact = self.contact().await;
             let address = format!("{}:{}", contact["host"].as_str().unwrap(), contact["port"]);
-            let connected = crux_net::rpc::connect(&address, &base.operator(), expect.clone()).await;
+            let connected =
+                crux_net::rpc::connect(&address, &base.operator(), expect.clone()).await;
             channel = connected.ok();
             channel.is_some()
         })
@@ -280,7 +305,11 @@ impl Nested {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
-        assert!(asked.await.is_ok(), "after {:?}: {status:#?}", began.elapsed());
+        assert!(
+            asked.await.is_ok(),
+            "after {:?}: {status:#?}",
+            began.elapsed()
+        );
         status
     }
 }
@@ -306,12 +335,16 @@ impl Base {
             library: false,
         };
         let files = vec![
-            file("app.begat", format!("prog1: rexec/worker\n      rexec/worker {words}\n")),
+            file(
+                "app.begat",
+                format!("prog1: rexec/worker\n      rexec/worker {words}\n"),
+            ),
             file("app.rexec", "worker = /var/app/bin/worker\n".to_owned()),
             file("app.khan", "pick(prog1, 1, ALL)\n".to_owned()),
             file(
                 "app.rnodes",
-                "local {\n  n = 1\n  cmd = /var/radix/bin/fulcrum\n  mount . = /var/app\n}\n".to_owned(),
+                "local {\n  n = 1\n  cmd = /var/radix/bin/fulcrum\n  mount . = /var/app\n}\n"
+                    .to_owned(),
             ),
         ];
         let pin = Pin {
@@ -338,11 +371,24 @@ impl Base {
     /// Puts a document to the base, with the grant to host its namespace, and to a nested rnode.
     pub(crate) async fn apply(&self, nested: &Nested, document: &Document) {
         let mut fulcrum = self.fulcrum().await;
-        let key = fulcrum.describe(DescribeRequest {}).await.unwrap().into_inner().public_key_der;
+        let key = fulcrum
+            .describe(DescribeRequest {})
+            .await
+            .unwrap()
+            .into_inner()
+            .public_key_der;
         let invite_grant = self.owner.grant_host(&key, &APP.parse().unwrap()).unwrap();
-        let request = PutDocumentRequest { invite_grant, ..self.put(document) };
+        let request = PutDocumentRequest {
+            invite_grant,
+            ..self.put(document)
+        };
         fulcrum.put_document(request).await.unwrap();
-        nested.fulcrum(self).await.put_document(self.put(document)).await.unwrap();
+        nested
+            .fulcrum(self)
+            .await
+            .put_document(self.put(document))
+            .await
+            .unwrap();
     }
 }
 
