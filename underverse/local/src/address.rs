@@ -45,15 +45,6 @@ pub(crate) fn candidates(uid: u32) -> impl Iterator<Item = Ipv4Addr> {
     })
 }
 
-/// The addresses a base rnode of `uid` may have: those of its blocks below the first that hordes lease.
-pub(crate) fn base_candidates(uid: u32) -> impl Iterator<Item = Ipv4Addr> {
-    let [_, _, high, low] = uid.to_be_bytes();
-    let blocks = (0..BLOCKS).map(move |block| (64 + high % 32 + block * 32, low));
-    blocks.flat_map(|(second, third)| {
-        (1..FIRST_HOST).map(move |host| Ipv4Addr::new(127, second, third, host))
-    })
-}
-
 /// An address for a base rnode of `uid`: the first whose fixed ports are free, below those of nested rnodes.
 ///
 /// # Errors

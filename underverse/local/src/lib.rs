@@ -7,7 +7,6 @@ mod address;
 mod answers;
 pub mod backend;
 mod base;
-mod base_address;
 mod base_client;
 mod config;
 mod document;
@@ -31,7 +30,6 @@ mod wanted;
 
 pub use address::base_host;
 pub use base::{Base, BaseView, EndSignal, Ended, ExecutionView, Start};
-pub use base_address::base_host;
 pub use base_client::BaseClient;
 pub use config::{Executable, HostPort, Isolation};
 pub use document::{Asked, asked};

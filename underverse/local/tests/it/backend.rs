@@ -150,7 +150,11 @@ async fn a_new_backend_process_finds_everything_and_changes_nothing() {
     })
     .await;
     assert_eq!(world.base.table().mutations, mutations);
-    assert_eq!(world.base.table().events.len(), told_before, "nothing is told twice");
+    assert_eq!(
+        world.base.table().events.len(),
+        told_before,
+        "nothing is told twice"
+    );
     // A death while no backend ran is found by the next one.
     world.base.kill(3);
     world.base.table().reports.clear();
