@@ -16,8 +16,11 @@ use super::*;
 #[derive(Clone, Default)]
 struct Fake {
     rnode: &'static str,
-    entries: Arc<Mutex<BTreeMap<(String, &'static str), (u64, Vec<u8>)>>>,
+    entries: Arc<Mutex<Entries>>,
 }
+
+/// How often each rnode has written each key, and what.
+type Entries = BTreeMap<(String, &'static str), (u64, Vec<u8>)>;
 
 #[async_trait]
 impl Board for Fake {
