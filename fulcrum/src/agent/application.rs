@@ -35,6 +35,10 @@ impl Application {
     /// The first finding, for people: documents are checked before they are signed, so this is an older or newer radix.
     pub(crate) fn load(accepted: &Arc<Accepted>, own: Pin) -> Result<Self, String> {
         let document = &accepted.document;
+        if document.dissolved {
+            // It asks for nothing, and so needs no files.
+            return Self::compiled(accepted, adf::Application::default(), own);
+        }
         let of = |library: bool| {
             document
                 .files
@@ -54,22 +58,24 @@ impl Application {
             .find(|finding| finding.severity == adf::Severity::Error);
         match error {
             Some(finding) => Err(format!("the document does not check: {}", finding.message)),
-            None => {
-                let program = khan::compile(&adf).map_err(|findings| {
-                    let first = findings.first().map(|finding| finding.message.clone());
-                    format!(
-                        "the document does not compile: {}",
-                        first.unwrap_or_default()
-                    )
-                })?;
-                Ok(Self {
-                    accepted: Arc::clone(accepted),
-                    adf,
-                    program,
-                    own,
-                })
-            }
+            None => Self::compiled(accepted, adf, own),
         }
+    }
+
+    fn compiled(accepted: &Arc<Accepted>, adf: adf::Application, own: Pin) -> Result<Self, String> {
+        let program = khan::compile(&adf).map_err(|findings| {
+            let first = findings.first().map(|finding| finding.message.clone());
+            format!(
+                "the document does not compile: {}",
+                first.unwrap_or_default()
+            )
+        })?;
+        Ok(Self {
+            accepted: Arc::clone(accepted),
+            adf,
+            program,
+            own,
+        })
     }
 
     /// The document.

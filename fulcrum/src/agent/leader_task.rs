@@ -8,7 +8,9 @@ use prost::Message;
 use tokio::time::Instant;
 
 use super::context::{Agent, fields};
-use super::limits::{ENTRY_BYTES_MAX, LEADER_DEBOUNCE, LEADER_INTERVAL, LEADER_SETTLE};
+use super::limits::{
+    ENTRY_BYTES_MAX, FOLLOWER_INTERVAL, LEADER_DEBOUNCE, LEADER_INTERVAL, LEADER_SETTLE,
+};
 use super::placement;
 
 /// Runs until the agent ends.
@@ -26,7 +28,11 @@ pub(crate) async fn run(agent: Arc<Agent>) {
             (Some(term), _) => Some((term, Instant::now())),
             (None, _) => None,
         };
-        let mut wait = LEADER_INTERVAL;
+        let mut wait = if leading.is_some() {
+            LEADER_INTERVAL
+        } else {
+            FOLLOWER_INTERVAL
+        };
         match leading {
             Some((term, since)) => {
                 let settled = agent.shared.settled() || since.elapsed() >= LEADER_SETTLE;

@@ -39,6 +39,8 @@ pub(crate) const LEADER_SETTLE: Duration = Duration::from_secs(1);
 pub(crate) const LEADER_DEBOUNCE: Duration = Duration::from_millis(50);
 /// Placement runs at least this often, so that a silent member's time-out is noticed.
 pub(crate) const LEADER_INTERVAL: Duration = Duration::from_secs(1);
+/// A follower looks at least this often; a change of leader wakes it anyway.
+pub(crate) const FOLLOWER_INTERVAL: Duration = Duration::from_secs(30);
 /// A silent member's instances are placed anew after this.
 pub(crate) const REPLACE_AFTER: Duration = Duration::from_secs(10);
 /// Changes within this are reconciled together.

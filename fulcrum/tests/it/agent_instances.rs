@@ -1,7 +1,7 @@
 //! Instances of an application on a real nested rnode that leads itself.
 
 use crux_wire::document::v1::{InstanceRecord, InstanceState};
-use crux_wire::fulcrum::v1::StatusReply;
+use crux_wire::fulcrum::v1::{EntriesRequest, ServicesRequest, StatusReply};
 
 use crate::agent_rig::{Base, Nested};
 use crate::rig::until;
@@ -92,4 +92,95 @@ async fn a_new_agent_adopts_its_instances_without_restarting_them() {
         })
         .await;
     assert_eq!(one(&back).restarts, 1);
+}
+
+async fn said(base: &Base, nested: &Nested) -> String {
+    let mut value = String::new();
+    until(async || {
+        let request = EntriesRequest {
+            prefix: "bb/app/said".into(),
+        };
+        let entries = nested
+            .fulcrum(base)
+            .await
+            .entries(request)
+            .await
+            .unwrap()
+            .into_inner();
+        value = entries
+            .entries
+            .first()
+            .map(|entry| String::from_utf8_lossy(&entry.value).into_owned())
+            .unwrap_or_default();
+        !value.is_empty()
+    })
+    .await;
+    value
+}
+
+// Shows in part: SVC-01, SVC-02
+#[tokio::test]
+async fn an_instance_is_ready_once_it_has_registered_what_its_class_offers() {
+    let base = Base::start();
+    base.ready().await;
+    let nested = Nested::start(&base, "n1").await;
+    let head = " serves=lookup:45271 ready=register";
+    base.apply(
+        &nested,
+        &base.application_with(1, head, "serve lookup 45271"),
+    )
+    .await;
+    let settled = nested.status(&base, |status| status.settled).await;
+    assert_eq!(said(&base, &nested).await, "prog1/0 registered");
+    let list = async || {
+        let request = ServicesRequest {
+            name: "lookup".into(),
+        };
+        nested
+            .fulcrum(&base)
+            .await
+            .services(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .services
+    };
+    let services = list().await;
+    assert_eq!(services.len(), 1);
+    assert_eq!(
+        (services[0].port, services[0].host.as_str()),
+        (45271, "127.0.0.1")
+    );
+    assert_eq!(services[0].principal, "app/app/prog1/0");
+    assert_eq!(services[0].checksum, base.worker.to_string());
+
+    // It stays registered over its agent's death.
+    let contact = nested.contact().await;
+    kill(i32::try_from(contact["pid"].as_i64().unwrap()).unwrap());
+    until(async || nested.contact().await["pid"] != contact["pid"]).await;
+    let after = nested.status(&base, |status| status.settled).await;
+    assert_eq!(one(&after).execution, one(&settled).execution);
+    assert_eq!(list().await, services);
+}
+
+#[tokio::test]
+async fn an_instance_cannot_register_what_its_class_does_not_offer() {
+    let base = Base::start();
+    base.ready().await;
+    let nested = Nested::start(&base, "n1").await;
+    let head = " serves=lookup:45271 ready=register";
+    base.apply(
+        &nested,
+        &base.application_with(1, head, "serve lookup 1234"),
+    )
+    .await;
+    let text = said(&base, &nested).await;
+    assert_eq!(
+        text,
+        "register lookup: class prog1 offers it on another port"
+    );
+    let status = nested
+        .status(&base, |status| !status.instances.is_empty())
+        .await;
+    assert_eq!(one(&status).state(), InstanceState::Starting);
 }

@@ -329,6 +329,11 @@ impl Drop for Nested {
 impl Base {
     /// A document of the nested application: one class `prog1`, whose worker is the testee with these words.
     pub(crate) fn application(&self, generation: u64, words: &str) -> Document {
+        self.application_with(generation, "", words)
+    }
+
+    /// The same, with attributes.
+    pub(crate) fn application_with(&self, generation: u64, head: &str, words: &str) -> Document {
         let file = |name: &str, text: String| SourceFile {
             name: name.to_owned(),
             text,
@@ -337,7 +342,7 @@ impl Base {
         let files = vec![
             file(
                 "app.begat",
-                format!("prog1: rexec/worker\n      rexec/worker {words}\n"),
+                format!("prog1: rexec/worker{head}\n      rexec/worker {words}\n"),
             ),
             file("app.rexec", "worker = /var/app/bin/worker\n".to_owned()),
             file("app.khan", "pick(prog1, 1, ALL)\n".to_owned()),

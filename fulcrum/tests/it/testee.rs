@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ["connect", text] => connect(text),
+        ["serve", name, port] => serve(name, port.parse().unwrap()),
         ["remember", dir] => remember(Path::new(dir)),
         ["wait"] => wait(),
         ref other => {
@@ -103,6 +104,29 @@ fn connect(text: &str) -> ExitCode {
     near.write_all(text.as_bytes()).unwrap();
     drop(near);
     ExitCode::SUCCESS
+}
+
+/// Registers a service and says on the blackboard that it did, then waits.
+fn serve(name: &str, port: u32) -> ExitCode {
+    use crux_wire::process::v1::process_client::ProcessClient;
+    use crux_wire::process::v1::{PutRequest, RegisterRequest, WhoamiRequest};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let result = runtime.block_on(async {
+        let socket = crux_net::rpc::ProcessSocket::inherited().unwrap().unwrap();
+        let mut agent = ProcessClient::new(crux_net::rpc::connect_process(&socket));
+        let me = agent.whoami(WhoamiRequest {}).await?.into_inner();
+        let register =
+            RegisterRequest { name: name.to_owned(), port, ..RegisterRequest::default() };
+        let registered = agent.register(register).await;
+        let text = match registered {
+            Ok(_) => format!("{}/{} registered", me.class, me.index),
+            Err(status) => status.message().to_owned(),
+        };
+        let put = PutRequest { key: "said".to_owned(), value: text.into_bytes(), remove: false };
+        agent.put(put).await
+    });
+    result.unwrap();
+    wait()
 }
 
 /// Writes records until it is killed, and prints the number of each once it is acknowledged.
