@@ -263,6 +263,9 @@ impl Placer<'_> {
         kept.sort_by_key(|(index, at)| (rnodes[*at].standing, *index));
         kept.truncate(wanted);
         let mut chosen: BTreeMap<u32, usize> = kept.into_iter().collect();
+        if chosen.len() == wanted {
+            return chosen;
+        }
         let taken: BTreeSet<usize> = chosen.values().copied().collect();
         let mut free: Vec<usize> = candidates
             .iter()

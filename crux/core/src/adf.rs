@@ -2,7 +2,7 @@
 //!
 //! One lexer, one scope. [`parse`] reads all four with what they include and returns an
 //! [`Application`] and every finding of all files, each of which can show itself with its line
-//! underlined. [`format`] rewrites one file in the house form. Nothing here reads a file: contents
+//! underlined. [`format()`] rewrites one file in the house form. Nothing here reads a file: contents
 //! come in as [`Source`]s, library files through a function.
 //!
 //! What the trees mean is not decided here: placement is crate `khan`'s, dictums are begat's,

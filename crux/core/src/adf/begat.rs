@@ -1,6 +1,6 @@
 //! The tree of a `.begat` file: what to build, and what to run.
 //!
-//! Grammar: docs/formats/begat.md. Next to read: [`super::template`] for what words become.
+//! Grammar: docs/formats/begat.md. Next to read: [`Template`] for what words become.
 
 use std::fmt;
 
@@ -384,7 +384,8 @@ impl BegatFile {
 
 /// Values that the platform supplies to a recipe.
 ///
-/// `index` counts from 0 to `count` - 1; `ip` is the rnode's address, `rnode` its label.
+/// `index` is unique within the class and kept while it is held, the lowest free one at first; `ip`
+/// is the rnode's address, `rnode` its label.
 pub const RECIPE_VARIABLES: [&str; 7] = [
     "rnode",
     "ip",

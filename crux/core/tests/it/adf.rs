@@ -68,7 +68,7 @@ fn shown(case: &golden::Case) -> String {
         .join("\n")
 }
 
-/// Shows: ADF-02
+// Shows: ADF-02
 #[test]
 fn every_malformed_form_is_told_where_and_how() {
     let count = golden::check(CASES, shown);

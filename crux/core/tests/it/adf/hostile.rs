@@ -1,7 +1,8 @@
 //! Inputs made to break the parser: bounded in time and depth, told where.
 
-use crux_core::adf::limits::{DIAGNOSTICS_MAX, FILE_BYTES_MAX};
-use crux_core::adf::{Code, Diagnostic, FileKind, FileTree, format};
+use crux_core::adf::limits::{DIAGNOSTICS_MAX, FILE_BYTES_MAX, FILES_MAX};
+use crux_core::adf::{Code, Diagnostic, FileKind, FileTree, Source, format, parse};
+use proptest::prelude::*;
 
 use super::{GOOD, parsed};
 
@@ -133,7 +134,6 @@ fn escape_sequences_in_a_file_never_reach_the_terminal() {
 
 #[test]
 fn any_bytes_are_parsed_or_refused_and_never_panic() {
-    use proptest::prelude::*;
     let pieces = prop::sample::select(vec![
         "pick",
         "(",
@@ -195,6 +195,90 @@ fn any_bytes_are_parsed_or_refused_and_never_panic() {
                 prop_assert_eq!(&same, &tree, "{}", formatted);
                 prop_assert_eq!(format(kind, "x", &formatted).expect("it parses"), formatted);
             }
+        }
+    });
+}
+
+#[test]
+fn a_long_chain_of_includes_ends_in_an_error() {
+    let library = |name: &str| {
+        let number: u32 = name
+            .strip_prefix('f')?
+            .strip_suffix(".begat")?
+            .parse()
+            .ok()?;
+        Some(format!("include(f{})\n", number + 1).into_bytes())
+    };
+    let mut sources: Vec<Source> = GOOD
+        .iter()
+        .map(|(name, text)| Source::new(*name, *text))
+        .collect();
+    sources[0].bytes.splice(0..0, *b"include(f0)\n");
+    let (application, found) = parse("app", &sources, &library);
+    assert!(found.iter().any(|one| one.code == Code::TooMany));
+    assert!(application.files.files().len() <= FILES_MAX + 3);
+}
+
+#[test]
+fn any_four_files_are_checked_without_a_panic() {
+    let begat = prop::sample::select(vec![
+        "web: rexec/web",
+        "job: rexec/job a=%b",
+        "\n",
+        "\n  rexec/web",
+        " %rnode",
+        " %<1",
+        "let a = %a x\n",
+        "x: host\n > y\n cp",
+        "each z: host for=*.c\n < %it\n > %stem.o\n cc",
+        " a=1",
+        " single",
+        "include(app)\n",
+    ]);
+    let khan = prop::sample::select(vec![
+        "a := ",
+        "b := ",
+        "pick(web, ",
+        "pick(job, ",
+        "a",
+        "b",
+        "size(a)",
+        " + ",
+        " - ",
+        "2",
+        ", ",
+        "ALL)",
+        "~",
+        "\n",
+        " after ready(web) >= 50%",
+        " after ready(job) >= 1",
+        "size(ALL) / 0",
+    ]);
+    let rnodes = prop::sample::select(vec![
+        "local {\n",
+        "}\n",
+        "n = 3\n",
+        "cmd = /f\n",
+        "expose 80 = web:80\n",
+        "mount a = /b\n",
+        "ec2 {\n",
+        "x",
+        "=",
+    ]);
+    let text = |strategy| {
+        prop::collection::vec(strategy, 0..20).prop_map(|parts: Vec<&str>| parts.concat())
+    };
+    proptest!(|(begat in text(begat), khan in text(khan), rnodes in text(rnodes))| {
+        let rexec = "web = /srv/web [-a *]\njob = builtin:kv\n";
+        let files = [
+            ("app.begat", begat.as_str()), ("app.rexec", rexec), ("app.khan", khan.as_str()), ("app.rnodes", rnodes.as_str()),
+        ];
+        let (application, found) = parsed("app", &files);
+        let _ = application.khan.order();
+        prop_assert!(found.len() <= DIAGNOSTICS_MAX);
+        for one in found {
+            prop_assert!(one.place.line >= 1 && one.place.column >= 1 && one.place.width >= 1);
+            prop_assert!(!one.to_string().is_empty());
         }
     });
 }

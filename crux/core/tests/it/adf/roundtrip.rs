@@ -172,9 +172,8 @@ fn khan() -> impl Strategy<Value = String> {
         Just(" near(a,b) apart(c)"),
         Just(""),
     ];
-    let pick = (name(), number(), set(), clause).prop_map(|(class, count, set, clause)| {
-        format!("pick({class},{count} ,\n  {set}){clause}")
-    })
+    let pick = (name(), number(), set(), clause)
+        .prop_map(|(class, count, set, clause)| format!("pick({class},{count} ,\n  {set}){clause}"))
         .boxed();
     let item = prop_oneof![
         (pick.clone(), end()).prop_map(|(pick, end)| format!("{pick}{end}")),
