@@ -337,15 +337,19 @@ impl Link {
             tokio::select! {
                 packet = socket.async_io(Interest::READABLE, |fd| packet::receive(fd.as_fd())) => match packet {
                     Ok(Some(packet)) => talk.received(packet),
-                    Ok(None) => return Ok(()),
+                    Ok(None) => break,
                     Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                         tracing::warn!("the keeper sent a packet that was cut");
                     }
                     Err(error) => return Err(error),
                 },
                 sent = talk.send(&socket), if talk.outgoing.is_some() => {
-                    sent?;
                     talk.outgoing = None;
+                    if let Err(error) = sent {
+                        // Reading goes on: what the keeper said before it went away is still to be taken.
+                        tracing::warn!(%error, "a request cannot be sent to the keeper");
+                        talk.pending.remove(&talk.last_request);
+                    }
                 }
                 permit = exits.reserve(), if !talk.backlog.is_empty() => match permit {
                     Ok(permit) => {
@@ -357,10 +361,18 @@ impl Link {
                 },
                 request = requests.recv(), if talk.outgoing.is_none() => match request {
                     Some(request) => talk.accept(request),
-                    None => return Ok(()),
+                    None => break,
                 },
             }
         }
+        // Whoever waits for a reply learns that none comes, before anyone has to take exits.
+        drop((requests, talk.pending));
+        for exit in talk.backlog {
+            if exits.send(exit).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
