@@ -80,10 +80,7 @@ const TABLE: &[(&str, &[Kind])] = &[
     ),
     ("/radix.fulcrum.v1.Fulcrum/PutHordeState", &[Backend]),
     ("/radix.fulcrum.v1.Fulcrum/Tunnel", &[Operator, Tool]),
-    (
-        "/radix.fulcrum.v1.Fulcrum/Exit",
-        &[Operator, Host, Base, Backend],
-    ),
+    ("/radix.fulcrum.v1.Fulcrum/Exit", &[Operator, Host, Backend]),
     (
         "/radix.rexec.v1.Rexec/Configurations",
         &[Operator, Tool, Backend],

@@ -5,12 +5,14 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crux_core::adf::rexec::Program;
 use crux_wire::document::v1::Pin;
 use crux_wire::keeper::v1::{EnvironmentVariable, Execution, Limits, Spawn, User};
 use tonic::Status;
 
 use super::context::{Agent, BASE, RADIX, fields};
-use super::limits::{ARGS_BYTES_MAX, ARGS_MAX, EXECUTION_ID_MAX};
+use super::fetch;
+use super::limits::{ARGS_BYTES_MAX, ARGS_MAX, EXECUTION_ID_MAX, FETCH_RETRY, START_WAIT};
 use super::paths::{Place, digest};
 use super::verified::{Error, Verifier};
 use crate::keeper::client::CallError;
@@ -103,6 +105,67 @@ impl Agent {
                 known.join(", ")
             ))
         })
+    }
+
+    /// The words that a command puts before a caller's, if those are allowed by its pattern.
+    ///
+    /// # Errors
+    /// `PermissionDenied` if the pattern does not allow `args`.
+    pub(crate) fn words_before(
+        &self,
+        command: &Command,
+        args: &[String],
+    ) -> Result<Vec<String>, Status> {
+        if self.is_base() {
+            return Ok(Vec::new());
+        }
+        let application = self.applications.get(self, command.generation);
+        let application = application
+            .ok_or_else(|| Status::failed_precondition("read the configuration's document"))?;
+        let name = &command.pin.command;
+        let allowed = application.adf.rexec.command(name);
+        let allowed = allowed
+            .ok_or_else(|| Status::not_found(format!("find command {name}: it is not allowed")))?;
+        let pattern = allowed.value.pattern.as_ref();
+        if pattern.is_some_and(|pattern| !pattern.value.allows(args)) {
+            return Err(Status::permission_denied(format!(
+                "start {name}: its configuration does not allow these arguments"
+            )));
+        }
+        Ok(match &allowed.value.program.value {
+            Program::Builtin(word) => vec![word.clone()],
+            Program::Path(_) | Program::Digest(_) => Vec::new(),
+        })
+    }
+
+    /// Waits until a pinned file is here, fetching it if need be.
+    ///
+    /// # Errors
+    /// `Unavailable` when it is not present in time.
+    pub(crate) async fn wait_for(&self, pin: &Pin) -> Result<(), Status> {
+        let Some(wanted) = digest(&pin.digest) else {
+            return Ok(());
+        };
+        if self.has_file(&wanted) {
+            return Ok(());
+        }
+        let mut reason = "no source gave it".to_owned();
+        let fetching = async {
+            loop {
+                match fetch::fetch(self, &wanted, pin.executable, &fetch::sources(self)).await {
+                    Ok(()) => return,
+                    Err(error) => reason = error,
+                }
+                tokio::time::sleep(FETCH_RETRY).await;
+            }
+        };
+        if tokio::time::timeout(START_WAIT, fetching).await.is_ok() {
+            return Ok(());
+        }
+        Err(Status::unavailable(format!(
+            "find {}: it is not yet present: {reason}",
+            pin.path
+        )))
     }
 
     /// Starts an execution of `pin`; the start is in the memoir, durable, before anything runs.

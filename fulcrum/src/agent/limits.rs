@@ -82,6 +82,8 @@ pub(crate) const NEED_DEADLINE_MAX: Duration = Duration::from_secs(600);
 /// Verified files remembered by device, inode, size and times.
 pub(crate) const VERIFIED_KEPT: usize = 1024;
 
+/// Time a call to start a command waits for the command's file.
+pub(crate) const START_WAIT: Duration = Duration::from_secs(30);
 /// Arguments in one call to start a command.
 pub(crate) const ARGS_MAX: usize = 1024;
 /// Total bytes of arguments and environment in one call.

@@ -210,8 +210,12 @@ impl RexecService {
             };
         }
         let found = agent.resolve(&start.configuration, &start.command);
-        let command = match found {
-            Ok(command) => command,
+        let found = found.and_then(|command| {
+            let before = agent.words_before(&command, &start.args)?;
+            Ok((command, before))
+        });
+        let (command, mut args) = match found {
+            Ok(found) => found,
             Err(status) => {
                 agent.memoir.refused(
                     &caller.to_string(),
@@ -230,12 +234,20 @@ impl RexecService {
         } else {
             start.execution
         };
+        agent.wait_for(&command.pin).await?;
+        args.extend(start.args);
+        // Only assignments make instances; elsewhere the name is the backends' to choose.
+        let instance = if agent.is_base() {
+            start.instance
+        } else {
+            String::new()
+        };
         let launch = Launch {
             execution,
-            instance: start.instance,
+            instance,
             configuration: start.configuration,
             command: start.command,
-            args: start.args,
+            args,
             env: start.env,
             detached: start.detached,
             label: start.label,

@@ -2,6 +2,9 @@
 
 use crux_wire::document::v1::{InstanceRecord, InstanceState};
 use crux_wire::fulcrum::v1::{EntriesRequest, ServicesRequest, StatusReply};
+use crux_wire::rexec::v1::rexec_client::RexecClient;
+use crux_wire::rexec::v1::{StartRequest, WaitRequest};
+use tonic::Code;
 
 use crate::agent_rig::{Base, Nested};
 use crate::rig::until;
@@ -183,4 +186,67 @@ async fn an_instance_cannot_register_what_its_class_does_not_offer() {
         .status(&base, |status| !status.instances.is_empty())
         .await;
     assert_eq!(one(&status).state(), InstanceState::Starting);
+}
+
+// Shows in part: REX-02, REX-06
+#[tokio::test]
+async fn a_command_of_the_application_runs_by_rexec_once_its_file_has_come() {
+    let base = Base::start();
+    base.ready().await;
+    let nested = Nested::start(&base, "n1").await;
+    let document = base.application(1, "wait");
+    let mut rexec = RexecClient::new(nested.channel(&base).await);
+    let start = |command: &str, args: &[&str]| StartRequest {
+        configuration: "app".to_owned(),
+        command: command.to_owned(),
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        instance: "app/prog1/7".to_owned(),
+        ..StartRequest::default()
+    };
+    let early = rexec
+        .start(start("worker", &["exit", "3"]))
+        .await
+        .unwrap_err();
+    assert_eq!(early.code(), Code::NotFound);
+    base.apply(&nested, &document).await;
+    let started = rexec
+        .start(start("worker", &["exit", "3"]))
+        .await
+        .unwrap()
+        .into_inner();
+    let execution = started.execution.unwrap();
+    assert_eq!(execution.instance, "");
+    let wait = WaitRequest {
+        execution: execution.execution,
+    };
+    let ended = rexec
+        .wait(wait)
+        .await
+        .unwrap()
+        .into_inner()
+        .execution
+        .unwrap();
+    assert_eq!(ended.outcome.unwrap().code, 3);
+    let shell = rexec.start(start("sh", &[])).await.unwrap_err();
+    assert_eq!(shell.code(), Code::NotFound);
+    let status = nested.status(&base, |status| status.settled).await;
+    assert_eq!(one(&status).index, 0);
+
+    // Other bytes at the path are put right before the next instance, and never run.
+    let path = nested.dir.join("cell/var/app/bin/worker");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, b"other").unwrap();
+    let changed = rexec
+        .start(start("worker", &["exit", "0"]))
+        .await
+        .unwrap_err();
+    assert_eq!(changed.code(), Code::FailedPrecondition);
+    kill(one(&status).pid);
+    let execution = one(&status).execution.clone();
+    nested
+        .status(&base, |status| {
+            status.settled && one(status).execution != execution
+        })
+        .await;
+    rexec.start(start("worker", &["exit", "0"])).await.unwrap();
 }
