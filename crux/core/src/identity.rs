@@ -25,7 +25,7 @@ pub use claims::{ClaimTable, Conflict, Novelty, Precedence};
 pub use document::{DOCUMENT_CONTEXT, ENTRY_CONTEXT, Signed, verify_document, verify_signed};
 pub use grant::{Enrols, Grant, OID, OID_COMPONENTS, Prefix, Role, Verb, Verbs};
 pub use key::PublicKey;
-pub use principal::{Claim, Principal, Who};
+pub use principal::{Claim, Enrolment, Principal, Who};
 pub use refusal::Refusal;
 pub use time::{
     GRANT_LIFE_MAX_SECONDS, LEAF_BACKDATE_SECONDS, LEAF_LIFE_MAX_SECONDS, LEAF_LIFE_SECONDS, NEVER,

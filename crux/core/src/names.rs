@@ -6,11 +6,12 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Most characters a [`Label`] may have.
-pub const LABEL_CHARACTERS_MAX: usize = 63;
+pub const LABEL_CHARACTERS_MAX: usize = 64;
 
 /// A name people choose: of a rnode, a namespace, an application, a class.
 ///
-/// 1 to 63 ASCII letters, digits, `_` and `-`, beginning with a letter or digit.
+/// 1 to 64 ASCII letters, digits, `_`, `-` and `.`, beginning with a letter, digit or `_`: every name that the
+/// description files allow, and always the name of a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label(Box<str>);
 
@@ -21,7 +22,7 @@ pub enum LabelError {
     #[error("read a label: it is empty")]
     Empty,
     /// It has more than [`LABEL_CHARACTERS_MAX`] characters.
-    #[error("read a label: it has {0} characters, more than 63")]
+    #[error("read a label: it has {0} characters, more than 64")]
     Long(usize),
     /// A character is not allowed where it stands.
     #[error("read a label: '{0}' may not stand at position {1}")]
@@ -41,8 +42,8 @@ impl Label {
             return Err(LabelError::Long(text.chars().count()));
         }
         for (at, character) in text.chars().enumerate() {
-            let inner = at > 0 && matches!(character, '_' | '-');
-            if !character.is_ascii_alphanumeric() && !inner {
+            let inner = at > 0 && matches!(character, '-' | '.');
+            if !character.is_ascii_alphanumeric() && character != '_' && !inner {
                 return Err(LabelError::Character(character, at + 1));
             }
         }
@@ -217,15 +218,24 @@ mod tests {
 
     #[test]
     fn labels_are_checked_where_they_are_made() {
-        for good in ["n1", "base", "the_shire", "A-b_9", "0", &"x".repeat(63)] {
+        for good in [
+            "n1",
+            "base",
+            "the_shire",
+            "A-b_9",
+            "0",
+            "_x",
+            "v1.2",
+            &"x".repeat(64),
+        ] {
             assert_eq!(
                 Label::new(good).map(|label| label.to_string()).as_deref(),
                 Ok(good)
             );
         }
         assert_eq!(Label::new(""), Err(LabelError::Empty));
-        assert_eq!(Label::new(&"x".repeat(64)), Err(LabelError::Long(64)));
-        for bad in ["-n", "_n", "n.1", "n/1", "n 1", "é", "n\n", ".."] {
+        assert_eq!(Label::new(&"x".repeat(65)), Err(LabelError::Long(65)));
+        for bad in ["-n", ".n", "n/1", "n 1", "é", "n\n", ".."] {
             assert!(
                 matches!(Label::new(bad), Err(LabelError::Character(..))),
                 "{bad:?}"

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use crate::identity::certificate::Certificate;
 use crate::identity::{
-    Charter, Claim, Enrols, GRANT_LIFE_MAX_SECONDS, LEAF_LIFE_MAX_SECONDS, Prefix, Principal,
-    PublicKey, Refusal, Role, UnixTime, Verb, Verbs, Who, Window,
+    Charter, Claim, Enrolment, Enrols, GRANT_LIFE_MAX_SECONDS, LEAF_LIFE_MAX_SECONDS, Prefix,
+    Principal, PublicKey, Refusal, Role, UnixTime, Verb, Verbs, Who, Window,
 };
 use crate::names::{InvitationId, KeyId, ParseIdError, RnodeId};
 
@@ -318,7 +318,33 @@ fn principal(
         Role::Leaf | Role::App { .. } => links.get(1).ok_or(Refusal::WrongUse("leaf"))?,
         _ => shown,
     };
-    let who = match (&shown.grant.role, &holder.grant.role) {
+    let enrolment = enrolment(links);
+    let who = who(shown, holder, enrolment)?;
+    let valid = validity(shown, holder)?;
+    if let Moment::Now(now) = moment {
+        check_now(valid, now)?;
+    }
+    Ok(Principal {
+        who,
+        owner: charter.owner(),
+        verbs,
+        prefix: shown.grant.prefix.clone(),
+        valid,
+        enrolment,
+    })
+}
+
+/// Who the holder is, or the process it vouches for.
+fn who(
+    shown: &Certificate<'_>,
+    holder: &Certificate<'_>,
+    enrolment: Option<Enrolment>,
+) -> Result<Who, Refusal> {
+    let namespace = || {
+        let namespace = holder.grant.prefix.one_namespace();
+        namespace.cloned().ok_or(Refusal::NotOneNamespace)
+    };
+    Ok(match (&shown.grant.role, &holder.grant.role) {
         (
             Role::App {
                 application,
@@ -327,39 +353,18 @@ fn principal(
             },
             Role::Rnode { .. },
         ) => Who::App {
-            namespace: holder
-                .grant
-                .prefix
-                .one_namespace()
-                .ok_or(Refusal::NotOneNamespace)?
-                .clone(),
+            namespace: namespace()?,
             application: application.clone(),
             class: class.clone(),
             index: *index,
             rnode: holder.key.rnode_id(),
         },
-        (_, Role::Rnode { label, ordinal }) => {
-            let at = if std::ptr::eq(holder, shown) { 1 } else { 2 };
-            let invitation = links
-                .get(at)
-                .ok_or(Refusal::WrongUse("rnode"))?
-                .key
-                .invitation_id();
-            Who::Rnode {
-                namespace: holder
-                    .grant
-                    .prefix
-                    .one_namespace()
-                    .ok_or(Refusal::NotOneNamespace)?
-                    .clone(),
-                id: holder.key.rnode_id(),
-                label: label.clone(),
-                claim: Claim {
-                    invitation,
-                    ordinal: *ordinal,
-                },
-            }
-        }
+        (_, Role::Rnode { label, .. }) => Who::Rnode {
+            namespace: namespace()?,
+            id: holder.key.rnode_id(),
+            label: label.clone(),
+            claim: enrolment.ok_or(Refusal::WrongUse("rnode"))?.claim,
+        },
         (_, Role::Host) => Who::Host {
             id: holder.key.rnode_id(),
         },
@@ -372,17 +377,25 @@ fn principal(
             id: holder.key.id(),
         },
         (_, role) => return Err(Refusal::WrongUse(role.name())),
-    };
-    let valid = validity(shown, holder)?;
-    if let Moment::Now(now) = moment {
-        check_now(valid, now)?;
-    }
-    Ok(Principal {
-        who,
-        owner: charter.owner(),
-        verbs,
-        prefix: shown.grant.prefix.clone(),
-        valid,
+    })
+}
+
+/// The one link that came in by an invitation, if there is one: the lowest.
+fn enrolment(links: &[Certificate<'_>]) -> Option<Enrolment> {
+    links.windows(2).find_map(|pair| {
+        let ordinal = match (&pair[0].grant.role, &pair[1].grant.role) {
+            (Role::Rnode { ordinal, .. }, Role::Invitation { .. }) => *ordinal,
+            (Role::Operator { .. }, Role::Invitation { .. }) => 0,
+            _ => return None,
+        };
+        let claim = Claim {
+            invitation: pair[1].key.invitation_id(),
+            ordinal,
+        };
+        Some(Enrolment {
+            claim,
+            taker: pair[0].key.rnode_id(),
+        })
     })
 }
 

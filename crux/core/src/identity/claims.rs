@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::identity::codec::Reader;
-use crate::identity::{Claim, Principal, Refusal, Who};
+use crate::identity::{Claim, Enrolment, Principal, Refusal};
 use crate::names::{InvitationId, RnodeId};
 
 /// Most claims a table keeps. 65 536: far above the rnodes of one namespace; beyond it new ones are refused.
@@ -44,18 +44,14 @@ pub struct Conflict {
 pub struct ClaimTable(BTreeMap<Claim, RnodeId>);
 
 impl ClaimTable {
-    /// Takes note of a verified rnode's claim; others have none and always pass.
+    /// Takes note of the claim by which someone verified came in, or the rnode that vouches for them.
     ///
     /// # Errors
     /// [`Refusal::AlreadyClaimed`] for a second taker; the table is unchanged.
     pub fn observe(&mut self, principal: &Principal) -> Result<Novelty, Refusal> {
-        match &principal.who {
-            Who::Rnode { id, claim, .. } => self.take(*claim, *id),
-            Who::App { .. }
-            | Who::Host { .. }
-            | Who::Operator { .. }
-            | Who::Tool { .. }
-            | Who::Backend { .. } => Ok(Novelty::Known),
+        match principal.enrolment {
+            Some(Enrolment { claim, taker }) => self.take(claim, taker),
+            None => Ok(Novelty::Known),
         }
     }
 

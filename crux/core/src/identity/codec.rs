@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
 /// Appends a label, or the empty text for `None`.
 pub(crate) fn put_label(out: &mut Vec<u8>, label: Option<&Label>) {
     let text = label.map_or("", Label::as_str);
-    // A label has at most 63 bytes.
+    // A label has at most 64 bytes.
     out.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
     out.extend_from_slice(text.as_bytes());
 }

@@ -73,6 +73,15 @@ pub enum Who {
     },
 }
 
+/// A claim and the key that made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Enrolment {
+    /// What was taken.
+    pub claim: Claim,
+    /// Who took it: the rnode, or for an operator the hash that a rnode of that key would have.
+    pub taker: RnodeId,
+}
+
 /// Someone who was verified, with what they may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
@@ -86,6 +95,8 @@ pub struct Principal {
     pub prefix: Prefix,
     /// While the clock is in it, the judgement stands.
     pub valid: Window,
+    /// How it, or the rnode that vouches for it, came in; `None`: without an invitation.
+    pub enrolment: Option<Enrolment>,
 }
 
 impl Principal {
@@ -106,6 +117,7 @@ impl Principal {
             verbs: Verbs::of(&[Verb::App]),
             prefix,
             valid: Window::ALWAYS,
+            enrolment: None,
         }
     }
 
@@ -119,6 +131,7 @@ impl Principal {
             verbs,
             prefix: Prefix::EVERYTHING,
             valid: Window::ALWAYS,
+            enrolment: None,
         }
     }
 

@@ -3,7 +3,8 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::identity::Error;
 
@@ -39,7 +40,15 @@ pub(crate) fn private_dir(dir: &Path) -> Result<(), Error> {
 
 /// Writes `path` (0600) whole: a reader or a crash sees the old content or the new.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let fresh = path.with_extension(format!("new-{}", std::process::id()));
+    // Two threads may write the same file at once, so each attempt has a name of its own.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(format!(
+        ".new-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    ));
+    let fresh = PathBuf::from(fresh);
     let written = write_through(&fresh, bytes)
         .and_then(|()| fs::rename(&fresh, path))
         .and_then(|()| sync_dir(path));

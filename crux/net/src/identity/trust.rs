@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crux_core::identity::{
-    self as judge, Charter, Claim, ClaimTable, Conflict, Denied, Denies, Moment, Novelty,
-    Precedence, Principal, Refusal, Signed,
+    self as judge, Charter, Claim, ClaimTable, Conflict, Denied, Denies, Enrolment, Moment,
+    Novelty, Precedence, Principal, Refusal, Signed,
 };
 use crux_core::names::{OwnerId, RnodeId};
 use tokio::sync::watch;
@@ -44,6 +44,15 @@ struct Inner {
     changes: watch::Sender<u64>,
     clock: WallClock,
     dir: Option<PathBuf>,
+    writing: Mutex<()>,
+}
+
+/// What is kept in a file of its own.
+#[derive(Clone, Copy)]
+enum Part {
+    Charter,
+    Denies,
+    Claims,
 }
 
 #[derive(Debug)]
@@ -150,15 +159,11 @@ impl Trust {
     /// # Errors
     /// [`Error::Io`]: denied while this process lives, but not on disk.
     pub fn deny(&self, denied: Denied) -> Result<(), Error> {
-        let encoded = {
-            let mut state = self.write();
-            if !state.denies.deny(denied) {
-                return Ok(());
-            }
-            encode_denies(&state.denies)
-        };
+        if !self.write().denies.deny(denied) {
+            return Ok(());
+        }
         self.changed();
-        self.keep("denies", &encoded)
+        self.keep(Part::Denies)
     }
 
     /// Takes over the claims of a flock met in a merge, and denies who loses.
@@ -170,16 +175,13 @@ impl Trust {
         other: &ClaimTable,
         precedence: Precedence,
     ) -> Result<Vec<Conflict>, Error> {
-        let (conflicts, encoded) = {
-            let mut state = self.write();
-            (state.claims.merge(other, precedence), state.claims.encode())
-        };
+        let conflicts = self.write().claims.merge(other, precedence);
         for conflict in &conflicts {
             self.report(conflict.claim, conflict.holder, conflict.loser);
             self.deny(Denied::Rnode(conflict.loser))?;
         }
         self.changed();
-        self.keep("claims", &encoded)?;
+        self.keep(Part::Claims)?;
         Ok(conflicts)
     }
 
@@ -217,10 +219,10 @@ impl Trust {
             state.charter = state.charter.succeed(charter)?;
         }
         self.changed();
-        self.keep("charter", charter)
+        self.keep(Part::Charter)
     }
 
-    /// Ticks whenever a judgement may have changed: charter, denies or claims.
+    /// Ticks whenever someone who passed may no longer: charter, denies, or claims lost in a merge.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
@@ -245,47 +247,34 @@ impl Trust {
             changes: watch::Sender::new(0),
             clock,
             dir,
+            writing: Mutex::default(),
         }))
     }
 
-    /// Takes note of a claim, if there is one.
+    /// Takes note of the claim by which `principal`, or who vouches for it, came in.
     fn admit(&self, principal: Principal) -> Result<Principal, Refusal> {
-        if let judge::Who::Rnode { id, claim, .. } = &principal.who
-            && self.read().claims.holder(claim) != Some(*id)
-        {
-            self.admit_claim(&principal)?;
-        }
-        Ok(principal)
-    }
-
-    fn admit_claim(&self, principal: &Principal) -> Result<(), Refusal> {
-        let observed = {
-            let mut state = self.write();
-            state
-                .claims
-                .observe(principal)
-                .map(|novelty| (novelty, state.claims.encode()))
+        let Some(Enrolment { claim, taker }) = principal.enrolment else {
+            return Ok(principal);
         };
-        match observed {
-            Ok((Novelty::Known, _)) => Ok(()),
-            Ok((Novelty::New, encoded)) => {
-                if let Err(error) = self.keep("claims", &encoded) {
+        if self.read().claims.holder(&claim) == Some(taker) {
+            return Ok(principal);
+        }
+        let taken = self.write().claims.take(claim, taker);
+        match taken {
+            Ok(Novelty::Known) => {}
+            Ok(Novelty::New) => {
+                if let Err(error) = self.keep(Part::Claims) {
                     tracing::warn!(%error, "a claim could not be kept");
                 }
-                self.changed();
-                Ok(())
             }
             Err(refusal) => {
-                if let (
-                    Refusal::AlreadyClaimed { holder, taker, .. },
-                    judge::Who::Rnode { claim, .. },
-                ) = (&refusal, &principal.who)
-                {
-                    self.report(*claim, *holder, *taker);
+                if let Refusal::AlreadyClaimed { holder, .. } = refusal {
+                    self.report(claim, holder, taker);
                 }
-                Err(refusal)
+                return Err(refusal);
             }
         }
+        Ok(principal)
     }
 
     fn report(&self, claim: Claim, holder: RnodeId, taker: RnodeId) {
@@ -303,11 +292,26 @@ impl Trust {
         });
     }
 
-    fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        self.0
-            .dir
-            .as_ref()
-            .map_or(Ok(()), |dir| files::write(&dir.join(name), bytes))
+    /// Writes one part of what is believed, as it is now.
+    fn keep(&self, part: Part) -> Result<(), Error> {
+        let Some(dir) = &self.0.dir else {
+            return Ok(());
+        };
+        // Ordering: what is encoded later is written later, so the newest stays.
+        let _writing = self
+            .0
+            .writing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (name, bytes) = {
+            let state = self.read();
+            match part {
+                Part::Charter => ("charter", state.charter.encoded().to_vec()),
+                Part::Denies => ("denies", encode_denies(&state.denies)),
+                Part::Claims => ("claims", state.claims.encode()),
+            }
+        };
+        files::write(&dir.join(name), &bytes)
     }
 
     fn changed(&self) {

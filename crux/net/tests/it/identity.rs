@@ -280,6 +280,18 @@ fn a_second_taker_of_an_invitation_is_refused_and_reported_once() {
         }]
     );
     assert_eq!(member.trust().take_reports(), []);
+    // What the thief vouches for is refused with it.
+    let process = |rnode: &RnodeIdentity| {
+        let key = SecretKey::generate().expect("a key");
+        let (class, spki) = (label("prog1"), key.public().spki());
+        let leaf = rnode.leaf_issuer().issue(&label("stix"), &class, 0, &spki);
+        member.trust().verify(&leaf.expect("a leaf").chain)
+    };
+    assert!(process(&first).is_ok());
+    assert!(matches!(
+        process(&thief),
+        Err(Refusal::AlreadyClaimed { .. })
+    ));
     // It is remembered on disk.
     let member = RnodeIdentity::open(&world.rnode_dir("stix", "n2"))
         .expect("it opens")
@@ -425,6 +437,18 @@ fn an_operator_is_enrolled_elsewhere_by_invitation() {
         )
         .is_err()
     );
+    // A second taker of the same invitation is refused here too.
+    let thief =
+        OwnerStore::login(&world.dir.join("thief"), &invitation).expect("offline, it cannot know");
+    let shown = thief
+        .credentials()
+        .expect("credentials")
+        .chain()
+        .expect("a leaf");
+    assert!(matches!(
+        n1.trust().verify(&shown),
+        Err(Refusal::AlreadyClaimed { .. })
+    ));
     assert!(RnodeIdentity::claim(&world.dir.join("x"), &invitation, None).is_err());
     let again = OwnerStore::open(&world.dir.join("bob"))
         .expect("it opens")

@@ -127,7 +127,10 @@ async fn no_certificate_and_a_foreign_one_are_refused_and_told() {
         .expect_err("it meets a foreigner");
     assert!(matches!(channel.refusal(), Some(Refusal::ForeignOwner(_))));
     // One that does not look, and shows a foreign chain or none.
-    for shown in [Some(&foreign), None] {
+    let proper = foreign
+        .client_config(Expect::Owner, &ALPN_GRPC)
+        .expect("a config");
+    for shown in [Some(proper.client_auth_cert_resolver.clone()), None] {
         let reply = careless(&serving, shown).await;
         assert!(reply.is_err(), "a reply came: {reply:?}");
     }
@@ -154,7 +157,10 @@ async fn no_certificate_and_a_foreign_one_are_refused_and_told() {
 }
 
 /// Talks TLS to a server without judging it, showing what it is given, and answers what the server then says.
-async fn careless(serving: &Serving, shown: Option<&Credentials>) -> std::io::Result<usize> {
+async fn careless(
+    serving: &Serving,
+    shown: Option<Arc<dyn rustls::client::ResolvesClientCert>>,
+) -> std::io::Result<usize> {
     use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
     #[derive(Debug)]
     struct Careless;
@@ -197,12 +203,7 @@ async fn careless(serving: &Serving, shown: Option<&Credentials>) -> std::io::Re
     .dangerous()
     .with_custom_certificate_verifier(Arc::new(Careless));
     let config = match shown {
-        Some(credentials) => {
-            let proper = credentials
-                .client_config(Expect::Owner, &ALPN_GRPC)
-                .expect("a config");
-            builder.with_client_cert_resolver(proper.client_auth_cert_resolver.clone())
-        }
+        Some(resolver) => builder.with_client_cert_resolver(resolver),
         None => builder.with_no_client_auth(),
     };
     let stream = TcpStream::connect(serving.address).await?;
@@ -216,6 +217,70 @@ async fn careless(serving: &Serving, shown: Option<&Credentials>) -> std::io::Re
         Err(std::io::ErrorKind::UnexpectedEof.into())
     } else {
         Ok(read)
+    }
+}
+
+// Shows in part: SEC-01
+#[tokio::test]
+async fn a_chain_without_its_key_opens_nothing() {
+    let world = World::new();
+    let mut serving = Serving::start(
+        &world
+            .rnode("stix", "n1")
+            .credentials()
+            .expect("credentials"),
+    )
+    .await;
+    // n2 shows the chain of n3, which anyone sees who was ever called by it.
+    let n3 = world
+        .rnode("stix", "n3")
+        .credentials()
+        .expect("credentials");
+    let stolen = n3
+        .chain()
+        .expect("a leaf")
+        .into_iter()
+        .map(Into::into)
+        .collect();
+    let key = fresh_key();
+    let signing = rustls::crypto::ring::sign::any_ecdsa_type(&key).expect("a key");
+    let shown = rustls::sign::CertifiedKey::new(stolen, signing);
+    let reply = careless(&serving, Some(Arc::new(Stolen(Arc::new(shown))))).await;
+    assert!(reply.is_err(), "a reply came: {reply:?}");
+    let told = serving.refused.recv().await.expect("it is told");
+    assert!(
+        told.refusal.is_none(),
+        "the chain is good, the signature is not: {told:?}"
+    );
+    // With its key, the same chain gets an answer.
+    let proper = n3
+        .client_config(Expect::Owner, &ALPN_GRPC)
+        .expect("a config");
+    let resolver = proper.client_auth_cert_resolver.clone();
+    careless(&serving, Some(resolver)).await.expect("an answer");
+}
+
+fn fresh_key() -> rustls::pki_types::PrivateKeyDer<'static> {
+    let random = ring::rand::SystemRandom::new();
+    let algorithm = &ring::signature::ECDSA_P256_SHA256_ASN1_SIGNING;
+    let document =
+        ring::signature::EcdsaKeyPair::generate_pkcs8(algorithm, &random).expect("a key");
+    rustls::pki_types::PrivatePkcs8KeyDer::from(document.as_ref().to_vec()).into()
+}
+
+#[derive(Debug)]
+struct Stolen(Arc<rustls::sign::CertifiedKey>);
+
+impl rustls::client::ResolvesClientCert for Stolen {
+    fn resolve(
+        &self,
+        _: &[&[u8]],
+        _: &[rustls::SignatureScheme],
+    ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        Some(self.0.clone())
+    }
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
