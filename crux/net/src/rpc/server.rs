@@ -225,7 +225,7 @@ where
 {
     converse(
         stream,
-        Arc::new(Session::Given(principal)),
+        Arc::new(Session::Given(Box::new(principal))),
         None,
         routes,
         &Stop::default(),

@@ -12,7 +12,7 @@ pub(crate) enum Session {
     /// Known by certificate.
     Certified(Box<Certified>),
     /// Known by the socket it was given: for as long as it holds that.
-    Given(Principal),
+    Given(Box<Principal>),
 }
 
 pub(crate) struct Certified {
@@ -39,7 +39,7 @@ impl Session {
     /// Who it is, judged now.
     pub(crate) fn principal(&self) -> Result<Principal, Refusal> {
         match self {
-            Self::Given(principal) => Ok(principal.clone()),
+            Self::Given(principal) => Ok((**principal).clone()),
             Self::Certified(certified) => certified.principal(),
         }
     }
