@@ -71,12 +71,12 @@ impl RnodeFile {
         durable::read_json(&directory.join(FILE))
     }
 
-    /// Writes it durably unless it stands there already; says whether it wrote.
+    /// Writes it unless it stands there already; says whether it wrote. It is written anew before each start.
     pub(crate) fn write(&self, directory: &Path) -> io::Result<bool> {
         if Self::read(directory).ok().flatten().as_ref() == Some(self) {
             return Ok(false);
         }
-        durable::write_json(&directory.join(FILE), self)?;
+        durable::write_lightly(&directory.join(FILE), &durable::json(self)?)?;
         Ok(true)
     }
 }

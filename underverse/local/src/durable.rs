@@ -21,19 +21,33 @@ pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
 
 /// Replaces `path` with `bytes`, mode 0600; the old content stays whole until the new one is durable.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, |file| file.sync_all())?;
+    sync_dir(path.parent().unwrap_or_else(|| Path::new(".")))
+}
+
+/// As [`write`], for what is made anew if the machine goes down: nobody waits for the disk.
+pub(crate) fn write_lightly(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, |_| Ok(()))
+}
+
+fn replace(
+    path: &Path,
+    bytes: &[u8],
+    settle: impl FnOnce(&fs::File) -> io::Result<()>,
+) -> io::Result<()> {
     let directory = path.parent().unwrap_or_else(|| Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let staged = directory.join(format!(".{name}.new"));
-    let mut file = fs::OpenOptions::new()
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .open(&staged)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&staged, path)?;
-    sync_dir(directory)
+    settle(&file)?;
+    fs::rename(&staged, path)
 }
 
 /// Makes the names in `directory` durable.
@@ -43,9 +57,14 @@ pub(crate) fn sync_dir(directory: &Path) -> io::Result<()> {
 
 /// Writes `value` as JSON, durably.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    write(path, &json(value)?)
+}
+
+/// The text of `value` as we write it.
+pub(crate) fn json<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
     text.push(b'\n');
-    write(path, &text)
+    Ok(text)
 }
 
 /// Reads JSON; `None` if there is no such file.

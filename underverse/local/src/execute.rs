@@ -379,7 +379,9 @@ impl<'a> Pass<'a> {
         file.write(&directory)
             .map_err(io_at("write a rnode's configuration", &directory))?;
         let invitation = directory.join(INVITATION);
-        if directory.join(ENROLLED).exists() || invitation.exists() {
+        // An empty one is what a machine that went down may have left.
+        let held = std::fs::metadata(&invitation).is_ok_and(|held| held.len() > 0);
+        if held || directory.join(ENROLLED).exists() {
             return Ok(());
         }
         let text = self
@@ -387,7 +389,7 @@ impl<'a> Pass<'a> {
             .base()
             .invite(self.horde.as_str(), &label)
             .await?;
-        durable::write(&invitation, text.as_bytes())
+        durable::write_lightly(&invitation, text.as_bytes())
             .map_err(io_at("write a rnode's invitation", &invitation))
     }
 

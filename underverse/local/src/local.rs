@@ -46,6 +46,14 @@ pub struct Local {
     gates: StdMutex<BTreeMap<HordeName, Arc<Mutex<()>>>>,
 }
 
+/// What can be seen of a horde.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) running: Vec<Running>,
+    pub(crate) effective: Effective,
+    pub(crate) leases: Vec<Lease>,
+}
+
 /// What a pass is asked for.
 enum Ask<'a> {
     Realise(Generation, &'a HordeSpec),
@@ -359,20 +367,18 @@ impl Local {
             .collect())
     }
 
-    /// What can be seen of a horde now; nothing while the base is away.
-    pub(crate) async fn seen(&self, horde: &HordeName) -> (Vec<Running>, Option<Effective>) {
-        let Ok(mut observed) = self.observe(horde).await else {
-            return (Vec::new(), None);
-        };
+    /// What can be seen of a horde now; `None` if it is not there.
+    pub(crate) async fn seen(&self, horde: &HordeName) -> Result<Option<Seen>, Error> {
+        let mut observed = self.observe(horde).await?;
         let Some(record) = observed.record.clone() else {
-            return (Vec::new(), None);
+            return Ok(None);
         };
         self.doors_taken(&record.doors, &mut observed);
-        let running = report::running(&self.settings.home, horde, &observed);
-        (
-            running,
-            Some(report::effective(horde, record.generation(), &observed)),
-        )
+        Ok(Some(Seen {
+            running: report::running(&self.settings.home, horde, &observed),
+            effective: report::effective(horde, record.generation(), &observed),
+            leases: observed.leases,
+        }))
     }
 
     /// The last event of a horde that the base was told of.
@@ -390,11 +396,6 @@ impl Local {
         if let Err(error) = std::fs::write(path, format!("{event}\n")) {
             tracing::debug!(%error, %horde, "what was told is not kept");
         }
-    }
-
-    /// The addresses that are leased for a horde; none if they cannot be read.
-    pub(crate) fn leases(&self, horde: &HordeName) -> Vec<Lease> {
-        address::read(&self.settings.home, horde.as_str()).unwrap_or_default()
     }
 
     /// The kept events of a horde after `since`.
@@ -568,15 +569,12 @@ impl Underverse for Local {
     }
 
     async fn effective(&self, name: &HordeName) -> Result<Effective, Error> {
-        match self.seen(name).await {
-            (_, Some(effective)) => Ok(effective),
-            (_, None) => {
-                // Tells a base that is away from a horde that is not there.
-                self.observe(name).await?;
-                let error = Error::new(Kind::NotFound, "describe a horde", "it is not there");
-                Err(error.with("horde", name))
-            }
-        }
+        let missing = || {
+            let error = Error::new(Kind::NotFound, "describe a horde", "it is not there");
+            error.with("horde", name)
+        };
+        let seen = self.seen(name).await?;
+        seen.map(|seen| seen.effective).ok_or_else(missing)
     }
 
     fn dissolve<'a>(

@@ -177,7 +177,12 @@ fn door(port: &PortConnect) -> Result<Door, Error> {
     }
     let class = match &port.members {
         Members::Class(class) => class.clone(),
-        Members::All => String::new(),
+        Members::All => {
+            let port = port.external_port;
+            return refuse(format!(
+                "port {port} leads to every member: it must name a class"
+            ));
+        }
     };
     Ok(Door {
         listen: SocketAddr::new(host, port.external_port),

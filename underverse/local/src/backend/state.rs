@@ -2,9 +2,11 @@
 
 use crux_wire::fulcrum::v1::{Event, Exposure, Field, HordeRnode, HordeState};
 use underverse::{
-    Effective, EventKind, HordeName, PortState, Running, RunningState, UnderverseEvent,
+    Effective, EventKind, HordeName, Kind, PortState, Running, RunningState, Underverse as _,
+    UnderverseEvent,
 };
 
+use crate::address::Lease;
 use crate::local::Local;
 
 /// Where a horde is on its way, in the words of `HordeState.phase`.
@@ -31,38 +33,49 @@ impl Phase {
     }
 }
 
-/// What is told of a horde now: as much as can be seen.
+/// What is told of a horde now: as much as can be seen; `None` while the base is away.
 pub(super) async fn state(
     local: &Local,
     horde: &HordeName,
     generation: u64,
     (phase, message): (Phase, &str),
-) -> HordeState {
-    let (running, effective) = local.seen(horde).await;
-    let leases = local.leases(horde);
-    let rnodes = running.iter().map(|running| {
-        let lease = leases.iter().find(|lease| lease.ordinal == running.ordinal);
-        HordeRnode {
-            port: lease.map_or(0, |lease| u32::from(lease.tcp_port)),
-            flock_port: lease.map_or(0, |lease| u32::from(lease.flock_port)),
-            ..rnode(local, running)
-        }
-    });
-    HordeState {
+) -> Option<HordeState> {
+    let bare = HordeState {
         namespace: horde.to_string(),
-        backend: "local".to_owned(),
+        backend: local.name().to_owned(),
         generation,
         phase: phase.word().to_owned(),
         message: message.to_owned(),
-        rnodes: rnodes.collect(),
-        exposures: effective.as_ref().map_or_else(Vec::new, exposures),
-        weaker: effective.map_or_else(Vec::new, |e| {
-            e.weaker.iter().map(ToString::to_string).collect()
+        ..HordeState::default()
+    };
+    match local.seen(horde).await {
+        Ok(None) => Some(bare),
+        Ok(Some(seen)) => Some(HordeState {
+            rnodes: seen
+                .running
+                .iter()
+                .map(|running| rnode(local, running, &seen.leases))
+                .collect(),
+            exposures: exposures(&seen.effective),
+            weaker: seen
+                .effective
+                .weaker
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            ..bare
         }),
+        Err(error) if error.kind() == Kind::Unavailable => None,
+        Err(error) if message.is_empty() => Some(HordeState {
+            message: error.chain(),
+            ..bare
+        }),
+        Err(_) => Some(bare),
     }
 }
 
-fn rnode(local: &Local, running: &Running) -> HordeRnode {
+fn rnode(local: &Local, running: &Running, leases: &[Lease]) -> HordeRnode {
+    let lease = leases.iter().find(|lease| lease.ordinal == running.ordinal);
     let started = running.state == RunningState::Started;
     let keeper = running
         .pid
@@ -74,8 +87,8 @@ fn rnode(local: &Local, running: &Running) -> HordeRnode {
         host: running
             .address
             .map_or_else(String::new, |address| address.to_string()),
-        port: 0,
-        flock_port: 0,
+        port: lease.map_or(0, |lease| u32::from(lease.tcp_port)),
+        flock_port: lease.map_or(0, |lease| u32::from(lease.flock_port)),
         state: match &running.state {
             RunningState::Waiting => "waiting".to_owned(),
             RunningState::Started => "running".to_owned(),

@@ -228,6 +228,7 @@ impl Tender<'_> {
     /// Tells the base what is new; says whether it heard.
     async fn report(&mut self, generation: u64, how: (Phase, &str)) -> bool {
         let state = state::state(self.local, self.horde, generation, how).await;
+        let Some(state) = state else { return false };
         let fresh = self
             .local
             .events_after(self.horde, self.told)

@@ -88,7 +88,7 @@ fn everything_spawned_is_cleaned_up_though_its_record_is_lost() {
     .unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     std::fs::set_permissions(&script, mode).unwrap();
-    let block = format!("local {{\n  n = 2\n  cmd = {}\n}}\n", script.display());
+    let block = format!("local {{\n  n = 2\n  cmd = /bin/sh {}\n}}\n", script.display());
     let first = site.run(&block).unwrap();
     let second = site.run(&block).unwrap();
     assert_ne!(first.directory, second.directory);
