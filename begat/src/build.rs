@@ -455,7 +455,7 @@ impl Builder<'_> {
         let exit = run.run()?;
         let duration = clock.elapsed();
         if let Some(changed) = inputs.sources.iter().find(|source| !source.holds()) {
-            return Err(changed_meanwhile(dictum, &changed.path));
+            return Err(changed_meanwhile(dictum, &changed.name));
         }
         let outputs = match exit {
             Exit::Code(0) => collect(dictum, &work, store)?,
@@ -506,8 +506,7 @@ fn supported(dictum: &Dictum) -> Result<(), Error> {
         .with_help("so far dictums run on the machine itself: write `host`"))
 }
 
-fn changed_meanwhile(dictum: &Dictum, path: &Path) -> Error {
-    let path = path.display();
+fn changed_meanwhile(dictum: &Dictum, path: &str) -> Error {
     let message = format!(
         "build `{}`: {path} changed while it was being used",
         dictum.name

@@ -44,8 +44,10 @@ struct Remembered {
 /// A source file as it was when it was looked at.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
-    pub(crate) path: PathBuf,
-    pub(crate) key: StatKey,
+    /// Relative to the root.
+    pub(crate) name: String,
+    path: PathBuf,
+    key: StatKey,
     pub(crate) digest: Digest,
     pub(crate) executable: bool,
 }
@@ -186,6 +188,7 @@ impl Tree {
         let known = self.lock().digests.get(&full).copied();
         if let Some((_, digest)) = known.filter(|(before, _)| *before == key) {
             return Ok(Seen {
+                name: path.to_owned(),
                 path: full,
                 key,
                 digest,
@@ -200,6 +203,7 @@ impl Tree {
             remembered.changed = true;
         }
         Ok(Seen {
+            name: path.to_owned(),
             path: full,
             key,
             digest,

@@ -114,7 +114,7 @@ fn a_record_tells_what_was_made_of_what() {
     let (output, kept) = report.output("page.txt").unwrap();
     let record = &kept.record;
     assert_eq!(record.exit, Exit::Code(0));
-    assert_eq!(record.outputs, [output.clone()]);
+    assert_eq!(record.outputs.as_slice(), std::slice::from_ref(output));
     let inputs: Vec<&str> = record
         .inputs
         .iter()

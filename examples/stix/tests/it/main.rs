@@ -168,3 +168,43 @@ fn wrong_flags_and_files_end_a_program_with_a_reason() {
         "{text}"
     );
 }
+
+/// Else `up` on a fresh clone would compile half of its dependencies twice.
+#[test]
+fn all_that_stix_links_is_compiled_for_radix_already() {
+    let compiled = |package: &str| -> std::collections::BTreeSet<String> {
+        let output = Command::new(env!("CARGO"))
+            .args([
+                "tree",
+                "--offline",
+                "--locked",
+                "-e",
+                "normal,build",
+                "--prefix",
+                "none",
+            ])
+            .args(["--no-dedupe", "-f", "{p} [{f}]", "-p", package])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    };
+    let (stix, radix) = (compiled("stix"), compiled("threshold-console"));
+    let more: Vec<_> = stix
+        .difference(&radix)
+        .filter(|line| !line.starts_with("stix "))
+        .collect();
+    assert!(
+        more.is_empty(),
+        "features differ, so set them in the workspace's manifest: {more:?}"
+    );
+}
