@@ -67,7 +67,8 @@ pub fn run(dir: &Path) -> Result<i32, CellError> {
     let code = wait(&signals, pid)?;
     if isolated.is_none()
         && let Ok(mark) = std::env::var(RNODE_MARK)
-        && !mark.is_empty()
+        // The mark of another rnode, passed on by whoever started us, must not end that one.
+        && mark.starts_with(&format!("{}/{}@", config.namespace, config.label))
     {
         // Nothing here waits for anything else of the rnode, so what is left has lost its keeper.
         mark::end_marked(&mark, SWEEP)

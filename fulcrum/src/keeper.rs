@@ -114,7 +114,7 @@ impl Keeper {
         let config = RnodeConfig::load(&dir)?;
         let signals = block_signals()?;
         let pen = Pen::take(&dir)?;
-        // A helper: without it orphans go to another reaper and are only seen by their mark.
+        // Else what executions leave behind would be reaped by somebody who knows nothing of it.
         prctl::set_child_subreaper(true)
             .map_err(|error| KeeperError::io("become the reaper of orphans", error))?;
         let files = raise_files()?;

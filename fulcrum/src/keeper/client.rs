@@ -125,8 +125,9 @@ fn take(number: RawFd) -> io::Result<OwnedFd> {
 
 /// Connects to a keeper over `socket`: a reference for callers, the exits it tells, and the link to drive.
 ///
-/// Exits come once each to this incarnation, in the order in which the keeper recorded them,
-/// those of a time without agent included. Must be called inside a tokio runtime with I/O enabled.
+/// Exits come once each, in the order in which the keeper recorded them, from the start of this incarnation on;
+/// earlier ones are in [`KeeperRef::list`], and one that happens while the list is made may be in both.
+/// Must be called inside a tokio runtime with I/O enabled.
 ///
 /// # Errors
 /// The system's, where the socket cannot be watched.

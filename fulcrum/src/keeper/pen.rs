@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -76,17 +76,26 @@ impl Pen {
                     "it holds no number",
                 ))
             })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                replace(&self.keeper_dir, "incarnation", number(0).as_bytes()).map_err(failed)?;
+                0
+            }
             Err(error) => return Err(failed(error)),
         };
-        replace(
-            &self.keeper_dir,
-            "incarnation",
-            format!("{}\n", last + 1).as_bytes(),
-        )
-        .map_err(failed)?;
+        // In place and of one length, so that it needs no room on a full disk; it lies within one sector.
+        let write = || {
+            let file = fs::OpenOptions::new().write(true).open(&path)?;
+            file.write_all_at(number(last + 1).as_bytes(), 0)?;
+            file.sync_data()
+        };
+        write().map_err(failed)?;
         Ok(last + 1)
     }
+}
+
+/// A number as it stands in the file.
+fn number(number: u64) -> String {
+    format!("{number:020}\n")
 }
 
 /// Writes our pid into the pen, for the message of whoever finds it taken.

@@ -146,6 +146,7 @@ fn cell(scratch: Scratch, mounts: Vec<Mount>, uid: Option<u32>) -> Rig {
             isolation: Isolation::PidMount,
             mounts,
             uid,
+            ..Setup::default()
         },
     )
 }
@@ -348,7 +349,7 @@ async fn mounts_that_cannot_be_made_are_named_and_nothing_starts() {
                 word: "cell",
                 isolation: Isolation::PidMount,
                 mounts,
-                uid: None,
+                ..Setup::default()
             },
         );
         let output = rig.command().output().unwrap();

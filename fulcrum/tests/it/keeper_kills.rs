@@ -4,9 +4,12 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 
-use crux_wire::keeper::v1::OutcomeKind;
+use crux_wire::keeper::v1::{OutcomeKind, RefusedKind};
+use fulcrum::keeper::client::CallError;
 
-use crate::rig::{Rig, lives, outcome, receive_descriptors, spawn, stdout, until, within};
+use crate::rig::{
+    Rig, Scratch, Setup, TESTEE, lives, outcome, receive_descriptors, spawn, stdout, until, within,
+};
 
 // Shows in part: RND-02
 #[tokio::test]
@@ -191,4 +194,75 @@ async fn an_execution_cut_off_before_its_start_was_recorded_never_was() {
     let agent = rig.agent().await;
     assert!(within(agent.keeper.list()).await.unwrap().is_empty());
     assert_eq!(fs::read_dir(executions).unwrap().count(), 0);
+}
+
+// Shows in part: MEM-01
+#[tokio::test]
+async fn a_full_disk_loses_no_outcome_and_stops_no_agent() {
+    let scratch = Scratch::new();
+    let place = scratch.path().join("rnode/keeper");
+    fs::create_dir_all(&place).unwrap();
+    // A disk of its own for the keeper, small, seen by it alone.
+    let script = r#"mount -t tmpfs -o size=512k tmpfs "$0" && exec "$@""#;
+    let words = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "/bin/sh",
+        "-c",
+        script,
+    ];
+    let mut wrapper: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    wrapper.push(place.display().to_string());
+    let mut trial = std::process::Command::new("unshare");
+    if !trial
+        .args(&wrapper[1..])
+        .arg("true")
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        eprintln!("skipped: this user cannot mount a small disk");
+        return;
+    }
+    let rig = Rig::start(
+        scratch,
+        Setup {
+            wrapper,
+            ..Setup::default()
+        },
+    );
+    let mut agent = rig.agent().await;
+    agent.spawn("waits", &["wait"]).await;
+    let filled = agent.run("fills", &["/bin/cat", "/dev/zero"]).await;
+    assert_eq!(outcome(&filled), (OutcomeKind::Exited, 1));
+
+    let program = || fs::File::open(TESTEE).unwrap().into();
+    let refused = within(
+        agent
+            .keeper
+            .spawn(spawn("more", &["wait"]), program(), None),
+    )
+    .await;
+    let reason = match refused {
+        Err(CallError::Refused {
+            kind: RefusedKind::Io,
+            reason,
+        }) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert!(reason.contains("No space left"), "{reason}");
+    within(agent.keeper.signal("waits", 9, false))
+        .await
+        .unwrap();
+    assert_eq!(outcome(&agent.exit().await), (OutcomeKind::Signalled, 9));
+    let inside = format!("/proc/{}/root{}", rig.pid(), place.display());
+    let record = fs::read_to_string(format!("{inside}/executions/waits/outcome")).unwrap();
+    assert!(record.contains("signalled"), "{record}");
+
+    rig.kill(agent.pid);
+    let mut agent = rig.agent().await;
+    assert_eq!(within(agent.keeper.hello()).await.unwrap().incarnation, 2);
+    within(agent.keeper.forget("fills")).await.unwrap();
+    agent.run("more", &["exit", "0"]).await;
 }

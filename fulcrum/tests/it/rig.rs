@@ -59,6 +59,8 @@ impl Drop for Scratch {
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) word: &'static str,
+    /// What the process is started by; the program and its words follow.
+    pub(crate) wrapper: Vec<String>,
     pub(crate) isolation: Isolation,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) uid: Option<u32>,
@@ -68,6 +70,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             word: "keep",
+            wrapper: Vec::new(),
             isolation: Isolation::None,
             mounts: Vec::new(),
             uid: None,
@@ -131,17 +134,21 @@ impl Rig {
     }
 
     pub(crate) fn command(&self) -> Command {
-        let mut command = match self.setup.uid {
-            Some(uid) => {
-                let mut command = Command::new("setpriv");
-                let (user, group) = (format!("--reuid={uid}"), format!("--regid={uid}"));
-                command
-                    .args([user, group, "--clear-groups".to_owned()])
-                    .arg(&self.executable);
-                command
-            }
+        let user = self.setup.uid.map(|uid| {
+            let set = ["--reuid", "--regid"].map(|name| format!("{name}={uid}"));
+            ["setpriv".to_owned(), "--clear-groups".to_owned()]
+                .into_iter()
+                .chain(set)
+        });
+        let wrapper = self.setup.wrapper.iter().cloned();
+        let mut words = wrapper.chain(user.into_iter().flatten());
+        let mut command = match words.next() {
+            Some(first) => Command::new(first),
             None => Command::new(&self.executable),
         };
+        if !self.setup.wrapper.is_empty() || self.setup.uid.is_some() {
+            command.args(words).arg(&self.executable);
+        }
         command.arg(self.setup.word).arg("--dir").arg(&self.dir);
         command.env("RADIX_RNODE", self.mark()).stdin(Stdio::null());
         command
@@ -158,7 +165,7 @@ impl Rig {
     /// The mark of this rig's processes; no other test has it.
     pub(crate) fn mark(&self) -> String {
         format!(
-            "test/{}@00000000",
+            "test/n1@{}",
             self.scratch.path().file_name().unwrap().to_string_lossy()
         )
     }
