@@ -153,8 +153,6 @@ async fn serve(
         "address": status::host_port(&agent.config.host.to_string(), agent.me.tcp_port.into()),
     };
     agent.record("agent.start", begun).await?;
-    describe::publish(&agent);
-    services::publish(&agent);
 
     background("exits", watch_exits(Arc::clone(&agent), exits));
     background(
@@ -240,6 +238,7 @@ async fn build(
         credentials: identity.credentials().map_err(AgentError::Identity)?,
         accepting: tokio::sync::Mutex::default(),
         registrations: registrations::Registrations::open(&agent_dir),
+        resources: resources::discover(dir),
         trouble: trouble::Trouble::default(),
         weaker: std::sync::Mutex::default(),
         hordes: hordes::Hordes::open(&agent_dir).map_err(io("open the hordes"))?,

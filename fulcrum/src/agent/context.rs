@@ -10,7 +10,7 @@ use crux_core::digest::Digest;
 use crux_core::names::{Label, OwnerId, RnodeId};
 use crux_net::identity::{Credentials, RnodeIdentity};
 use crux_net::store::Store;
-use crux_wire::document::v1::Pin;
+use crux_wire::document::v1::{Pin, Resources};
 use crux_wire::fulcrum::v1::Event;
 use tokio_util::sync::CancellationToken;
 
@@ -99,6 +99,8 @@ pub(crate) struct Agent {
     pub(crate) bars: Bars,
     /// What was told as weaker than asked.
     pub(crate) weaker: Mutex<BTreeSet<String>>,
+    /// What the machine had when this agent began.
+    pub(crate) resources: Resources,
     /// What is wrong here, for the status.
     pub(crate) trouble: Trouble,
     /// What backends hold (base).

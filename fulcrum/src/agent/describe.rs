@@ -9,7 +9,7 @@ use prost::Message;
 
 use super::context::{Agent, RADIX};
 use super::status::{Facts, Own, fold, service_address};
-use super::{placement, resources, services};
+use super::{placement, services};
 
 /// The record that this rnode publishes of itself.
 pub(crate) fn record(agent: &Agent) -> RnodeRecord {
@@ -38,7 +38,7 @@ pub(crate) fn record(agent: &Agent) -> RnodeRecord {
             env!("CARGO_PKG_VERSION"),
             agent.config.executable.digest.short()
         ),
-        resources: Some(resources::discover(&agent.dir)),
+        resources: Some(agent.resources),
         tags: agent.config.tags.clone(),
         incarnation: agent.me.incarnation,
         started_unix_ms: agent.me.started_unix_ms,
@@ -109,6 +109,7 @@ pub(crate) fn status(agent: &Agent) -> StatusReply {
         .newest(&namespace)
         .map(|held| held.document.clone());
     fold(&Facts {
+        base: agent.is_base(),
         document,
         classes: placement::classes(agent),
         instances: agent.shared.messages::<InstanceRecord>("instance/"),

@@ -98,3 +98,87 @@ pub(crate) fn caller<T>(request: &tonic::Request<T>) -> Result<Principal, Status
     let principal = request.extensions().get::<Principal>().cloned();
     principal.ok_or_else(|| Status::unauthenticated("know who calls"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crux_core::identity::{Claim, Prefix, Verbs, Window};
+    use crux_core::names::{InvitationId, KeyId, OwnerId, RnodeId};
+
+    fn label(text: &str) -> Label {
+        Label::new(text).unwrap()
+    }
+
+    fn principal(who: Who, verbs: &[Verb], prefix: Prefix) -> Principal {
+        let owner = OwnerId::from_bytes([1; 32]);
+        Principal {
+            who,
+            owner,
+            verbs: Verbs::of(verbs),
+            prefix,
+            valid: Window::ALWAYS,
+            enrolment: None,
+        }
+    }
+
+    fn rnode(namespace: &str) -> Principal {
+        let claim = Claim {
+            invitation: InvitationId::from_bytes([2; 32]),
+            ordinal: 0,
+        };
+        let id = RnodeId::from_bytes([3; 32]);
+        let who = Who::Rnode {
+            namespace: label(namespace),
+            id,
+            label: label("n1"),
+            claim,
+        };
+        principal(who, &[Verb::Peer], Prefix::namespace(label(namespace)))
+    }
+
+    #[test]
+    fn a_rnode_is_a_peer_only_in_its_own_namespace() {
+        assert_eq!(kind(&rnode("stix"), &label("stix")), Some(Kind::Peer));
+        assert_eq!(kind(&rnode("base"), &label("stix")), Some(Kind::Base));
+        assert_eq!(kind(&rnode("stix"), &label("base")), Some(Kind::Nested));
+        assert_eq!(kind(&rnode("other"), &label("stix")), None);
+    }
+
+    #[test]
+    fn an_operator_or_host_needs_its_verb_over_our_namespace() {
+        let operator = |verbs: &[Verb], prefix| {
+            let who = Who::Operator {
+                label: label("me"),
+                id: KeyId::from_bytes([4; 32]),
+            };
+            kind(&principal(who, verbs, prefix), &label("stix"))
+        };
+        assert_eq!(
+            operator(&[Verb::Operator], Prefix::EVERYTHING),
+            Some(Kind::Operator)
+        );
+        assert_eq!(operator(&[Verb::App], Prefix::EVERYTHING), None);
+        assert_eq!(
+            operator(&[Verb::Operator], Prefix::namespace(label("other"))),
+            None
+        );
+        let host = |prefix| {
+            let who = Who::Host {
+                id: RnodeId::from_bytes([5; 32]),
+            };
+            kind(&principal(who, &[Verb::Host], prefix), &label("stix"))
+        };
+        assert_eq!(host(Prefix::namespace(label("stix"))), Some(Kind::Host));
+        assert_eq!(host(Prefix::namespace(label("other"))), None);
+    }
+
+    #[test]
+    fn a_backend_is_one_only_on_a_base() {
+        let who = Who::Backend {
+            name: label("local"),
+        };
+        let backend = principal(who, &[Verb::Host], Prefix::EVERYTHING);
+        assert_eq!(kind(&backend, &label("base")), Some(Kind::Backend));
+        assert_eq!(kind(&backend, &label("stix")), None);
+    }
+}

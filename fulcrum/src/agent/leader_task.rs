@@ -1,6 +1,6 @@
 //! Places instances while this rnode leads: computes with khan, publishes one assignment a member.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crux_wire::document::v1::Assignment;
@@ -12,17 +12,18 @@ use super::limits::{
     ENTRY_BYTES_MAX, FOLLOWER_INTERVAL, LEADER_DEBOUNCE, LEADER_INTERVAL, LEADER_SETTLE,
 };
 use super::placement;
+use super::status::ALIVE;
 
 /// Runs until the agent ends.
 pub(crate) async fn run(agent: Arc<Agent>) {
     let mut shared = agent.shared.changes();
     let mut documents = agent.documents.changes();
     let mut leading: Option<(u64, Instant)> = None;
-    let mut told_leader = String::new();
+    let mut told = Told::default();
     loop {
         shared.mark_unchanged();
         documents.mark_unchanged();
-        tell_leader(&agent, &mut told_leader);
+        told.tell(&agent);
         leading = match (agent.shared.leads(), leading) {
             (Some(term), Some((known, since))) if term == known => Some((known, since)),
             (Some(term), _) => Some((term, Instant::now())),
@@ -55,13 +56,43 @@ pub(crate) async fn run(agent: Arc<Agent>) {
     }
 }
 
-/// Tells operators of a change of leader.
-fn tell_leader(agent: &Agent, told: &mut String) {
-    let flock = agent.shared.flock(agent);
-    if !flock.leader.is_empty() && flock.leader != *told {
-        let text = format!("term {}", flock.term);
-        agent.tell("leader", &flock.leader_label, &text);
-        told.clone_from(&flock.leader);
+/// What operators were told of the flock.
+#[derive(Default)]
+struct Told {
+    leader: String,
+    /// Members that take part, with their labels.
+    alive: BTreeMap<String, String>,
+}
+
+impl Told {
+    /// Tells of a change of leader, and of members that came and went.
+    fn tell(&mut self, agent: &Agent) {
+        let flock = agent.shared.flock(agent);
+        let alive: BTreeMap<String, String> = flock
+            .members
+            .into_iter()
+            .filter(|member| member.state == ALIVE)
+            .map(|member| (member.id, member.label))
+            .collect();
+        for (id, label) in &alive {
+            if !self.alive.contains_key(id) {
+                agent.tell("rnode.up", label, id);
+            }
+        }
+        for (id, label) in &self.alive {
+            if !alive.contains_key(id) {
+                agent.tell("rnode.down", label, id);
+            }
+        }
+        self.alive = alive;
+        if !flock.leader.is_empty() && flock.leader != self.leader {
+            agent.tell(
+                "leader",
+                &flock.leader_label,
+                &format!("term {}", flock.term),
+            );
+            self.leader = flock.leader;
+        }
     }
 }
 

@@ -215,3 +215,93 @@ pub(crate) fn standing(alive: bool) -> Standing {
         Standing::Silent
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crux_core::adf::{self, Source};
+
+    fn program(text: &str) -> khan::Program {
+        let sources = [
+            Source::new("app.begat", "prog1: rexec/worker\n      rexec/worker\n"),
+            Source::new("app.rexec", "worker = /bin/worker\n"),
+            Source::new("app.khan", text),
+            Source::new("app.rnodes", "local {\n  n = 3\n  cmd = /bin/fulcrum\n}\n"),
+        ];
+        let (application, findings) = adf::parse("app", &sources, &|_| None);
+        assert_eq!(findings, vec![]);
+        khan::compile(&application).unwrap()
+    }
+
+    fn record(rnode: &str, index: u32, state: InstanceState) -> InstanceRecord {
+        InstanceRecord {
+            class: "prog1".into(),
+            index,
+            rnode: rnode.into(),
+            state: state.into(),
+            ..InstanceRecord::default()
+        }
+    }
+
+    fn members() -> Vec<Rnode> {
+        ["a", "b", "c"].map(|id| Rnode::new(id, id)).to_vec()
+    }
+
+    fn where_is(placement: &Placement) -> Vec<&str> {
+        placement.classes[0]
+            .placed
+            .iter()
+            .map(|placed| placed.rnode.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn an_instance_moves_away_from_a_rnode_that_gave_up_on_it() {
+        let program = program("pick(prog1, 1, ALL)\n");
+        let records = [record("b", 0, InstanceState::GaveUp)];
+        let barred = BTreeSet::from([("prog1".to_owned(), "b".to_owned())]);
+        let placement = place_around(&program, view(members(), &records), barred);
+        assert_ne!(where_is(&placement), ["b"]);
+        assert!(placement.is_complete());
+    }
+
+    #[test]
+    fn what_gave_up_stays_to_be_seen_where_nobody_else_could_take_it() {
+        let program = program("pick(prog1, size(ALL), ALL)\n");
+        let records = [
+            record("a", 0, InstanceState::Ready),
+            record("b", 1, InstanceState::GaveUp),
+            record("c", 2, InstanceState::Ready),
+        ];
+        let barred = BTreeSet::from([("prog1".to_owned(), "b".to_owned())]);
+        let placement = place_around(&program, view(members(), &records), barred);
+        assert_eq!(where_is(&placement), ["a", "b", "c"]);
+        assert!(placement.is_complete());
+    }
+
+    #[test]
+    fn an_assignment_that_was_taken_back_is_not_given_again_by_its_own_record() {
+        let mut leaving = record("a", 0, InstanceState::Stopping);
+        leaving.reason = "no longer assigned".into();
+        let mut replaced = record("b", 1, InstanceState::Stopping);
+        replaced.reason = REPLACED.into();
+        let view = view(members(), &[leaving, replaced]);
+        let holders: Vec<&str> = view
+            .holders
+            .iter()
+            .map(|holder| holder.rnode.as_str())
+            .collect();
+        assert_eq!(holders, ["b"]);
+    }
+
+    #[test]
+    fn readiness_is_latched_and_a_started_class_is_released() {
+        let mut was = record("a", 0, InstanceState::Backoff);
+        was.was_ready = true;
+        let view = view(members(), &[was, record("b", 1, InstanceState::Waiting)]);
+        assert_eq!(view.ready["prog1"], 1);
+        assert!(view.released.contains("prog1"));
+        let waiting = super::view(members(), &[record("b", 1, InstanceState::Waiting)]);
+        assert!(waiting.released.is_empty());
+    }
+}

@@ -83,6 +83,11 @@ impl Reconciler {
         };
         let by_instance = self.note_executions(&mut pass);
         let Some(wanted) = &observation.wanted else {
+            // Only told, so that a new leader knows who holds what and moves nothing.
+            for (instance, live) in &by_instance {
+                let report = self.running(&mut pass, instance, live[0]);
+                self.publish(&mut pass, instance, report);
+            }
             return pass.decision;
         };
         for (instance, want) in wanted {

@@ -24,7 +24,7 @@ use super::reconcile::{
     Action, Ended, Execution, InstanceId, Note, Observation, Reconciler, Remembered, Report, State,
 };
 use super::wanted::{Plan, wanted};
-use super::{durable, fetch, instance, services, wanted as want};
+use super::{describe, durable, fetch, instance, services, wanted as want};
 
 /// What the probes and fetches tell back.
 #[derive(Debug)]
@@ -160,6 +160,8 @@ impl Driver {
         self.probe(&observation);
         self.fetch();
         self.publish();
+        // After our instances: whoever sees a rnode's record may take its holdings for told.
+        describe::publish(&self.agent);
         self.remember();
         let mut wake = RECONCILE_INTERVAL;
         if let Some(at) = decision.wake {
@@ -380,10 +382,15 @@ impl Driver {
     }
 
     fn record(&self, instance: &InstanceId, report: &Report) -> InstanceRecord {
-        let (generation, term) = self
-            .plan
-            .as_ref()
-            .map_or((0, 0), |plan| (plan.generation, plan.term));
+        let (generation, term) = match &self.plan {
+            Some(plan) => (plan.generation, plan.term),
+            // Not yet assigned anything by anyone we know of: what it was started by still holds.
+            None => {
+                let known = self.agent.executions.get(&report.execution);
+                let label = known.and_then(|known| InstanceLabel::of(&known));
+                label.map_or((0, 0), |label| (label.generation, label.term))
+            }
+        };
         let state = match report.state {
             State::Waiting => InstanceState::Waiting,
             State::Starting => InstanceState::Starting,

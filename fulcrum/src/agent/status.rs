@@ -26,6 +26,8 @@ pub(crate) struct ClassWanted {
 /// Everything a status is folded from.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Facts {
+    /// Whether this is a base rnode.
+    pub(crate) base: bool,
     /// The namespace's label.
     pub(crate) namespace: String,
     /// The newest document held; `None` before the first.
@@ -96,9 +98,12 @@ pub(crate) fn fold(facts: &Facts) -> StatusReply {
         digest: document
             .map(|document| document.digest.clone())
             .unwrap_or_default(),
-        settled: !dissolved
-            && settled(facts, &classes, &live, &alive)
-            && rnodes_running >= rnodes_wanted,
+        settled: if facts.base {
+            // Nothing is placed on a base: it is as it should be once it knows what it may run.
+            document.is_some() && problems.is_empty()
+        } else {
+            !dissolved && settled(facts, &classes, &live, &alive) && rnodes_running >= rnodes_wanted
+        },
         ended: dissolved && live.is_empty(),
         classes,
         instances,

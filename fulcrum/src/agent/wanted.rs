@@ -154,7 +154,17 @@ fn replacement_held(
     records: &[InstanceRecord],
 ) -> Option<String> {
     let spec = application.spec(&assigned.class).to_string();
-    let first = records
+    let first = first_unready(&spec, assigned, records)?;
+    Some(format!("{}/{} first", first.class, first.index))
+}
+
+/// The lowest index before an instance that runs, or tries to, and is not ready with `spec`.
+fn first_unready<'r>(
+    spec: &str,
+    assigned: &AssignedInstance,
+    records: &'r [InstanceRecord],
+) -> Option<&'r InstanceRecord> {
+    records
         .iter()
         .filter(|record| record.class == assigned.class && record.index < assigned.index)
         .filter(|record| match record.state() {
@@ -165,8 +175,7 @@ fn replacement_held(
             | InstanceState::Stopping => true,
             InstanceState::Unspecified | InstanceState::Waiting | InstanceState::Stopped => false,
         })
-        .min_by_key(|record| record.index)?;
-    Some(format!("{}/{} first", first.class, first.index))
+        .min_by_key(|record| record.index)
 }
 
 /// Every pinned file of a plan: digest, executable or not, and its path for people.
@@ -183,4 +192,59 @@ pub(crate) fn files(plan: &Plan) -> impl Iterator<Item = (Digest, bool, String)>
         .flat_map(|rule| plan.application.pins(rule))
         .filter_map(|pin| Some((digest(&pin.digest)?, pin.executable, pin.path)))
         .filter(move |(digest, ..)| seen.insert(*digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(index: u32, state: InstanceState, spec: &str) -> InstanceRecord {
+        InstanceRecord {
+            class: "prog2".into(),
+            index,
+            state: state.into(),
+            spec: spec.into(),
+            ..InstanceRecord::default()
+        }
+    }
+
+    #[track_caller]
+    fn check(records: &[InstanceRecord], expected: Option<u32>) {
+        let assigned = AssignedInstance {
+            class: "prog2".into(),
+            index: 2,
+            ..Default::default()
+        };
+        let first = first_unready("new", &assigned, records);
+        assert_eq!(first.map(|record| record.index), expected);
+    }
+
+    #[test]
+    fn instances_of_a_class_are_replaced_one_after_another() {
+        use InstanceState::{Backoff, GaveUp, Ready, Starting, Waiting};
+        check(&[], None);
+        check(&[record(1, Ready, "old"), record(0, Ready, "old")], Some(0));
+        check(&[record(0, Ready, "new"), record(1, Ready, "old")], Some(1));
+        check(
+            &[record(0, Ready, "new"), record(1, Starting, "new")],
+            Some(1),
+        );
+        check(&[record(0, Ready, "new"), record(1, Ready, "new")], None);
+        check(
+            &[
+                record(0, Ready, "new"),
+                record(1, Ready, "new"),
+                record(3, Ready, "old"),
+            ],
+            None,
+        );
+        check(&[record(0, Backoff, "new")], Some(0));
+        check(&[record(0, GaveUp, "new")], Some(0));
+        check(&[record(0, Waiting, "new")], None);
+        let other = InstanceRecord {
+            class: "prog1".into(),
+            ..record(0, Ready, "old")
+        };
+        check(&[other], None);
+    }
 }

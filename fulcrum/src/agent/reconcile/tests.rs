@@ -134,7 +134,14 @@ fn nothing_is_started_or_stopped_before_an_assignment_is_known() {
         started_unix_ms: 0,
         ended: None,
     });
-    assert_eq!(world.step().actions, vec![]);
+    let actions = world.step().actions;
+    assert!(
+        actions
+            .iter()
+            .all(|action| matches!(action, Action::Publish { .. })),
+        "{actions:?}"
+    );
+    assert_eq!(world.state(0), State::Starting);
 }
 
 #[test]
