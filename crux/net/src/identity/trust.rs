@@ -222,7 +222,7 @@ impl Trust {
         self.keep(Part::Charter)
     }
 
-    /// Ticks whenever someone who passed may no longer: charter, denies, or claims lost in a merge.
+    /// Ticks whenever someone who passed may no longer (charter, denies, claims lost in a merge), and at each report.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
@@ -278,18 +278,21 @@ impl Trust {
     }
 
     fn report(&self, claim: Claim, holder: RnodeId, taker: RnodeId) {
-        let mut reports = self.reports();
-        if reports.made.len() >= REPORTED_MAX || !reports.made.insert((claim, taker)) {
-            return;
+        {
+            let mut reports = self.reports();
+            if reports.made.len() >= REPORTED_MAX || !reports.made.insert((claim, taker)) {
+                return;
+            }
+            if reports.waiting.len() >= REPORTS_MAX {
+                reports.waiting.pop_front();
+            }
+            reports.waiting.push_back(Report::SecondTaker {
+                claim,
+                holder,
+                taker,
+            });
         }
-        if reports.waiting.len() >= REPORTS_MAX {
-            reports.waiting.pop_front();
-        }
-        reports.waiting.push_back(Report::SecondTaker {
-            claim,
-            holder,
-            taker,
-        });
+        self.changed();
     }
 
     /// Writes one part of what is believed, as it is now.

@@ -115,7 +115,11 @@ impl Server {
                 Some(_) = tasks.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((stream, address)) => {
-                        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+                        let Ok(place) = places.clone().try_acquire_owned() else {
+                            let reason = "every place for a connection is taken".to_owned();
+                            (self.on_refusal)(RefusedPeer { address, refusal: None, reason });
+                            continue;
+                        };
                         let (server, acceptor, stop) = (self.clone(), acceptor.clone(), stop.clone());
                         tasks.spawn(async move {
                             server.connection(acceptor, stream, address, &stop).await;

@@ -260,13 +260,16 @@ fn a_second_taker_of_an_invitation_is_refused_and_reported_once() {
     let thief = RnodeIdentity::claim(&world.dir.join("thief"), &invitation, None)
         .expect("offline, it cannot know");
     let member = world.rnode("stix", "n2");
+    let changes = member.trust().changes();
     assert!(chain_judged(&member, &first).is_ok());
+    assert!(changes.has_changed().is_ok_and(|changed| !changed));
     for _ in 0..2 {
         let refused = chain_judged(&member, &thief);
         assert!(
             matches!(refused, Err(Refusal::AlreadyClaimed { holder, taker, .. }) if holder == first.id() && taker == thief.id())
         );
     }
+    assert!(changes.has_changed().is_ok_and(|changed| changed));
     let claim = Claim {
         invitation: invitation.id(),
         ordinal: 0,

@@ -7,8 +7,8 @@ use crux_core::identity::{Denied, Principal, Refusal, Who};
 use crux_core::names::Label;
 use crux_net::identity::{ALPN_GRPC, Credentials, Expect, SecretKey, WallClock};
 use crux_net::rpc::{
-    Fate, ProcessListener, ProcessSocket, RefusedPeer, Server, connect, connect_over,
-    connect_process, fate, repeat_unsent, serve_stream,
+    AGENT_FD_VARIABLE, Fate, ProcessListener, ProcessSocket, RefusedPeer, Server, connect,
+    connect_over, connect_process, fate, repeat_unsent, serve_stream,
 };
 use crux_net::task::{self, Policy, Task};
 use crux_wire::process::v1::process_client::ProcessClient;
@@ -537,6 +537,49 @@ async fn a_listener_learns_that_its_process_is_gone_and_a_process_that_its_keepe
         ),
         "{error:?}"
     );
+}
+
+/// In the parent: starts this very test again as a child with an agent socket. In the child: asks that agent.
+#[tokio::test]
+async fn a_child_finds_the_socket_it_inherited() {
+    if let Some(socket) = ProcessSocket::inherited().expect("a right socket") {
+        let name = who(&connect_process(&socket)).await.expect("a reply");
+        assert_eq!(name, "stix/stix/prog1/2");
+        // A second client in the same process is as good.
+        let again = ProcessSocket::inherited()
+            .expect("a right socket")
+            .expect("still there");
+        who(&connect_process(&again)).await.expect("a reply");
+        return;
+    }
+    let world = World::new();
+    let (process, ours) = ProcessSocket::pair().expect("a pair");
+    let _agent = agent(ours, local_app(&world, "prog1"));
+    rustix::io::fcntl_setfd(&process, rustix::io::FdFlags::empty()).expect("to be inherited");
+    let number = std::os::fd::AsRawFd::as_raw_fd(&process);
+    let run = |number: String| {
+        tokio::process::Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "rpc::a_child_finds_the_socket_it_inherited"])
+            .env(AGENT_FD_VARIABLE, number)
+            .kill_on_drop(true)
+            .output()
+    };
+    let child = run(number.to_string()).await.expect("it ran");
+    assert!(
+        child.status.success(),
+        "{}",
+        String::from_utf8_lossy(&child.stdout)
+    );
+    for wrong in ["", "2", "-1", "999", "x"] {
+        assert!(
+            !run(wrong.to_owned())
+                .await
+                .expect("it ran")
+                .status
+                .success(),
+            "{wrong:?}"
+        );
+    }
 }
 
 #[tokio::test]
