@@ -1,5 +1,6 @@
 //! Processes by the mark in their environment: how what belongs to a rnode is found without a pid namespace.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::time::Duration;
@@ -53,16 +54,19 @@ fn carries(pid: i32, wanted: &str) -> bool {
         .any(|variable| variable == wanted.as_bytes())
 }
 
-/// Asks every process that carries the mark to end, and says how many there are.
+/// Asks every process that carries the mark and is not among `asked` to end, and adds it there; says how many are left.
 ///
 /// # Errors
 /// Only if `/proc` cannot be read.
-pub fn ask_marked(name: &str, value: &str) -> io::Result<usize> {
+pub fn ask_marked(name: &str, value: &str, asked: &mut BTreeSet<i32>) -> io::Result<usize> {
     let wanted = format!("{name}={value}");
-    let asked = marked(name, value)?
-        .into_iter()
-        .filter(|&pid| signal(pid, &wanted, Signal::TERM));
-    Ok(asked.count())
+    let found = marked(name, value)?;
+    for &pid in &found {
+        if asked.insert(pid) {
+            signal(pid, &wanted, Signal::TERM);
+        }
+    }
+    Ok(found.len())
 }
 
 /// Ends every process that carries the mark, and says how many signals that took.

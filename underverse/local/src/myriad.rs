@@ -426,20 +426,19 @@ fn clean_one(directory: &Path) -> Result<usize, Error> {
     let record: Record = durable::read_json(&path).ok().flatten().unwrap_or_default();
     let value = directory.display().to_string();
     let mut running: Vec<ProcessName> = record.processes.iter().map(|p| p.process).collect();
-    running.retain(|process| process.is_alive());
-    for process in &running {
-        process.signal(Signal::TERM);
-    }
-    let marked = mark::ask_marked(MYRIAD_MARK, &value).map_err(io)?;
-    let ended = marked.max(running.len());
+    running.retain(|process| process.signal(Signal::TERM));
+    let mut asked = running.iter().map(|process| process.pid).collect();
     let begun = Instant::now();
-    let left = |running: &[ProcessName]| -> io::Result<bool> {
-        Ok(running.iter().any(|process| process.is_alive())
-            || !mark::marked(MYRIAD_MARK, &value)?.is_empty())
-    };
-    while left(&running).map_err(io)? && begun.elapsed() < CLEAN_GRACE {
+    // What was forked meanwhile is asked too; nobody is asked twice.
+    while mark::ask_marked(MYRIAD_MARK, &value, &mut asked).map_err(io)? > 0
+        || running.iter().any(|process| process.is_alive())
+    {
+        if begun.elapsed() >= CLEAN_GRACE {
+            break;
+        }
         std::thread::sleep(CLEAN_POLL);
     }
+    let ended = asked.len();
     for process in &running {
         process.signal(Signal::KILL);
     }
