@@ -96,7 +96,9 @@ impl Flock {
             if subject >= self.own_subject() {
                 self.counters.refutations += 1;
                 self.publish_record();
-            } else if let Some(entry) = self.table.get(&self.me.id, RECORD_KEY).cloned() {
+            }
+            // The accuser may be lost to us as well, and so not among those who are told.
+            if let Some(entry) = self.table.get(&self.me.id, RECORD_KEY).cloned() {
                 self.send(from, &Message::Entries(vec![entry]));
             }
         } else if self.is_current_subject(&subject) {
@@ -148,6 +150,9 @@ impl Flock {
         };
         let (id, incarnation) = (member.id, member.incarnation);
         self.members.insert(member);
+        self.records.insert(id, entry.clone());
+        let members = &self.members;
+        self.records.retain(|id, _| members.get(id).is_some());
         self.rings_stale = true;
         self.contacts.settled(&id);
         match state {
@@ -166,12 +171,8 @@ impl Flock {
     /// Drops all of a rnode that has left, but its word that it has.
     fn forget(&mut self, rnode: RnodeId) {
         self.watch.remove(&rnode);
-        let last = self.table.get(&rnode, RECORD_KEY).cloned();
         for key in self.table.remove(&rnode) {
             self.out.push(Output::EntryChanged { owner: rnode, key });
-        }
-        if let Some(last) = last {
-            self.table.offer(last, self.now);
         }
     }
 

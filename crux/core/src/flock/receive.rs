@@ -64,7 +64,7 @@ impl Flock {
     /// Shows `to` the newest that is known of it: it may have started from an old disk and not know it.
     fn remind(&mut self, to: RnodeId) {
         let recently = self.greeted.get(&to).is_some_and(|at| self.now < *at + HELLO_INTERVAL);
-        if let Some(record) = self.table.get(&to, RECORD_KEY).cloned()
+        if let Some(record) = self.records.get(&to).cloned()
             && !recently
         {
             self.greeted.insert(to, self.now);
@@ -174,8 +174,13 @@ impl Flock {
         }
     }
 
-    /// Tells `to` that we hold `subject` for lost.
+    /// Tells `to` that we hold `subject` for lost; seldom enough that two who hold each other for lost do not go on.
     pub(super) fn accuse(&mut self, to: RnodeId, subject: Subject) {
-        self.send(to, &Message::Accused(subject));
+        let now = self.now;
+        self.accused.retain(|_, at| now < *at + HELLO_INTERVAL);
+        if !self.accused.contains_key(&(to, subject.rnode)) {
+            self.accused.insert((to, subject.rnode), now);
+            self.send(to, &Message::Accused(subject));
+        }
     }
 }

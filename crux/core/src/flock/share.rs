@@ -153,7 +153,8 @@ impl Flock {
         let known = self.table.mark(&owner).generation;
         let begins = entry.generation() > known;
         // A new generation begins with the flock's own keys, and an unknown owner with what shows that it is enrolled.
-        if begins && !(entry.key() == CREDENTIAL_KEY || (record && known > 0)) {
+        let met = known > 0 || self.members.get(&owner).is_some();
+        if begins && !(entry.key() == CREDENTIAL_KEY || (record && met)) {
             return false;
         }
         let Some(member) = self.members.get(&owner) else {
@@ -176,7 +177,7 @@ impl Flock {
             State::Left if entry.generation() > member.incarnation => true,
             State::Left => {
                 self.counters.stale += 1;
-                if let Some(last) = self.table.get(&owner, RECORD_KEY).cloned()
+                if let Some(last) = self.records.get(&owner).cloned()
                     && from != owner
                     && record
                 {
@@ -189,7 +190,8 @@ impl Flock {
 
     /// Someone knows more of us than we do: a disk was set back or copied. We go on under a higher incarnation.
     fn own_entry_came(&mut self, entry: &Entry) {
-        let newer = (entry.generation(), entry.sequence()) > (self.me.incarnation, self.sequence);
+        let strange = entry.generation() == self.me.incarnation && self.table.contradicts(entry);
+        let newer = entry.generation() > self.me.incarnation || strange;
         let recently = self.adopted.is_some_and(|at| self.now < at + ADOPT_INTERVAL);
         if !newer || recently {
             return;

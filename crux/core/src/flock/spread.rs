@@ -8,7 +8,6 @@ use super::limits::{
     SYNC_BYTES_MAX, SYNC_INTERVAL, SYNC_PEER_INTERVAL, WATCHERS,
 };
 use super::members::State;
-use super::record::RECORD_KEY;
 use super::wire::{Extent, HEADER_BYTES, Message, Offer, Row};
 use super::{Flock, Output};
 use crate::digest::Digest;
@@ -88,7 +87,7 @@ impl Flock {
                 return true;
             }
             Some((State::Left, subject)) if row.mark.generation <= subject.incarnation => {
-                entries.extend(self.table.get(&row.owner, RECORD_KEY).cloned());
+                entries.extend(self.records.get(&row.owner).cloned());
                 return false;
             }
             _ => {}

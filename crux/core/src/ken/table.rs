@@ -115,6 +115,14 @@ impl Table {
         !swept && owner.current.get(entry.key()).is_none_or(|known| entry.sequence() > known.sequence())
     }
 
+    /// Whether `entry`, of an owner all of whose entries are here, cannot be one of them: then the owner has said
+    /// things that it does not know of.
+    pub(crate) fn contradicts(&self, entry: &Entry) -> bool {
+        let owner = self.owners.get(&entry.owner());
+        let known = owner.and_then(|owner| owner.current.get(entry.key()));
+        self.is_news(entry) || known.is_some_and(|known| known.sequence() == entry.sequence() && known != entry)
+    }
+
     /// Takes `entry`, whose signature was checked; an earlier generation's entries linger until `until`.
     pub fn offer(&mut self, entry: Entry, until: Duration) -> Novelty {
         if !self.is_news(&entry) {
