@@ -254,7 +254,7 @@ impl Builder<'_> {
         let start = Instant::now();
         let outcome = match skipped {
             true => Outcome::Skipped,
-            false => self.obtain(dictum).unwrap_or_else(Outcome::Failed),
+            false => self.settle(dictum).unwrap_or_else(Outcome::Failed),
         };
         let duration = start.elapsed();
         let name = dictum.name.clone();
@@ -267,6 +267,14 @@ impl Builder<'_> {
             name,
             outcome,
             duration,
+        }
+    }
+
+    /// An input that somebody saves meanwhile costs a second try, not the build.
+    fn settle(&self, dictum: &Dictum) -> Result<Outcome, Error> {
+        match self.obtain(dictum) {
+            Err(error) if error.kind() == Kind::Changed => self.obtain(dictum),
+            other => other,
         }
     }
 
@@ -470,7 +478,7 @@ impl Builder<'_> {
             inputs: inputs.identified.clone(),
             outputs,
             tools,
-            environment: host.environment().clone(),
+            environment: host.recorded(),
             exit,
             started_unix_ms: unix_ms(started),
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
@@ -513,7 +521,7 @@ fn changed_meanwhile(dictum: &Dictum, path: &str) -> Error {
     );
     Error::new(Kind::Changed, message)
         .at(dictum.span)
-        .with_help("run it again")
+        .with_help("it was tried twice; run it again once nobody writes there")
 }
 
 fn failed(dictum: &Dictum, exit: Exit, work: &Work) -> Error {

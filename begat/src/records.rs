@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use begat_core::manifest::Input;
@@ -91,7 +91,12 @@ impl Records {
             std::process::id(),
             std::thread::current().id()
         ));
-        let result = fs::File::create(&beside)
+        let result = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)
             .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
             .and_then(|()| fs::hard_link(&beside, path));
         let _ = fs::remove_file(&beside);

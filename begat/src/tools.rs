@@ -61,6 +61,20 @@ impl Host {
         &self.environment
     }
 
+    /// The environment as records show it: addresses of proxies may hold passwords.
+    pub(crate) fn recorded(&self) -> BTreeMap<String, String> {
+        let secret = |name: &str| name.to_ascii_uppercase().ends_with("_PROXY");
+        let shown = |(name, value): (&String, &String)| {
+            let value = if secret(name) {
+                "(set)"
+            } else {
+                value.as_str()
+            };
+            (name.clone(), value.to_owned())
+        };
+        self.environment.iter().map(shown).collect()
+    }
+
     /// The program `name`: itself if it holds a `/`, else the first of that name on `PATH`.
     #[must_use]
     pub fn find(&self, name: &str, tree: &Path) -> Option<PathBuf> {
