@@ -171,12 +171,10 @@ async fn ask(
     channel: &mut Option<(String, Channel)>,
     next: &mut usize,
 ) -> Option<StatusReply> {
-    let addresses: Vec<String> = agent
-        .hordes
-        .rnodes()
-        .into_iter()
-        .filter(|(of, _)| of == namespace)
-        .map(|(_, address)| address)
+    let rnodes = agent.hordes.rnodes().into_iter();
+    let addresses: Vec<String> = rnodes
+        .filter(|rnode| rnode.namespace == namespace)
+        .map(|rnode| rnode.address)
         .collect();
     if channel
         .as_ref()

@@ -16,7 +16,7 @@ use super::accept;
 use super::class_watch::host_credentials;
 use super::context::{Agent, BASE, fields};
 use super::documents::Accepted;
-use super::hordes::DISSOLVED;
+use super::hordes::{DISSOLVED, NestedRnode};
 use super::limits::{CALL_TIMEOUT, PUSH_RETRY};
 
 /// Runs until the agent ends.
@@ -75,10 +75,21 @@ async fn take(agent: &Agent, bytes: &[u8]) -> bool {
     }
 }
 
+/// What is known of putting documents to one rnode.
+#[derive(Debug, Default)]
+struct Put {
+    /// The generation it has acknowledged.
+    acknowledged: u64,
+    /// Whether an answer is awaited.
+    waiting: bool,
+    /// Not to be tried again before this.
+    not_before: Option<Instant>,
+}
+
 /// Puts the newest document of each namespace to each of its rnodes until it is acknowledged.
 async fn push(agent: Arc<Agent>) {
-    let mut acknowledged: BTreeMap<(String, String), u64> = BTreeMap::new();
-    let mut retry_at: BTreeMap<(String, String), Instant> = BTreeMap::new();
+    let mut puts: BTreeMap<NestedRnode, Put> = BTreeMap::new();
+    let mut answers = FuturesUnordered::new();
     let mut documents = agent.documents.changes();
     let mut hordes = agent.hordes.changes();
     loop {
@@ -86,51 +97,70 @@ async fn push(agent: Arc<Agent>) {
         hordes.mark_unchanged();
         forget_dissolved(&agent).await;
         let rnodes = agent.hordes.rnodes();
-        acknowledged.retain(|known, _| rnodes.contains(known));
-        retry_at.retain(|known, _| rnodes.contains(known));
+        puts.retain(|known, _| rnodes.contains(known));
         let now = Instant::now();
-        let mut pushes = FuturesUnordered::new();
-        let mut waiting = false;
+        let mut due: Option<Instant> = None;
         for target in rnodes {
-            let Some(held) = agent.documents.newest(&target.0) else {
+            let Some(held) = agent.documents.newest(&target.namespace) else {
                 continue;
             };
-            if acknowledged.get(&target) >= Some(&held.document.generation) {
+            let put = puts.entry(target.clone()).or_default();
+            if put.waiting || put.acknowledged >= held.document.generation {
                 continue;
             }
-            waiting = true;
-            if retry_at.get(&target).is_none_or(|at| *at <= now) {
-                let agent = Arc::clone(&agent);
-                pushes.push(async move { (push_one(&agent, &target, &held).await, target, held) });
-            }
-        }
-        while let Some((pushed, target, held)) = pushes.next().await {
-            match pushed {
-                Ok(()) => {
-                    acknowledged.insert(target, held.document.generation);
-                }
-                Err(reason) => {
-                    tracing::debug!(
-                        reason,
-                        address = target.1,
-                        "a document was not acknowledged"
-                    );
-                    retry_at.insert(target, Instant::now() + PUSH_RETRY);
+            match put.not_before.filter(|at| *at > now) {
+                Some(at) => due = Some(due.map_or(at, |due| due.min(at))),
+                None => {
+                    put.waiting = true;
+                    let agent = Arc::clone(&agent);
+                    answers.push(async move {
+                        let generation = held.document.generation;
+                        (
+                            push_one(&agent, &target, &held).await.map(|()| generation),
+                            target,
+                        )
+                    });
                 }
             }
         }
         tokio::select! {
             _ = documents.changed() => {}
             _ = hordes.changed() => {}
-            () = tokio::time::sleep(PUSH_RETRY), if waiting => {}
+            Some((answer, target)) = answers.next() => answered(&mut puts, answer, &target),
+            () = tokio::time::sleep_until(due.unwrap_or(now)), if due.is_some() => {}
             () = agent.shutdown.cancelled() => return,
+        }
+    }
+}
+
+fn answered(
+    puts: &mut BTreeMap<NestedRnode, Put>,
+    answer: Result<u64, String>,
+    target: &NestedRnode,
+) {
+    // A rnode that has gone meanwhile is no longer in the map.
+    let Some(put) = puts.get_mut(target) else {
+        return;
+    };
+    put.waiting = false;
+    match answer {
+        Ok(generation) => put.acknowledged = generation,
+        Err(reason) => {
+            tracing::debug!(
+                reason,
+                address = target.address,
+                "a document was not acknowledged"
+            );
+            put.not_before = Some(Instant::now() + PUSH_RETRY);
         }
     }
 }
 
 async fn push_one(
     agent: &Agent,
-    (namespace, address): &(String, String),
+    NestedRnode {
+        namespace, address, ..
+    }: &NestedRnode,
     held: &Accepted,
 ) -> Result<(), String> {
     let credentials = host_credentials(agent, namespace).ok_or("no grant is held")?;

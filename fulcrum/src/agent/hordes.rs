@@ -15,6 +15,17 @@ use super::limits::HORDES_MAX;
 /// Phase of a horde that is gone.
 pub(crate) const DISSOLVED: &str = "dissolved";
 
+/// Where a nested rnode is, and in which life: a new one may know nothing of what the last was told.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NestedRnode {
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// Its services, `host:port`.
+    pub(crate) address: String,
+    /// The execution of its cell.
+    pub(crate) execution: String,
+}
+
 /// The hordes of this machine.
 #[derive(Debug)]
 pub(crate) struct Hordes {
@@ -106,20 +117,19 @@ impl Hordes {
 
     /// Whether `host:port` is a service address of a known nested rnode.
     pub(crate) fn knows_address(&self, address: &str) -> bool {
-        self.rnodes().iter().any(|(_, known)| known == address)
+        self.rnodes().iter().any(|known| known.address == address)
     }
 
-    /// Namespace and service address of every nested rnode that has one.
-    pub(crate) fn rnodes(&self) -> Vec<(String, String)> {
+    /// Every nested rnode that has an address.
+    pub(crate) fn rnodes(&self) -> Vec<NestedRnode> {
         let held = self.lock();
         held.values()
             .flat_map(|state| state.rnodes.iter().map(move |rnode| (state, rnode)))
             .filter(|(_, rnode)| !rnode.host.is_empty() && rnode.port != 0)
-            .map(|(state, rnode)| {
-                (
-                    state.namespace.clone(),
-                    super::status::host_port(&rnode.host, rnode.port),
-                )
+            .map(|(state, rnode)| NestedRnode {
+                namespace: state.namespace.clone(),
+                address: super::status::host_port(&rnode.host, rnode.port),
+                execution: rnode.execution.clone(),
             })
             .collect()
     }
