@@ -1,3 +1,5 @@
+//! What is built, and what is reused.
+
 use std::fs;
 
 use begat_core::record::Exit;

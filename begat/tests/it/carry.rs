@@ -1,3 +1,5 @@
+//! Executions carried to another machine.
+
 use crate::fixture::Fixture;
 
 const TEXT: &str = "\

@@ -1,3 +1,5 @@
+//! What a build says when it cannot be done.
+
 use std::sync::atomic::Ordering;
 
 use begat::Kind;

@@ -43,6 +43,7 @@ const RULES: &[fn(&[File], &mut Findings)] = &[
     words::house_words,
     words::glossary,
     links::relative_links,
+    links::named_paths,
     places::no_machine_paths,
     places::lock_sources,
     numbers::limits_are_listed,

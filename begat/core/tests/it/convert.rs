@@ -1,3 +1,5 @@
+//! From the tree of a file to dictums.
+
 use begat_core::convert::dictums;
 use begat_core::dictum::{Dictum, Paths};
 use crux_core::adf::{Source, parse_begat};

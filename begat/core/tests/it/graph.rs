@@ -1,3 +1,5 @@
+//! The order of dictums, and what cannot be ordered.
+
 use begat_core::dictum::{Dictum, Form, Need, Product};
 use begat_core::graph::{Graph, GraphError};
 use crux_core::adf::{FileId, Span};

@@ -1,3 +1,5 @@
+//! What dictums and executions are known by.
+
 use begat_core::dictum::{Dictum, Form, Need, Paths, Piece, Product, Step, Word, shell_quoted};
 use begat_core::manifest::{self, Input, Tool};
 use crux_core::adf::Span;

@@ -1,0 +1,2 @@
+//! The machine by itself: single steps, and small flocks without a simulator.
+

@@ -1,3 +1,5 @@
+//! The store on a real disk.
+
 use super::*;
 
 /// A directory that is gone when the test is.

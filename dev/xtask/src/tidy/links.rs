@@ -27,6 +27,47 @@ pub(super) fn relative_links(files: &[File], findings: &mut Findings) {
     }
 }
 
+/// Top-level folders of the house, by which a path in backticks is told from other code.
+const TOP: [&str; 11] = [
+    "crux/",
+    "underverse/",
+    "khan/",
+    "begat/",
+    "envoy-sdk/",
+    "fulcrum/",
+    "threshold/",
+    "examples/",
+    "docs/",
+    "dev/",
+    ".ci/",
+];
+
+/// Papers that say where things are; design notes and changes may speak of what was.
+fn says_where(path: &str) -> bool {
+    !path.contains('/') || path == "docs/README.md" || path == "docs/formats/README.md"
+}
+
+/// Every path in backticks, in the papers that say where things are, leads to something.
+pub(super) fn named_paths(files: &[File], findings: &mut Findings) {
+    let places = places(files);
+    for file in files
+        .iter()
+        .filter(|file| file.is("md") && says_where(&file.path))
+    {
+        for (number, line) in file.lines() {
+            let quoted = line.split('`').skip(1).step_by(2);
+            for path in quoted.filter(|text| TOP.iter().any(|top| text.starts_with(top))) {
+                let plain = path
+                    .chars()
+                    .all(|letter| letter.is_alphanumeric() || "/_-.".contains(letter));
+                if plain && !places.contains(path.trim_end_matches('/')) {
+                    findings.error(format!("{}:{number}: `{path}` is not there", file.path));
+                }
+            }
+        }
+    }
+}
+
 /// Every file and every folder above one.
 fn places(files: &[File]) -> BTreeSet<String> {
     let mut places = BTreeSet::from([String::new()]);
@@ -99,6 +140,22 @@ mod tests {
             Some("docs/formats")
         );
         assert_eq!(resolve("README.md", "../outside"), None);
+    }
+
+    #[test]
+    fn a_path_that_is_named_must_be_there() {
+        let text = "`khan/src/lib.rs`, `khan/src/gone.rs`, `khan(document, membership)`\n";
+        let file = |path: &str, text: &str| File {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        };
+        let files = [file("ARCHITECTURE.md", text), file("khan/src/lib.rs", "")];
+        let mut findings = Findings::default();
+        named_paths(&files, &mut findings);
+        assert_eq!(
+            findings.errors,
+            ["ARCHITECTURE.md:1: `khan/src/gone.rs` is not there"]
+        );
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) fn limits_are_listed(files: &[File], findings: &mut Findings) {
             .iter()
             .filter(|limit| limit.about.is_empty())
         {
-            findings.error(format!(
+            findings.note(format!(
                 "{}: {} does not say what it bounds",
                 file.path, limit.name
             ));

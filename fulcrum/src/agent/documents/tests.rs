@@ -1,3 +1,5 @@
+//! Which documents are taken, and which refused.
+
 use crux_wire::document::v1::{Document, Pin, SignedDocument};
 use prost::Message;
 

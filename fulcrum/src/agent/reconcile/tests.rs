@@ -1,3 +1,5 @@
+//! What is started, stopped and left alone, by table.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! What the status says, by table.
+
 use crux_wire::document::v1::{
     AssignedInstance, Assignment, Document, InstanceRecord, InstanceState,
 };

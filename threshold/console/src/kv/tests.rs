@@ -1,3 +1,5 @@
+//! The key-value server without a flock.
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 

@@ -1,3 +1,5 @@
+//! What lost probes say, by table.
+
 use super::*;
 
 fn subject(id: u8) -> Subject {

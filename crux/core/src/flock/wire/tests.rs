@@ -1,0 +1,2 @@
+//! Messages there and back, and bytes that are none.
+

@@ -1,3 +1,5 @@
+//! The shared map: merging, limits, fingerprints.
+
 use super::*;
 use crate::ken::Draft;
 use crate::names::NamespaceId;
