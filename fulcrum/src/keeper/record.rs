@@ -7,11 +7,16 @@
 //!                /outcome.new  room reserved at the start, so that a full disk loses no outcome
 //!                /outcome      JSON, durable before it is told
 //! ```
-//! A directory without a whole `start` never ran anything. One without `outcome` has not ended, or its keeper died.
+//! A directory without a whole `start` never ran anything. One without `outcome` has not ended, or its keeper died;
+//! a whole outcome in `outcome.new` counts, for its renaming need not be durable.
+//!
+//! Each of the two records costs one flush of the disk, which is most of what an execution costs. The directory entries of
+//! a new file are durable with its own sync on the file systems we know (ext4, xfs, btrfs: one journal commit); on another
+//! one a loss of power, which ends every execution anyway, might take the record of the newest starts.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crux_wire::keeper::v1::{Outcome, OutcomeKind};
@@ -23,8 +28,8 @@ pub(crate) const NAME_BYTES_MAX: usize = 128;
 /// Room reserved for an outcome.
 const OUTCOME_BYTES_RESERVED: usize = 4096;
 
-/// The longest reason kept in an outcome, in bytes, so that it fits the room reserved.
-const REASON_BYTES_MAX: usize = 1024;
+/// The longest reason kept in an outcome, in bytes; escaped it still fits the room reserved.
+const REASON_BYTES_MAX: usize = 512;
 
 /// Where a forgotten execution goes until it is removed.
 const FORGOTTEN: &str = ".forgotten-";
@@ -137,28 +142,21 @@ impl Records {
             .mode(0o600)
             .open(path)?;
         file.write_all(&serde_json::to_vec(start)?)?;
-        file.sync_all()?;
-        File::open(self.root.join(&start.execution))?.sync_all()?;
-        File::open(&self.root)?.sync_all()
+        file.sync_all()
     }
 
     /// Records an outcome; it is durable when this returns.
     pub(crate) fn write_outcome(&self, execution: &str, outcome: &Outcome) -> io::Result<()> {
         let staged = self.path(execution, "outcome.new");
-        let text = serde_json::to_vec(&OutcomeFile::from(outcome))?;
+        let mut text = serde_json::to_vec(&OutcomeFile::from(outcome))?;
+        // Always the whole room, so that nothing of an earlier try stays behind it and no metadata changes.
+        text.resize(text.len().max(OUTCOME_BYTES_RESERVED), b' ');
         let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&staged)?;
-        file.rewind()?;
-        file.write_all(&text)?;
-        file.set_len(text.len() as u64)?;
-        file.sync_all()?;
-        fs::rename(&staged, self.path(execution, "outcome"))?;
-        File::open(self.root.join(execution))?.sync_all()
+        let options = options.write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&staged)?;
+        file.write_all_at(&text, 0)?;
+        file.sync_data()?;
+        fs::rename(&staged, self.path(execution, "outcome"))
     }
 
     /// Reads an outcome; `None` while there is none.
@@ -192,11 +190,7 @@ impl Records {
             let start = start.and_then(|text| serde_json::from_slice::<Start>(&text).ok());
             match start {
                 Some(start) if !name.starts_with(FORGOTTEN) && start.execution == name => {
-                    let outcome =
-                        Self::read_outcome(&path.join("outcome")).unwrap_or_else(|error| {
-                            tracing::warn!(execution = name, %error, "an outcome cannot be read");
-                            None
-                        });
+                    let outcome = self.find_outcome(&name)?;
                     found.push(Found { start, outcome });
                 }
                 _ => fs::remove_dir_all(path)?,
@@ -204,6 +198,25 @@ impl Records {
         }
         found.sort_by_key(|found| found.start.order);
         Ok(found)
+    }
+
+    /// The outcome of an execution, put in its place if a crash kept it from there.
+    fn find_outcome(&self, execution: &str) -> io::Result<Option<Outcome>> {
+        match Self::read_outcome(&self.path(execution, "outcome")) {
+            Ok(None) => {}
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => {
+                tracing::warn!(execution, %error, "an outcome cannot be read");
+                return Ok(None);
+            }
+        }
+        let staged = self.path(execution, "outcome.new");
+        // What cannot be read is the room reserved, or an outcome that was never told.
+        let Ok(Some(outcome)) = Self::read_outcome(&staged) else {
+            return Ok(None);
+        };
+        fs::rename(staged, self.path(execution, "outcome"))?;
+        Ok(Some(outcome))
     }
 }
 

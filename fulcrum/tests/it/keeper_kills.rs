@@ -266,3 +266,17 @@ async fn a_full_disk_loses_no_outcome_and_stops_no_agent() {
     within(agent.keeper.forget("fills")).await.unwrap();
     agent.run("more", &["exit", "0"]).await;
 }
+
+#[tokio::test]
+async fn an_outcome_that_was_durable_but_not_yet_in_its_place_is_the_outcome() {
+    let mut rig = Rig::keeper();
+    let mut first = rig.agent().await;
+    let done = first.run("done", &["exit", "4"]).await;
+    rig.kill_process();
+    let record = rig.dir.join("keeper/executions/done/outcome");
+    fs::rename(&record, record.with_extension("new")).unwrap();
+    rig.start_process();
+    let second = rig.agent().await;
+    assert_eq!(second.find("done").await.unwrap(), done);
+    assert!(record.exists());
+}
