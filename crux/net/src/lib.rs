@@ -3,7 +3,9 @@
 //! Not for decisions: those are in `crux-core`.
 
 pub mod error;
+pub mod flock;
 pub mod identity;
+mod link;
 pub mod rpc;
 pub mod store;
 pub mod task;
