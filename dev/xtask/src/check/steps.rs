@@ -86,6 +86,7 @@ fn clippy(_: Depth) -> Outcome {
         "clippy",
         "--workspace",
         "--all-targets",
+        "--keep-going",
         "--locked",
         "--",
         "-D",
