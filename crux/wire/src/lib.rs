@@ -2,7 +2,13 @@
 //!
 //! Not for logic. The `.proto` files under `proto/` are the source; `cargo xtask proto` regenerates `src/generated/`.
 
-#[expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
+#[expect(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes,
+    reason = "generated code"
+)]
 mod generated {
     pub mod document {
         pub mod v1 {
