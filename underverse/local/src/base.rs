@@ -32,6 +32,12 @@ pub trait Base: Send + Sync + Debug {
     /// `Unavailable`.
     async fn list(&self) -> Result<Vec<ExecutionView>, Error>;
 
+    /// Returns when one of `executions` has ended, or when that cannot be watched any more.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    async fn until_ended(&self, executions: &[String]);
+
     /// Sends a signal; one to what has ended succeeds.
     ///
     /// # Errors

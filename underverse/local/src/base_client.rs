@@ -9,9 +9,9 @@ use crux_wire::fulcrum::v1::{
 };
 use crux_wire::keeper::v1::{EnvironmentVariable, Execution, Outcome, OutcomeKind};
 use crux_wire::rexec::v1::rexec_client::RexecClient;
-use crux_wire::rexec::v1::{ListRequest, SignalRequest, StartRequest};
+use crux_wire::rexec::v1::{ListRequest, SignalRequest, StartRequest, WaitRequest};
 use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, FuturesUnordered};
 use prost::Message as _;
 use std::time::Duration;
 use tonic::transport::Channel;
@@ -131,6 +131,19 @@ impl Base for BaseClient {
             .into_iter()
             .filter_map(view)
             .collect())
+    }
+
+    async fn until_ended(&self, executions: &[String]) {
+        let wait = |execution: &String| {
+            let request = WaitRequest {
+                execution: execution.clone(),
+            };
+            let mut rexec = self.rexec.clone();
+            // No time-out: a rnode may live for years.
+            async move { drop(rexec.wait(request).await) }
+        };
+        let mut waits: FuturesUnordered<_> = executions.iter().map(wait).collect();
+        waits.next().await;
     }
 
     async fn signal(&self, execution: &str, signal: EndSignal) -> Result<(), Error> {

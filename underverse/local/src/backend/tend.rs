@@ -15,12 +15,19 @@ use underverse::{
 };
 
 use super::state::{self, Phase};
+use crate::base::ExecutionView;
 use crate::document::{Asked, asked};
 use crate::local::Local;
 use crate::restarts::Restarts;
 
 /// Between two looks at what the base lists.
 const POLL: Duration = Duration::from_millis(250);
+/// The same while the base itself tells of every end: 2 s, for what is not an end.
+const POLL_WATCHING: Duration = Duration::from_secs(2);
+/// Most executions whose end is watched; with more, looking must do.
+const WATCHED_MAX: usize = 32;
+/// Least time between two passes.
+const PASS_PAUSE: Duration = Duration::from_millis(10);
 /// After this a pass runs although nothing seems to have changed.
 const FULL_INTERVAL: Duration = Duration::from_secs(30);
 /// Pause before a pass that failed is tried again, doubled up to [`RETRY_MAX`].
@@ -105,21 +112,22 @@ impl Tender<'_> {
         let mut restarts = Restarts::default();
         let mut pause = RETRY_MIN;
         loop {
-            let before = self.marks().await;
-            let executions = self.local.executions(self.horde).await.unwrap_or_default();
-            let hold = restarts.hold(&executions, Instant::now());
+            // Ordering: seen before the pass looks, so that a death during it is not passed over;
+            // what the pass itself changes costs one more look.
+            let executions = self.local.executions(self.horde).await.ok();
+            let seen = executions.as_deref().map(marks);
+            let hold = restarts.hold(executions.as_deref().unwrap_or_default(), Instant::now());
             let stream = self.local.tend(generation, spec, hold, PASS_DEADLINE);
             let end = self.follow(stream, generation, Phase::Realising).await;
             let (phase, message) = outcome(&end);
             self.report(generation.document, (phase, &message)).await;
-            if phase == Phase::Done {
-                pause = RETRY_MIN;
-            }
             let retry = (phase != Phase::Done).then_some(pause);
-            pause = (pause * 2).min(RETRY_MAX);
-            // Ordering: seen before the pass looked, so that a death during it is not passed over;
-            // what the pass itself changed costs one more look.
-            self.wait(&mut restarts, before, retry, (generation, phase, &message))
+            pause = if phase == Phase::Done {
+                RETRY_MIN
+            } else {
+                (pause * 2).min(RETRY_MAX)
+            };
+            self.wait(&restarts, seen, retry, (generation, phase, &message))
                 .await;
         }
     }
@@ -127,30 +135,44 @@ impl Tender<'_> {
     /// Waits until something calls for another pass: a change, a back-off that is over, or time.
     async fn wait(
         &mut self,
-        restarts: &mut Restarts,
-        seen: Option<BTreeMap<String, bool>>,
+        restarts: &Restarts,
+        seen: Option<Marks>,
         retry: Option<Duration>,
         (generation, phase, message): (Generation, Phase, &str),
     ) {
         let begun = Instant::now();
-        let limit = retry.unwrap_or(FULL_INTERVAL);
+        let end = begun + retry.unwrap_or(FULL_INTERVAL);
+        let end = restarts.next_due(begun).map_or(end, |due| end.min(due));
+        let mut watching = true;
+        tokio::time::sleep(PASS_PAUSE).await;
         loop {
-            let now = Instant::now();
-            let left = limit.saturating_sub(now - begun);
-            let due = restarts
-                .next_due(now)
-                .map_or(left, |due| left.min(due - now));
-            tokio::time::sleep(due.min(POLL)).await;
-            let marks = self.marks().await;
+            let marks = self
+                .local
+                .executions(self.horde)
+                .await
+                .ok()
+                .map(|list| marks(&list));
             let changed = marks.is_some() && marks != seen;
-            let over = restarts
-                .next_due(now)
-                .is_some_and(|due| due <= Instant::now());
-            if changed || over || begun.elapsed() >= limit {
+            if changed || Instant::now() >= end {
                 return;
             }
-            if self.keepers_unknown() {
+            let unknown = self.keepers_unknown();
+            if unknown {
                 self.report(generation.document, (phase, message)).await;
+            }
+            let running = running(marks.as_ref());
+            watching = watching && !running.is_empty() && running.len() <= WATCHED_MAX;
+            let poll = if watching && !unknown {
+                POLL_WATCHING
+            } else {
+                POLL
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(end.min(Instant::now() + poll)) => {}
+                () = self.local.base().until_ended(&running), if watching => {
+                    // Ended, or not to be watched: if nothing has changed, looking must do.
+                    watching = false;
+                }
             }
         }
     }
@@ -214,17 +236,6 @@ impl Tender<'_> {
         )
     }
 
-    /// The horde's executions and whether each has ended; `None` while the base is away.
-    async fn marks(&self) -> Option<BTreeMap<String, bool>> {
-        let executions = self.local.executions(self.horde).await.ok()?;
-        Some(
-            executions
-                .into_iter()
-                .map(|view| (view.id, view.ended.is_some()))
-                .collect(),
-        )
-    }
-
     /// Tells the base what is new; says whether it heard.
     async fn report(&mut self, generation: u64, how: (Phase, &str)) -> bool {
         let state = state::state(self.local, self.horde, generation, how).await;
@@ -252,6 +263,23 @@ impl Tender<'_> {
             }
         }
     }
+}
+
+/// The horde's executions and whether each has ended.
+type Marks = BTreeMap<String, bool>;
+
+fn marks(executions: &[ExecutionView]) -> Marks {
+    executions
+        .iter()
+        .map(|view| (view.id.clone(), view.ended.is_some()))
+        .collect()
+}
+
+fn running(marks: Option<&Marks>) -> Vec<String> {
+    let all = marks.into_iter().flatten();
+    all.filter(|(_, ended)| !**ended)
+        .map(|(id, _)| id.clone())
+        .collect()
 }
 
 /// How a pass ended, in a phase and words.

@@ -114,6 +114,8 @@ pub(crate) struct FakeBase {
     documents: watch::Sender<Vec<Document>>,
     /// Rings at each hang.
     pub(crate) hung: watch::Sender<u32>,
+    /// Rings when a cell is killed.
+    ended: watch::Sender<u32>,
     /// Rings at each report.
     pub(crate) reported: watch::Sender<u32>,
 }
@@ -125,6 +127,7 @@ impl FakeBase {
             documents: watch::channel(Vec::new()).0,
             hung: watch::channel(0).0,
             reported: watch::channel(0).0,
+            ended: watch::channel(0).0,
         })
     }
 
@@ -170,6 +173,7 @@ impl FakeBase {
             how: "was ended by signal 9".to_owned(),
             unix_ms: now,
         });
+        self.ended.send_modify(|count| *count += 1);
         cell.id.clone()
     }
 
@@ -267,6 +271,20 @@ impl Base for FakeBase {
     async fn list(&self) -> Result<Vec<ExecutionView>, Error> {
         self.carry_out(false, |table| Ok(table.executions.clone()))
             .await
+    }
+
+    async fn until_ended(&self, executions: &[String]) {
+        let mut changes = self.ended.subscribe();
+        loop {
+            let ended =
+                |view: &ExecutionView| view.ended.is_some() && executions.contains(&view.id);
+            if self.table().away || self.table().executions.iter().any(ended) {
+                return;
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     async fn signal(&self, execution: &str, signal: EndSignal) -> Result<(), Error> {
