@@ -170,6 +170,8 @@ async fn host_directories_are_shown_inside_and_the_host_stays_as_it_was() {
             std::os::unix::fs::chown(root.join("data/deep/file"), Some(uid), Some(uid)).unwrap();
         }
         let (before, names) = (inventory(&root), root_names());
+        let mount_table = || fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounted = mount_table();
         let mounts = vec![
             // Below the root; in a directory that exists; two levels that do not; over a directory; inside another.
             mount(
@@ -201,6 +203,7 @@ async fn host_directories_are_shown_inside_and_the_host_stays_as_it_was() {
         assert!(printed.ends_with("a,1\nmore\nb\n"), "{printed}");
         assert_eq!(inventory(&root), before);
         assert_eq!(root_names(), names);
+        assert_eq!(mount_table(), mounted);
 
         // What was written is there again in the next cell on the directory.
         rig.kill_process();
@@ -395,4 +398,45 @@ async fn marked_processes_are_found_and_ended_wherever_they_went() {
         ..Default::default()
     };
     assert!(!lives(&ourselves));
+}
+
+#[tokio::test]
+async fn a_cell_is_made_where_the_whole_host_but_its_own_directory_is_read_only() {
+    let scratch = Scratch::new();
+    let set_up = r#"mount --bind "$0" "$0" && mount -o remount,bind,ro / && exec "$@""#;
+    let words = ["unshare", "--mount", "/bin/sh", "-c", set_up];
+    let mut wrapper: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    wrapper.push(scratch.path().display().to_string());
+    let mut trial = std::process::Command::new("unshare");
+    let trial = trial
+        .args(&wrapper[1..])
+        .arg("true")
+        .stderr(std::process::Stdio::null())
+        .status();
+    if !trial.is_ok_and(|status| status.success()) || !has_cells(None) {
+        eprintln!("skipped: this user cannot make the host read-only");
+        return;
+    }
+    let root = host_tree(&scratch);
+    let target = format!("/radix-ro-{}/deep", std::process::id());
+    let mounts = vec![
+        mount(&root.join("data"), &target),
+        mount(&root.join("data"), "/usr/radix-it/data"),
+    ];
+    let setup = Setup {
+        word: "cell",
+        wrapper,
+        isolation: Isolation::PidMount,
+        mounts,
+        uid: None,
+    };
+    let rig = Rig::start(scratch, setup);
+    let mut agent = rig.agent().await;
+    let outside = std::env::temp_dir().join(format!("radix-ro-{}", std::process::id()));
+    let text = format!(
+        "cat {target}/rows.csv /usr/radix-it/data/rows.csv; echo b > {target}/made; ! echo x 2>&- > {}",
+        outside.display()
+    );
+    assert_eq!(script(&mut agent, "script", &text).await, "a,1\na,1\n");
+    assert!(!outside.exists());
 }

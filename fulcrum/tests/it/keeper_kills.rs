@@ -280,3 +280,112 @@ async fn an_outcome_that_was_durable_but_not_yet_in_its_place_is_the_outcome() {
     assert_eq!(second.find("done").await.unwrap(), done);
     assert!(record.exists());
 }
+
+#[tokio::test]
+async fn a_keeper_killed_at_any_moment_leaves_each_execution_one_record_and_none_running() {
+    let mut rig = Rig::keeper();
+    let mut told = Vec::new();
+    for round in 0..12_u64 {
+        let agent = rig.agent().await;
+        let list = within(agent.keeper.list()).await.unwrap();
+        for (execution, _) in &list {
+            assert!(
+                execution.outcome.is_some() && !lives(execution),
+                "{execution:?}"
+            );
+        }
+        for name in &told {
+            let count = list
+                .iter()
+                .filter(|(execution, _)| execution.execution == *name)
+                .count();
+            assert_eq!(count, 1, "{name} after round {round}");
+        }
+        // Each round the keeper gets a little further before it is killed.
+        let pid = rig.pid();
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_micros(700 * round));
+            nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGKILL,
+            )
+        });
+        for number in 0.. {
+            let name = format!("r{round}-{number}");
+            let words: &[&str] = if number % 2 == 0 {
+                &["wait"]
+            } else {
+                &["exit", "3"]
+            };
+            let program = fs::File::open(TESTEE).unwrap();
+            match within(
+                agent
+                    .keeper
+                    .spawn(spawn(&name, words), program.into(), None),
+            )
+            .await
+            {
+                Ok(_) => told.push(name),
+                Err(CallError::Lost) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        killer.join().unwrap().unwrap();
+        rig.kill_process();
+        rig.start_process();
+    }
+    assert!(!told.is_empty());
+}
+
+#[tokio::test]
+async fn an_agent_whose_program_is_missing_is_back_when_the_program_is() {
+    let rig = Rig::keeper();
+    let first = rig.agent().await;
+    let execution = first.spawn("e", &["wait"]).await;
+    let (program, away) = (
+        rig.scratch.path().join("radix"),
+        rig.scratch.path().join("away"),
+    );
+    fs::rename(&program, &away).unwrap();
+    rig.kill(first.pid);
+    // Several incarnations are spent on tries.
+    let count = rig.dir.join("keeper/incarnation");
+    until(async || {
+        fs::read_to_string(&count)
+            .unwrap()
+            .trim()
+            .parse::<u64>()
+            .unwrap()
+            >= 4
+    })
+    .await;
+    fs::rename(&away, &program).unwrap();
+    let second = rig.agent().await;
+    assert!(within(second.keeper.hello()).await.unwrap().incarnation >= 4);
+    assert_eq!(second.find("e").await.unwrap(), execution);
+}
+
+#[tokio::test]
+async fn an_agent_that_talks_nonsense_or_does_not_listen_harms_nobody() {
+    let mut rig = Rig::keeper();
+    let (pid, socket) = within(rig.accept_socket()).await;
+    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    // No message, an unknown action, a request number without action, and a list whose answers nobody takes.
+    let packets: [&[u8]; 4] = [&[0xff; 40], &[8, 7, 0xfa, 1, 0], &[8, 9], &[8, 1, 0x2a, 0]];
+    for round in 0..20_000 {
+        let sent = rustix::net::send(&socket, packets[round % packets.len()], flags);
+        if sent.is_err() {
+            break;
+        }
+    }
+    rig.kill(pid);
+    let mut agent = rig.agent().await;
+    agent.run("e", &["exit", "0"]).await;
+    drop(socket);
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(rig.pid()),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .unwrap();
+    assert!(rig.ended().await.success());
+}

@@ -176,19 +176,24 @@ impl Rig {
     }
 
     async fn accept(&self) -> Agent {
-        let (stream, _) = self.listener.accept().await.unwrap();
-        let received = stream.async_io(tokio::io::Interest::READABLE, || {
-            try_receive_descriptors(&stream)
-        });
-        let (bytes, mut fds) = received.await.unwrap();
-        let pid = i32::from_le_bytes(bytes.try_into().unwrap());
-        let (keeper, exits, link) = client::connect(fds.remove(0)).unwrap();
+        let (pid, socket) = self.accept_socket().await;
+        let (keeper, exits, link) = client::connect(socket).unwrap();
         #[expect(
             clippy::disallowed_methods,
             reason = "a test's task ends with its runtime"
         )]
         tokio::spawn(link.run());
         Agent { pid, keeper, exits }
+    }
+
+    /// Takes the agent's pid and its end of the keeper's socket.
+    pub(crate) async fn accept_socket(&self) -> (i32, OwnedFd) {
+        let (stream, _) = self.listener.accept().await.unwrap();
+        let received = stream.async_io(tokio::io::Interest::READABLE, || {
+            try_receive_descriptors(&stream)
+        });
+        let (bytes, mut fds) = received.await.unwrap();
+        (i32::from_le_bytes(bytes.try_into().unwrap()), fds.remove(0))
     }
 
     pub(crate) fn kill(&self, pid: i32) {
