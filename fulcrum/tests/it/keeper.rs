@@ -248,10 +248,15 @@ async fn root_runs_a_program_as_another_user_and_others_are_told_they_cannot() {
             "id -u; id -g; id -G; echo reopened > /dev/stderr",
         ],
     );
+    let other = if is_root() {
+        NOBODY
+    } else {
+        nix::unistd::geteuid().as_raw() + 1
+    };
     asked.user = Some(User {
         set: true,
-        uid: NOBODY,
-        gid: NOBODY,
+        uid: other,
+        gid: other,
     });
     asked.env = vec![EnvironmentVariable {
         name: "PATH".to_owned(),

@@ -303,7 +303,7 @@ async fn a_keeper_killed_at_any_moment_leaves_each_execution_one_record_and_none
         }
         // Each round the keeper gets a little further before it is killed.
         let pid = rig.pid();
-        let killer = std::thread::spawn(move || {
+        let killer = std::thread::Builder::new().spawn(move || {
             std::thread::sleep(std::time::Duration::from_micros(700 * round));
             nix::sys::signal::kill(
                 nix::unistd::Pid::from_raw(pid),
@@ -330,7 +330,7 @@ async fn a_keeper_killed_at_any_moment_leaves_each_execution_one_record_and_none
                 Err(error) => panic!("{error}"),
             }
         }
-        killer.join().unwrap().unwrap();
+        killer.unwrap().join().unwrap().unwrap();
         rig.kill_process();
         rig.start_process();
     }
