@@ -86,6 +86,9 @@ pub enum AgentError {
     /// The keeper does not answer.
     #[error("greet the keeper")]
     Keeper(#[source] client::CallError),
+    /// The flock cannot be begun.
+    #[error(transparent)]
+    Flock(crux_net::flock::BuildError),
     /// The memoir cannot be written.
     #[error("open the memoir")]
     Memoir(#[from] memoir::MemoirError),
@@ -213,6 +216,14 @@ async fn build(
         .local_addr()
         .map_err(io("read the listener's address"))?
         .port();
+    let identity = Arc::new(identity);
+    let socket = shared::bind(&config).map_err(io("open the flock's port"))?;
+    let flock_port = socket.local_addr().map_err(io("read the flock's port"))?.port();
+    let flock = begin_flock(
+        shared::flock_config(&config, &agent_dir, &identity, welcome.incarnation, flock_port),
+        socket,
+        &shutdown,
+    )?;
     let me = Me {
         id: identity.id(),
         owner: identity.owner(),
@@ -222,7 +233,7 @@ async fn build(
         keeper_pid: welcome.keeper_pid,
         started_unix_ms: unix_ms(),
         tcp_port,
-        flock_port: config.flock_port,
+        flock_port,
     };
     Ok(Agent {
         executions,
@@ -234,7 +245,7 @@ async fn build(
         applications: application::Applications::default(),
         bars: placement::Bars::default(),
         events: events::Events::open(&agent_dir),
-        shared: shared::Shared::alone(me.id.to_string(), welcome.incarnation),
+        shared: shared::Shared::new(flock),
         credentials: identity.credentials().map_err(AgentError::Identity)?,
         accepting: tokio::sync::Mutex::default(),
         registrations: registrations::Registrations::open(&agent_dir),
@@ -250,6 +261,24 @@ async fn build(
         config,
         me,
     })
+}
+
+/// Starts to flock; a flock that cannot keep its floor ends the agent, and its keeper starts another.
+fn begin_flock(
+    config: crux_net::flock::Config,
+    socket: std::net::UdpSocket,
+    shutdown: &CancellationToken,
+) -> Result<crux_net::flock::Ref, AgentError> {
+    let (actor, flock) = config.build(socket).map_err(AgentError::Flock)?;
+    let shutdown = shutdown.clone();
+    background("flock", async move {
+        let ended = actor.run(shutdown.clone().cancelled_owned()).await;
+        if let Err(error) = ended {
+            tracing::error!(%error, "the flock cannot go on");
+            shutdown.cancel();
+        }
+    });
+    Ok(flock)
 }
 
 /// Opens the rnode's identity, claiming the invitation if there is one.

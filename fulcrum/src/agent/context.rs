@@ -86,7 +86,7 @@ pub(crate) struct Agent {
     /// Flock and shared data.
     pub(crate) shared: Shared,
     /// Its key, enrolment and beliefs.
-    pub(crate) identity: RnodeIdentity,
+    pub(crate) identity: Arc<RnodeIdentity>,
     /// Its side of connections.
     pub(crate) credentials: Credentials,
     /// Held while a document is judged and kept.

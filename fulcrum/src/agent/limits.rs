@@ -41,8 +41,6 @@ pub(crate) const LEADER_DEBOUNCE: Duration = Duration::from_millis(50);
 pub(crate) const LEADER_INTERVAL: Duration = Duration::from_secs(1);
 /// A follower looks at least this often; a change of leader wakes it anyway.
 pub(crate) const FOLLOWER_INTERVAL: Duration = Duration::from_secs(30);
-/// A silent member's instances are placed anew after this.
-pub(crate) const REPLACE_AFTER: Duration = Duration::from_secs(10);
 /// Changes within this are reconciled together.
 pub(crate) const RECONCILE_DEBOUNCE: Duration = Duration::from_millis(10);
 /// Reconciling runs at least this often.

@@ -1,42 +1,104 @@
-//! Flock and shared data as the agent uses them.
+//! Flock and shared data as the agent uses them: a thin face over [`crux_net::flock::Ref`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
 
-use crux_wire::fulcrum::v1::{FlockReply, Member, SharedEntry};
+use crux_core::flock::State;
+use crux_core::identity::{DOCUMENT_CONTEXT, Signed, Verb, Who};
+use crux_core::names::RnodeId;
+use crux_net::flock::{self, JudgeDocument, MemberView, Ref};
+use crux_net::identity::{Acceptance, RnodeIdentity};
+use crux_wire::document::v1::{Document, RnodeRecord, SignedDocument};
+use crux_wire::fulcrum::v1::{Counter, FlockReply, Member, SharedEntry};
 use prost::Message;
 use tokio::sync::watch;
 
 use super::context::Agent;
-use super::limits::ENTRY_BYTES_MAX;
 use super::placement::standing;
 use super::status::{ALIVE, host_port};
+use crate::config::RnodeConfig;
 
 /// This rnode's side of its flock.
 #[derive(Debug)]
 pub(crate) struct Shared {
     own: String,
+    flock: Ref,
+}
+
+/// Binds the flock's port, or any where that is taken.
+///
+/// # Errors
+/// What binding says.
+pub(crate) fn bind(config: &RnodeConfig) -> std::io::Result<UdpSocket> {
+    match UdpSocket::bind(SocketAddr::new(config.host, config.flock_port)) {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            UdpSocket::bind(SocketAddr::new(config.host, 0))
+        }
+        bound => bound,
+    }
+}
+
+/// What the rnode's flock is made from.
+pub(crate) fn flock_config(
+    config: &RnodeConfig,
+    directory: &std::path::Path,
+    identity: &Arc<RnodeIdentity>,
     incarnation: u64,
-    entries: Mutex<BTreeMap<String, (u64, Vec<u8>)>>,
-    changed: watch::Sender<u64>,
+    flock_port: u16,
+) -> flock::Config {
+    let hint = |hint: &crate::config::HostPort| hint.to_string().parse().ok();
+    flock::Config {
+        protocol: crux_core::flock::Config::default(),
+        directory: directory.to_owned(),
+        identity: Arc::clone(identity),
+        addresses: vec![SocketAddr::new(config.host, flock_port)],
+        hints: config.hints.iter().filter_map(hint).collect(),
+        vote: 0,
+        incarnation,
+        judge: judge(Arc::clone(identity)),
+    }
+}
+
+/// Takes documents of our namespace that an operator or tool of our owner signed.
+///
+/// The rules of generations are the machine's; what else there is to judge is judged when the agent takes it.
+fn judge(identity: Arc<RnodeIdentity>) -> JudgeDocument {
+    Box::new(move |generation, bytes| {
+        let Ok(signed) = SignedDocument::decode(bytes) else { return false };
+        let Ok(document) = Document::decode(signed.payload.as_slice()) else { return false };
+        let thing = Signed {
+            context: DOCUMENT_CONTEXT,
+            payload: &signed.payload,
+            signature: &signed.signature,
+            chain: &signed.chain,
+        };
+        // Another member accepted it when it was new, so the clock counts no more.
+        let Ok(signer) = identity.trust().verify_signed(&thing, Acceptance::Kept) else {
+            return false;
+        };
+        let verb = match signer.who {
+            Who::Operator { .. } => Verb::Operator,
+            Who::Tool { .. } => Verb::Tool,
+            Who::Rnode { .. } | Who::App { .. } | Who::Host { .. } | Who::Backend { .. } => {
+                return false;
+            }
+        };
+        document.generation == generation
+            && document.namespace == identity.namespace().as_str()
+            && signer.may(verb, identity.namespace()).is_ok()
+    })
 }
 
 impl Shared {
-    /// A flock of one, for a rnode without a network.
-    pub(crate) fn alone(own: String, incarnation: u64) -> Self {
-        let (changed, _) = watch::channel(0);
-        Self {
-            own,
-            incarnation,
-            entries: Mutex::default(),
-            changed,
-        }
+    /// Takes the handle of a flock whose actor runs.
+    pub(crate) fn new(flock: Ref) -> Self {
+        Self { own: flock.id().to_string(), flock }
     }
 
     /// Wakes at each change of entries or members.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+        self.flock.changes()
     }
 
     /// Publishes an entry of ours.
@@ -44,25 +106,13 @@ impl Shared {
     /// # Errors
     /// For people, when it is too large or there are too many.
     pub(crate) fn publish(&self, key: &str, value: Vec<u8>) -> Result<(), String> {
-        if value.len() > ENTRY_BYTES_MAX {
-            return Err(format!("the value has more than {ENTRY_BYTES_MAX} bytes"));
-        }
-        {
-            let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-            let entry = entries.entry(key.to_owned()).or_default();
-            *entry = (entry.0 + 1, value);
-        }
-        self.changed.send_modify(|count| *count += 1);
-        Ok(())
+        self.flock.publish(key, value).map_err(|error| error.to_string())
     }
 
     /// Publishes an entry unless it is there with this value, and says whether it did; a refusal is logged.
     pub(crate) fn publish_if_changed(&self, key: &str, value: Vec<u8>) -> bool {
-        let same = {
-            let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-            entries.get(key).is_some_and(|(_, known)| *known == value)
-        };
-        if same {
+        let own = self.flock.own(key);
+        if own.iter().any(|(known, held)| known == key && *held == value) {
             return false;
         }
         let published = self.publish(key, value);
@@ -74,102 +124,163 @@ impl Shared {
 
     /// Withdraws an entry of ours, if it is there.
     pub(crate) fn withdraw(&self, key: &str) {
-        let gone = {
-            let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-            entries.remove(key).is_some()
-        };
-        if gone {
-            self.changed.send_modify(|count| *count += 1);
-        }
+        self.flock.withdraw(key);
     }
 
     /// Keys of our own entries below a prefix.
     pub(crate) fn own_keys(&self, prefix: &str) -> BTreeSet<String> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries
-            .keys()
-            .filter(|key| key.starts_with(prefix))
-            .cloned()
-            .collect()
+        self.flock.own(prefix).into_iter().map(|(key, _)| key).collect()
     }
 
     /// Everyone's entries below a prefix.
     pub(crate) fn entries(&self, prefix: &str) -> Vec<SharedEntry> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.flock.entries(prefix).into_iter();
         entries
-            .iter()
-            .filter(|(key, _)| key.starts_with(prefix))
-            .map(|(key, (sequence, value))| SharedEntry {
-                owner: self.own.clone(),
-                key: key.clone(),
-                value: value.clone(),
-                generation: self.incarnation,
-                sequence: *sequence,
+            .map(|entry| SharedEntry {
+                owner: entry.owner.to_string(),
+                key: entry.key,
+                value: entry.value,
+                generation: entry.generation,
+                sequence: entry.sequence,
             })
             .collect()
     }
 
     /// Everyone's entries below a prefix that can be read as `M`, with their owners.
     pub(crate) fn messages<M: Message + Default>(&self, prefix: &str) -> Vec<(String, M)> {
-        let entries = self.entries(prefix).into_iter();
+        let entries = self.flock.entries(prefix).into_iter();
         entries
-            .filter_map(|entry| Some((entry.owner, M::decode(entry.value.as_slice()).ok()?)))
+            .filter_map(|entry| {
+                Some((entry.owner.to_string(), M::decode(entry.value.as_slice()).ok()?))
+            })
             .collect()
     }
 
     /// Ids of the members that take part, ourselves among them.
     pub(crate) fn alive(&self) -> BTreeSet<String> {
-        BTreeSet::from([self.own.clone()])
+        let view = self.flock.view();
+        let view = view.borrow();
+        let up = view.up().map(|member| member.id.to_string());
+        up.chain([self.own.clone()]).collect()
     }
 
-    /// Whether there is nobody whose records could still arrive.
+    /// Whether the records of all members have arrived, so that what they hold is known.
     pub(crate) fn settled(&self) -> bool {
-        true
+        let told: BTreeMap<RnodeId, u64> =
+            self.flock.entries("rnode").iter().map(|entry| (entry.owner, entry.generation)).collect();
+        let view = self.flock.view();
+        let view = view.borrow();
+        let all = view.up().all(|member| told.get(&member.id) == Some(&member.incarnation));
+        all && view.up().count() > 1
     }
 
     /// The document that the flock spreads, as signed bytes.
     pub(crate) fn document(&self) -> Option<Vec<u8>> {
-        None
+        let document = self.flock.document();
+        let document = document.borrow();
+        document.as_ref().map(|document| document.bytes.to_vec())
     }
 
-    /// Gives the flock a document to spread.
-    pub(crate) fn put_document(&self, _generation: u64, _bytes: Vec<u8>) {}
+    /// Gives the flock a document to spread, unless it has it.
+    pub(crate) fn put_document(&self, generation: u64, bytes: Vec<u8>) {
+        let held = self.flock.document().borrow().as_ref().map(|held| held.id.generation);
+        if held.is_some_and(|held| held >= generation) {
+            return;
+        }
+        if let Err(error) = self.flock.put_document(generation, bytes) {
+            tracing::warn!(%error, "the document is not spread yet");
+        }
+    }
 
     /// Members that may hold instances, and whether they may be given more.
+    ///
+    /// One that was declared lost stays as silent for as long as its entries do (`remove_after`):
+    /// that is the time it has to come back before what it held is replaced.
     pub(crate) fn members(&self) -> Vec<(String, khan::Standing)> {
-        vec![(self.own.clone(), standing(true))]
+        let known: BTreeSet<RnodeId> =
+            self.flock.entries("rnode").iter().map(|entry| entry.owner).collect();
+        let view = self.flock.view();
+        let view = view.borrow();
+        view.members
+            .iter()
+            .filter(|member| known.contains(&member.id))
+            .filter(|member| member.state != State::Left)
+            .map(|member| {
+                let suspect = view.suspects.contains(&member.id);
+                (member.id.to_string(), standing(member.state == State::Up && !suspect))
+            })
+            .collect()
     }
 
     /// Our term if we lead.
     pub(crate) fn leads(&self) -> Option<u64> {
-        Some(self.incarnation)
+        let view = self.flock.view();
+        let view = view.borrow();
+        (view.leader == Some(self.flock.id())).then_some(view.term)
     }
 
     /// The flock, for status.
     pub(crate) fn flock(&self, agent: &Agent) -> FlockReply {
+        let labels: BTreeMap<String, String> = self
+            .messages::<RnodeRecord>("rnode")
+            .into_iter()
+            .map(|(owner, record)| (owner, record.label))
+            .collect();
+        let label = |id: &str| labels.get(id).cloned().unwrap_or_default();
+        let view = self.flock.view();
+        let view = view.borrow().clone();
+        let leader = view.leader.map(|leader| leader.to_string()).unwrap_or_default();
+        let members = view.members.iter().filter(|member| member.state != State::Left);
         FlockReply {
             namespace: agent.me.namespace.to_string(),
-            leader: self.own.clone(),
-            leader_label: agent.me.label.to_string(),
-            term: self.incarnation,
+            flock: view.name.clone(),
+            leader_label: label(&leader),
+            leader,
+            term: view.term,
+            tenure_ms: milliseconds(view.tenure),
             grade: "acting".to_owned(),
-            members: vec![Member {
-                id: self.own.clone(),
-                label: agent.me.label.to_string(),
-                state: ALIVE.to_owned(),
-                incarnation: self.incarnation,
-                address: host_port(&agent.config.host.to_string(), agent.me.flock_port.into()),
-                silent_ms: 0,
-            }],
-            ..FlockReply::default()
+            members: members
+                .map(|member| self.member(member, label(&member.id.to_string())))
+                .collect(),
+            fingerprint: view.fingerprint,
+            counters: view
+                .counters
+                .iter()
+                .map(|(name, value)| Counter { name: (*name).to_owned(), value: *value })
+                .collect(),
+        }
+    }
+
+    fn member(&self, member: &MemberView, label: String) -> Member {
+        let address = member.addresses.first();
+        Member {
+            id: member.id.to_string(),
+            label,
+            state: match member.state {
+                State::Up => ALIVE,
+                State::Down => "lost",
+                State::Left => "left",
+            }
+            .to_owned(),
+            incarnation: member.incarnation,
+            address: address
+                .map(|address| host_port(&address.ip().to_string(), address.port().into()))
+                .unwrap_or_default(),
+            silent_ms: member.silence.map_or(0, milliseconds),
         }
     }
 
     /// Takes a hint of where members may be.
-    #[expect(clippy::unused_async, reason = "a flock of more than one waits here")]
-    pub(crate) async fn hint(&self, _hint: SocketAddr) {}
+    pub(crate) async fn hint(&self, hint: SocketAddr) {
+        self.flock.hint(hint).await;
+    }
 
     /// Says good-bye.
-    #[expect(clippy::unused_async, reason = "a flock of more than one waits here")]
-    pub(crate) async fn leave(&self) {}
+    pub(crate) async fn leave(&self) {
+        self.flock.quit().await;
+    }
+}
+
+fn milliseconds(span: std::time::Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
