@@ -5,7 +5,7 @@
 pub mod error;
 pub mod flock;
 pub mod identity;
-mod link;
+pub mod link;
 pub mod rpc;
 pub mod store;
 pub mod task;

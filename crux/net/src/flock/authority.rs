@@ -1,78 +1,112 @@
-//! The keys behind a flock machine: signs our entries, judges those of others and documents.
+//! Keys behind the flock machine: signs as this rnode, and judges others' credentials, entries and documents.
+//!
+//! A rnode shows its enrolment once, as a *credential*; from then on its entries are checked with its key alone.
+//!
+//! ```text
+//! credential: version u8 = 1, public key 65, signature u8+bytes over CONTEXT + the rnode's name,
+//!             chain: count u8, of certificates: u16+bytes, the enrolment first
+//! ```
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::Arc;
 
-use crux_core::flock::{Authority, CREDENTIAL_BYTES_MAX, REMEMBERED_MAX};
-use crux_core::identity::{ENTRY_CONTEXT, PublicKey, Who};
+use crux_core::flock::Authority;
+use crux_core::identity::{DOCUMENT_CONTEXT, ENTRY_CONTEXT, PublicKey, Signed, Verb, Who};
 use crux_core::names::{Label, RnodeId};
+use crux_wire::document::v1::{Document, SignedDocument};
+use prost::Message;
 
-use crate::identity::RnodeIdentity;
+use super::{DocumentJudge, Error};
+use crate::identity::{Acceptance, RnodeIdentity};
 
-/// Whether bytes are a document of this generation, signed by someone who may; must not block.
-pub type JudgeDocument = Box<dyn FnMut(u64, &[u8]) -> bool + Send>;
+const VERSION: u8 = 1;
+const CONTEXT: &[u8] = b"radix-flock-credential/1\n";
+const POINT_BYTES: usize = 65;
+const CHAIN_MAX: usize = 4;
 
-/// Certificates in a credential at most.
-const CERTIFICATES_MAX: usize = 4;
-
-/// Judges by the rnode's own trust.
-pub(crate) struct Keys {
-    identity: Arc<RnodeIdentity>,
-    namespace: Label,
+/// The keys of one rnode, and those of all it has admitted.
+pub(super) struct Keys {
+    identity: RnodeIdentity,
+    judge: DocumentJudge,
     admitted: BTreeMap<RnodeId, PublicKey>,
-    judge: JudgeDocument,
 }
 
 impl Keys {
-    pub(crate) fn new(identity: Arc<RnodeIdentity>, judge: JudgeDocument) -> Self {
-        let namespace = identity.namespace().clone();
-        Self { identity, namespace, admitted: BTreeMap::new(), judge }
+    pub(super) fn new(identity: RnodeIdentity, judge: DocumentJudge) -> Self {
+        let own = (identity.id(), *identity.public_key());
+        Self { identity, judge, admitted: BTreeMap::from([own]) }
     }
 
-    /// Our own enrolment, as others judge it.
-    pub(crate) fn credential(identity: &RnodeIdentity) -> Vec<u8> {
-        encode(identity.chain())
+    /// What shows others that this rnode is enrolled.
+    pub(super) fn credential(&self) -> Result<Vec<u8>, Error> {
+        let signature = self.identity.sign(CONTEXT, self.identity.id().as_bytes())?;
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(self.identity.public_key().point());
+        bytes.push(u8::try_from(signature.len()).unwrap_or(u8::MAX));
+        bytes.extend_from_slice(&signature);
+        let chain = self.identity.chain();
+        bytes.push(u8::try_from(chain.len()).unwrap_or(u8::MAX));
+        for certificate in chain {
+            bytes.extend_from_slice(&u16::try_from(certificate.len()).unwrap_or(u16::MAX).to_be_bytes());
+            bytes.extend_from_slice(certificate);
+        }
+        Ok(bytes)
+    }
+
+    /// The key of `rnode`, if `credential` shows that it is enrolled in our namespace.
+    fn judge_credential(&self, rnode: &RnodeId, credential: &[u8]) -> Option<PublicKey> {
+        let (point, signature, chain) = parse(credential)?;
+        let key = PublicKey::from_point(point).ok().filter(|key| key.rnode_id() == *rnode)?;
+        let shown = Signed { context: CONTEXT, payload: rnode.as_bytes(), signature, chain: &chain };
+        let principal = self.identity.trust().verify_signed(&shown, Acceptance::Kept).ok()?;
+        let ours = principal.namespace_id() == Some(self.identity.namespace_id())
+            && principal.may(Verb::Peer, self.identity.namespace()).is_ok();
+        matches!(principal.who, Who::Rnode { id, .. } if id == *rnode && ours).then_some(key)
     }
 }
 
-impl fmt::Debug for Keys {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Keys({} admitted)", self.admitted.len())
+fn split(bytes: &[u8], count: usize) -> Option<(&[u8], &[u8])> {
+    bytes.split_at_checked(count)
+}
+
+type Parts<'a> = (&'a [u8], &'a [u8], Vec<&'a [u8]>);
+
+fn parse(bytes: &[u8]) -> Option<Parts<'_>> {
+    let (version, rest) = bytes.split_first()?;
+    let (point, rest) = split(rest, POINT_BYTES)?;
+    let (length, rest) = rest.split_first()?;
+    let (signature, rest) = split(rest, usize::from(*length))?;
+    let (count, mut rest) = rest.split_first()?;
+    if *version != VERSION || usize::from(*count) > CHAIN_MAX {
+        return None;
     }
+    let mut chain = Vec::new();
+    for _ in 0..*count {
+        let (length, after) = rest.split_first_chunk::<2>()?;
+        let (certificate, after) = split(after, usize::from(u16::from_be_bytes(*length)))?;
+        chain.push(certificate);
+        rest = after;
+    }
+    Some((point, signature, chain))
 }
 
 impl Authority for Keys {
     fn sign(&mut self, message: &[u8]) -> Vec<u8> {
-        self.identity.sign(ENTRY_CONTEXT, message).unwrap_or_else(|error| {
-            // An empty signature is refused by everyone, so nothing false spreads.
-            tracing::error!(%error, "an entry could not be signed");
-            Vec::new()
-        })
+        // An empty signature convinces nobody, so a failure here silences us and harms no one else.
+        self.identity.sign(ENTRY_CONTEXT, message).unwrap_or_default()
     }
 
     fn admit(&mut self, rnode: &RnodeId, credential: &[u8]) -> bool {
-        if self.admitted.contains_key(rnode) {
-            return true;
-        }
-        let Some(chain) = decode(credential) else { return false };
-        let Ok((principal, key)) = self.identity.trust().verify_signer(&chain) else { return false };
-        let is_ours = matches!(
-            &principal.who,
-            Who::Rnode { namespace, id, .. } if *namespace == self.namespace && id == rnode
-        );
-        if !is_ours || self.admitted.len() >= REMEMBERED_MAX {
+        let Some(key) = self.judge_credential(rnode, credential) else {
+            tracing::warn!(rnode = %rnode.short(), "a rnode's enrolment was not accepted");
             return false;
-        }
+        };
         self.admitted.insert(*rnode, key);
         true
     }
 
     fn verify(&mut self, rnode: &RnodeId, message: &[u8], signature: &[u8]) -> bool {
         let Some(key) = self.admitted.get(rnode) else { return false };
-        let mut signed = ENTRY_CONTEXT.to_vec();
-        signed.extend_from_slice(message);
-        key.verify(&signed, signature).is_ok()
+        key.verify(&[ENTRY_CONTEXT, message].concat(), signature).is_ok()
     }
 
     fn accept_document(&mut self, generation: u64, bytes: &[u8]) -> bool {
@@ -80,50 +114,29 @@ impl Authority for Keys {
     }
 }
 
-/// Number of certificates, then each with its length.
-fn encode(chain: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = vec![u8::try_from(chain.len()).unwrap_or(u8::MAX)];
-    for certificate in chain {
-        let length = u16::try_from(certificate.len()).unwrap_or(u16::MAX);
-        bytes.extend_from_slice(&length.to_be_bytes());
-        bytes.extend_from_slice(certificate);
-    }
-    bytes
-}
-
-fn decode(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
-    if bytes.len() > CREDENTIAL_BYTES_MAX {
-        return None;
-    }
-    let (count, mut rest) = bytes.split_first()?;
-    let count = usize::from(*count);
-    if count == 0 || count > CERTIFICATES_MAX {
-        return None;
-    }
-    let mut chain = Vec::with_capacity(count);
-    for _ in 0..count {
-        let (length, tail) = rest.split_first_chunk::<2>()?;
-        let (certificate, tail) = tail.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
-        chain.push(certificate.to_vec());
-        rest = tail;
-    }
-    rest.is_empty().then_some(chain)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_credential_reads_back_and_a_broken_one_is_refused() {
-        let chain = vec![vec![1; 300], vec![2; 5]];
-        let bytes = encode(&chain);
-        assert_eq!(decode(&bytes), Some(chain));
-        assert_eq!(decode(&bytes[..bytes.len() - 1]), None);
-        assert_eq!(decode(&[]), None);
-        assert_eq!(decode(&[9, 0, 0]), None);
-        let mut longer = bytes;
-        longer.push(0);
-        assert_eq!(decode(&longer), None);
-    }
+/// The usual judge: an encoded `SignedDocument` of that generation, for our namespace, by someone who may.
+pub(super) fn signed_documents(identity: &RnodeIdentity) -> DocumentJudge {
+    let (trust, own) = (identity.trust().clone(), identity.namespace().clone());
+    Box::new(move |generation, bytes| {
+        let judge = || -> Option<bool> {
+            let signed = SignedDocument::decode(bytes).ok()?;
+            let document = Document::decode(signed.payload.as_slice()).ok()?;
+            let namespace = Label::new(&document.namespace).ok()?;
+            let thing = Signed {
+                context: DOCUMENT_CONTEXT,
+                payload: &signed.payload,
+                signature: &signed.signature,
+                chain: &signed.chain,
+            };
+            // Whoever took it first judged it with the clock; here only charter and denies count.
+            let signer = trust.verify_signed(&thing, Acceptance::Kept).ok()?;
+            let may = match &signer.who {
+                Who::Operator { .. } => signer.may(Verb::Operator, &namespace).is_ok(),
+                Who::Tool { .. } => signer.may(Verb::Tool, &namespace).is_ok(),
+                _ => false,
+            };
+            Some(may && namespace == own && document.generation == generation)
+        };
+        judge().unwrap_or(false)
+    })
 }

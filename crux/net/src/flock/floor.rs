@@ -1,53 +1,124 @@
-//! What must never fall across restarts, in one small file: `DIR/flock`, and the reset key beside it.
+//! The file that keeps what must never fall, and the secret of our resets.
+//!
+//! ```text
+//! floor: "radix flock floor 1", incarnation, sequence, term, one a line; replaced whole, synced before anything follows
+//! reset: 32 random bytes
+//! ```
 
-use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use crux_core::flock::Floor;
-use ring::rand::SecureRandom as _;
+use ring::rand::{SecureRandom, SystemRandom};
 
-/// Reads the floor; the default where there is none yet.
-pub(crate) fn read(directory: &Path) -> io::Result<Floor> {
-    let text = match fs::read_to_string(directory.join("flock")) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Floor::default()),
-        Err(error) => return Err(error),
-    };
-    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "it does not hold three numbers");
-    let numbers: Vec<u64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let [incarnation, sequence, term] = numbers[..] else { return Err(damaged()) };
-    Ok(Floor { incarnation, sequence, term })
+use super::Error;
+
+const HEAD: &str = "radix flock floor 1";
+
+/// Keeps a [`Floor`] on disk.
+#[derive(Debug)]
+pub(super) struct FloorStore {
+    dir: PathBuf,
+    floor: Floor,
 }
 
-/// Writes the floor; it is durable when this returns.
-pub(crate) fn write(directory: &Path, floor: Floor) -> io::Result<()> {
-    let text = format!("{} {} {}\n", floor.incarnation, floor.sequence, floor.term);
-    replace(directory, "flock", text.as_bytes())
+fn fault(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Floor { operation, path: path.to_owned(), source }
 }
 
-/// The key of stateless resets, made at the first call.
-pub(crate) fn reset_key(directory: &Path) -> io::Result<[u8; 32]> {
-    if let Ok(bytes) = fs::read(directory.join("flock.reset"))
-        && let Ok(key) = bytes.as_slice().try_into()
-    {
-        return Ok(key);
+impl FloorStore {
+    pub(super) fn open(dir: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(dir).map_err(fault("create", dir))?;
+        let path = dir.join("floor");
+        let floor = match fs::read_to_string(&path) {
+            Ok(text) => {
+                let damaged = || io::Error::new(io::ErrorKind::InvalidData, "it is not what we wrote");
+                parse(&text).ok_or_else(damaged).map_err(fault("read", &path))?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Floor::default(),
+            Err(error) => return Err(fault("read", &path)(error)),
+        };
+        Ok(Self { dir: dir.to_owned(), floor })
     }
-    let mut key = [0; 32];
-    ring::rand::SystemRandom::new()
-        .fill(&mut key)
-        .map_err(|_| io::Error::other("no random bytes"))?;
-    replace(directory, "flock.reset", &key)?;
-    Ok(key)
+
+    pub(super) const fn floor(&self) -> Floor {
+        self.floor
+    }
+
+    /// Makes `floor` durable.
+    pub(super) fn keep(&mut self, floor: Floor) -> Result<(), Error> {
+        let Floor { incarnation, sequence, term } = floor;
+        let text = format!("{HEAD}\n{incarnation}\n{sequence}\n{term}\n");
+        self.replace("floor", text.as_bytes())?;
+        self.floor = floor;
+        Ok(())
+    }
+
+    /// The secret of our resets, made when first asked for.
+    pub(super) fn reset_secret(&self) -> Result<[u8; 32], Error> {
+        let path = self.dir.join("reset");
+        if let Ok(bytes) = fs::read(&path)
+            && let Ok(secret) = <[u8; 32]>::try_from(bytes)
+        {
+            return Ok(secret);
+        }
+        let secret = random()?;
+        self.replace("reset", &secret)?;
+        Ok(secret)
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let path = self.dir.join(name);
+        let fresh = self.dir.join(format!("{name}.new"));
+        let write = || -> io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&fresh, &path)?;
+            File::open(&self.dir)?.sync_all()
+        };
+        write().map_err(fault("replace", &path))
+    }
 }
 
-fn replace(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let staged = directory.join(format!(".{name}.new"));
-    let mut options = fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&staged, directory.join(name))?;
-    fs::File::open(directory)?.sync_all()
+fn parse(text: &str) -> Option<Floor> {
+    let mut lines = text.lines();
+    (lines.next()? == HEAD).then_some(())?;
+    let mut number = || lines.next()?.parse().ok();
+    Some(Floor { incarnation: number()?, sequence: number()?, term: number()? })
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    let fail = |_| fault("draw", Path::new("chance"))(io::Error::other("the system gives none"));
+    SystemRandom::new().fill(&mut bytes).map_err(fail)?;
+    Ok(bytes)
+}
+
+/// A seed for the machine's own chance.
+pub(super) fn seed() -> Result<u64, Error> {
+    random().map(u64::from_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_is_there_after_a_restart_and_damage_is_named() {
+        let dir = std::env::temp_dir().join(format!("radix-floor-{}", std::process::id()));
+        fs::remove_dir_all(&dir).ok();
+        let mut store = FloorStore::open(&dir).expect("a fresh directory");
+        assert_eq!(store.floor(), Floor::default());
+        let floor = Floor { incarnation: 3, sequence: 2048, term: 9 };
+        store.keep(floor).expect("it is writable");
+        let secret = store.reset_secret().expect("it is writable");
+        let again = FloorStore::open(&dir).expect("what was written");
+        assert_eq!((again.floor(), again.reset_secret().expect("what was written")), (floor, secret));
+        fs::write(dir.join("floor"), b"radix flock floor 1\n7\n").expect("it is writable");
+        assert!(matches!(FloorStore::open(&dir), Err(Error::Floor { operation: "read", .. })));
+        fs::remove_dir_all(&dir).expect("ours to remove");
+    }
 }

@@ -1,187 +1,180 @@
-//! The cheap end of a flock: publish, look, wait for changes.
+//! What the rest of a process holds of its flock.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crux_core::ken::{DOCUMENT_BYTES_MAX, Document, DocumentId, KEY_BYTES_MAX, OWNER_ENTRIES_MAX, VALUE_BYTES_MAX};
-use crux_core::names::RnodeId;
-use tokio::sync::{mpsc, oneshot, watch};
+use crux_core::digest::Digest;
+use crux_core::flock::{Admin, Flock, Input, Output, Seated};
+use crux_core::ken::{Document, DocumentId, Entry, Refusal};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
-use super::view::{FlockView, SharedEntry};
+use super::view::FlockView;
+use crate::link::LinkCounters;
 
-/// Why something was not published. Nothing changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// The key is empty, too long or reserved.
-    #[error("publish an entry: its key must have 1 to {KEY_BYTES_MAX} bytes and not begin with flock/")]
-    Key,
-    /// The value is too long.
-    #[error("publish an entry: its value may have {VALUE_BYTES_MAX} bytes at most")]
-    Value,
-    /// This rnode has published too many.
-    #[error("publish an entry: a rnode may have {OWNER_ENTRIES_MAX} at most")]
-    TooMany,
-    /// The document is too long.
-    #[error("spread a document: it may have {DOCUMENT_BYTES_MAX} bytes at most")]
-    Document,
-    /// The flock takes nothing more at the moment, or has ended.
-    #[error("publish an entry: the flock takes nothing now")]
-    Busy,
+/// Outputs that wait to be done; beyond it requests are refused until the actor has caught up.
+const PENDING_MAX: usize = 65_536;
+
+/// The machine and what it wants done, in order; steps are taken under the lock, which nobody holds for long.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) flock: Flock,
+    pub(super) pending: VecDeque<Output>,
+    pub(super) wake: Option<Instant>,
 }
 
-pub(crate) enum Command {
-    Publish { key: String, value: Vec<u8> },
-    Withdraw { key: String },
-    PutDocument { id: DocumentId, bytes: Arc<[u8]> },
-    Hint(SocketAddr),
-    SetVote(u32),
-    Quit(oneshot::Sender<()>),
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) machine: Mutex<Machine>,
+    pub(super) start: Instant,
+    pub(super) work: Notify,
+    pub(super) view: watch::Sender<FlockView>,
+    pub(super) changes: watch::Sender<u64>,
+    pub(super) document: watch::Sender<Option<Document>>,
+    pub(super) ended: watch::Sender<bool>,
 }
 
-impl std::fmt::Debug for Command {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(match self {
-            Self::Publish { .. } => "Publish",
-            Self::Withdraw { .. } => "Withdraw",
-            Self::PutDocument { .. } => "PutDocument",
-            Self::Hint(_) => "Hint",
-            Self::SetVote(_) => "SetVote",
-            Self::Quit(_) => "Quit",
-        })
+impl Shared {
+    pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a step and leaves what it wants done to the actor; a refusal comes back.
+    pub(super) fn step(&self, input: Input) -> Result<(), Refusal> {
+        let mut machine = self.machine();
+        if machine.pending.len() > PENDING_MAX {
+            return Err(Refusal::Full);
+        }
+        let outputs = machine.flock.step(self.start.elapsed(), input);
+        let mut refused = Ok(());
+        let mut changed = false;
+        for output in outputs {
+            match output {
+                Output::Refused(refusal) => refused = Err(refusal),
+                Output::Wake(at) => machine.wake = Some(self.start + at),
+                Output::EntryChanged { .. } => changed = true,
+                other => machine.pending.push_back(other),
+            }
+        }
+        drop(machine);
+        if changed {
+            self.changes.send_modify(|version| *version += 1);
+        }
+        refused
+    }
+
+    pub(super) fn show(&self, link: LinkCounters) {
+        let view = FlockView::of(&self.machine().flock, self.start, link);
+        self.view.send_replace(view);
     }
 }
 
-/// Entries by key, then owner.
-pub(crate) type Entries = BTreeMap<(String, RnodeId), SharedEntry>;
-
-/// What actor and handles share.
-#[derive(Debug)]
-pub(crate) struct Board {
-    pub(crate) entries: RwLock<Entries>,
-    pub(crate) own: Mutex<BTreeMap<String, Vec<u8>>>,
-    pub(crate) view: watch::Sender<Arc<FlockView>>,
-    pub(crate) changes: watch::Sender<u64>,
-    pub(crate) document: watch::Sender<Option<Document>>,
-}
-
-/// This rnode's handle on its flock. Dropping it changes nothing.
+/// A handle to a running flock; cheap to clone. Dropping it stops nothing.
 #[derive(Debug, Clone)]
-pub struct Ref {
-    pub(crate) own: RnodeId,
-    pub(crate) commands: mpsc::Sender<Command>,
-    pub(crate) board: Arc<Board>,
-}
+pub struct Ref(pub(super) Arc<Shared>);
 
 impl Ref {
-    /// This rnode's permanent name.
-    #[must_use]
-    pub const fn id(&self) -> RnodeId {
-        self.own
+    fn ask(&self, input: Input) -> Result<(), Refusal> {
+        let result = self.0.step(input);
+        self.0.work.notify_one();
+        result
     }
 
-    /// Says `value` about `key`; it reaches everyone within the convergence window and goes when this rnode goes.
+    /// Says `value` about `key` to everyone, until it is withdrawn or this rnode goes. Seen here at once.
     ///
     /// # Errors
-    /// [`PublishError`].
-    pub fn publish(&self, key: &str, value: Vec<u8>) -> Result<(), PublishError> {
-        if key.is_empty() || key.len() > KEY_BYTES_MAX || key.starts_with("flock/") {
-            return Err(PublishError::Key);
-        }
-        if value.len() > VALUE_BYTES_MAX {
-            return Err(PublishError::Value);
-        }
-        let mut own = self.own_entries();
-        if !own.contains_key(key) && own.len() >= OWNER_ENTRIES_MAX {
-            return Err(PublishError::TooMany);
-        }
-        let command = Command::Publish { key: key.to_owned(), value: value.clone() };
-        self.commands.try_send(command).map_err(|_| PublishError::Busy)?;
-        own.insert(key.to_owned(), value);
-        Ok(())
+    /// [`Refusal`]: key or value beyond their limits, too many entries, or this rnode has quit. Nothing changed.
+    pub fn publish(&self, key: &str, value: &[u8]) -> Result<(), Refusal> {
+        self.ask(Input::Publish { key: key.to_owned(), value: value.to_vec() })
     }
 
-    /// Takes `key` back; false when it was not there.
-    pub fn withdraw(&self, key: &str) -> bool {
-        let mut own = self.own_entries();
-        if !own.contains_key(key) {
-            return false;
-        }
-        let sent = self.commands.try_send(Command::Withdraw { key: key.to_owned() }).is_ok();
-        if sent {
-            own.remove(key);
-        }
-        sent
+    /// Takes `key` back; nothing happens when it was not published.
+    ///
+    /// # Errors
+    /// [`Refusal::Ended`].
+    pub fn withdraw(&self, key: &str) -> Result<(), Refusal> {
+        self.ask(Input::Withdraw { key: key.to_owned() })
     }
 
-    /// What this rnode has published below `prefix`, sorted by key.
+    /// Asks for what only a seated leader may allow.
+    ///
+    /// # Errors
+    /// Always [`Refusal::Unsupported`] in this version.
+    pub fn seated(&self, request: Seated) -> Result<(), Refusal> {
+        self.ask(Input::Seated(request))
+    }
+
+    /// The flock as this rnode sees it; wakes when leader, members or flock change. Counters are at most a second old.
     #[must_use]
-    pub fn own(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
-        let own = self.own_entries();
-        let below = own.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
-        below.map(|(key, value)| (key.clone(), value.clone())).collect()
+    pub fn view(&self) -> watch::Receiver<FlockView> {
+        self.0.view.subscribe()
     }
 
-    /// Everyone's entries below `prefix`, sorted by key, then owner.
+    /// Everyone's entries whose key begins with `prefix`, by owner and key.
     #[must_use]
-    pub fn entries(&self, prefix: &str) -> Vec<SharedEntry> {
-        let entries = self.board.entries.read().unwrap_or_else(PoisonError::into_inner);
-        let first = (prefix.to_owned(), RnodeId::from_bytes([0; 32]));
-        let below = entries.range(first..).take_while(|((key, _), _)| key.starts_with(prefix));
-        below.map(|(_, entry)| entry.clone()).collect()
+    pub fn entries(&self, prefix: &str) -> Vec<Entry> {
+        self.0.machine().flock.entries(prefix).cloned().collect()
     }
 
-    /// The flock as it is now, and a way to wait for the next change of members or leader.
-    #[must_use]
-    pub fn view(&self) -> watch::Receiver<Arc<FlockView>> {
-        self.board.view.subscribe()
-    }
-
-    /// Counts changes of entries, members, leader and document.
+    /// A number that rises with each change of entries, members or leader.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.board.changes.subscribe()
+        self.0.changes.subscribe()
     }
 
-    /// The newest document of the namespace, and a way to wait for a newer one.
-    #[must_use]
-    pub fn document(&self) -> watch::Receiver<Option<Document>> {
-        self.board.document.subscribe()
-    }
-
-    /// Gives the flock a document to spread; the machine judges it before it is taken.
+    /// Gives the flock a document, to be kept by every rnode. Giving the same again does nothing.
     ///
     /// # Errors
-    /// [`PublishError::Document`] and [`PublishError::Busy`].
-    pub fn put_document(&self, generation: u64, bytes: Vec<u8>) -> Result<(), PublishError> {
-        if bytes.len() > DOCUMENT_BYTES_MAX {
-            return Err(PublishError::Document);
-        }
-        let digest = crux_core::digest::Digest::of(&bytes);
-        let command =
-            Command::PutDocument { id: DocumentId { generation, digest }, bytes: bytes.into() };
-        self.commands.try_send(command).map_err(|_| PublishError::Busy)
+    /// [`Refusal::Stale`], [`Refusal::Signature`], [`Refusal::Document`]; nothing changed.
+    pub fn put_document(&self, generation: u64, bytes: &[u8]) -> Result<(), Refusal> {
+        let id = DocumentId { generation, digest: Digest::of(bytes) };
+        self.ask(Input::PutDocument { id, bytes: Arc::from(bytes) })
     }
 
-    /// A rnode is probably to be found at `address`; it may be wrong.
-    pub async fn hint(&self, address: SocketAddr) {
-        let _ = self.commands.send(Command::Hint(address)).await;
+    /// The newest document of the namespace.
+    #[must_use]
+    pub fn document(&self) -> watch::Receiver<Option<Document>> {
+        self.0.document.subscribe()
     }
 
-    /// Sets this rnode's vote; lower it to give up the lead.
-    pub async fn set_vote(&self, vote: u32) {
-        let _ = self.commands.send(Command::SetVote(vote)).await;
+    /// Says that a rnode is probably to be found at `address`.
+    pub fn hint(&self, address: SocketAddr) {
+        // The only refusal is that this rnode has quit, and then hints are no use to it.
+        self.ask(Input::Admin(Admin::Hint(address))).ok();
     }
 
-    /// Leaves for good, and returns once the others have been told.
+    /// Sets this rnode's vote; a leader that lowers it below others' gives up the lead.
+    ///
+    /// # Errors
+    /// [`Refusal::Ended`].
+    pub fn set_vote(&self, vote: u32) -> Result<(), Refusal> {
+        self.ask(Input::Admin(Admin::SetVote(vote)))
+    }
+
+    /// Forgets the leader and flocks anew.
+    ///
+    /// # Errors
+    /// [`Refusal::Ended`].
+    pub fn restart(&self) -> Result<(), Refusal> {
+        self.ask(Input::Admin(Admin::Restart))
+    }
+
+    /// Leaves the flock for good, tells everyone, and waits until the actor has ended.
+    ///
+    /// # Cancel safety
+    /// The flock is left even if this is not awaited to its end.
     pub async fn quit(&self) {
-        let (done, told) = oneshot::channel();
-        if self.commands.send(Command::Quit(done)).await.is_ok() {
-            let _ = told.await;
-        }
+        self.ask(Input::Admin(Admin::Quit)).ok();
+        self.ended().await;
     }
 
-    fn own_entries(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
-        self.board.own.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until the actor has ended.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn ended(&self) {
+        // An error means that the sender is gone, which it cannot be while we hold it.
+        self.0.ended.subscribe().wait_for(|ended| *ended).await.ok();
     }
 }
