@@ -1,6 +1,6 @@
 //! The user's files: what a pattern matches, and what the files hold.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -95,64 +95,13 @@ impl Tree {
         }
         let (folder, rest) = glob::split(pattern);
         let rest: Vec<&str> = rest.split('/').collect();
-        let mut found = Vec::new();
-        self.walk(&folder, &rest, 0, &mut found)?;
-        found.sort_unstable();
-        found.dedup();
-        Ok(found)
-    }
-
-    fn walk(
-        &self,
-        folder: &str,
-        rest: &[&str],
-        depth: usize,
-        found: &mut Vec<String>,
-    ) -> Result<(), Error> {
-        let Some((part, after)) = rest.split_first() else {
-            return Ok(());
+        let mut walk = Walk {
+            tree: self,
+            seen: HashSet::new(),
+            found: BTreeSet::new(),
         };
-        if depth > DEPTH_MAX {
-            return Err(Error::new(
-                Kind::TooLarge,
-                format!("look into {folder}: it is too deep"),
-            ));
-        }
-        if !glob::is_glob(part) {
-            let path = joined(folder, part);
-            return match after.is_empty() {
-                true => self.add(path, found),
-                false => self.walk(&path, after, depth + 1, found),
-            };
-        }
-        let deep = *part == "**";
-        if deep && !after.is_empty() {
-            self.walk(folder, after, depth, found)?;
-        }
-        for (name, is_folder) in self.names(folder)? {
-            let path = joined(folder, &name);
-            let matched = glob::name_matches(part, &name);
-            if is_folder && matched {
-                let rest = if deep { rest } else { after };
-                if !(rest.is_empty() || self.root.join(&path).join(CACHE_TAG).exists()) {
-                    self.walk(&path, rest, depth + 1, found)?;
-                }
-            } else if matched && after.is_empty() {
-                self.add(path, found)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn add(&self, path: String, found: &mut Vec<String>) -> Result<(), Error> {
-        if found.len() >= MATCHES_MAX {
-            let message = format!("match files: there are more than {MATCHES_MAX}");
-            return Err(Error::new(Kind::TooLarge, message));
-        }
-        if fs::metadata(self.root.join(&path)).is_ok_and(|found| found.is_file()) {
-            found.push(path);
-        }
-        Ok(())
+        walk.folder(&folder, &rest, 0)?;
+        Ok(walk.found.into_iter().collect())
     }
 
     /// Names in a folder, each with whether it is a folder itself; none if there is no such folder.
@@ -223,6 +172,66 @@ impl Tree {
         self.remembered
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One pattern's way through the tree.
+struct Walk<'a> {
+    tree: &'a Tree,
+    /// Folders looked at, with how much of the pattern was left: several `**` meet them again.
+    seen: HashSet<(String, usize)>,
+    found: BTreeSet<String>,
+}
+
+impl Walk<'_> {
+    fn folder(&mut self, folder: &str, rest: &[&str], depth: usize) -> Result<(), Error> {
+        let Some((part, after)) = rest.split_first() else {
+            return Ok(());
+        };
+        if !self.seen.insert((folder.to_owned(), rest.len())) {
+            return Ok(());
+        }
+        if depth > DEPTH_MAX {
+            return Err(Error::new(
+                Kind::TooLarge,
+                format!("look into {folder}: it is too deep"),
+            ));
+        }
+        if !glob::is_glob(part) {
+            let path = joined(folder, part);
+            return match after.is_empty() {
+                true => self.file(path),
+                false => self.folder(&path, after, depth + 1),
+            };
+        }
+        let deep = *part == "**";
+        if deep && !after.is_empty() {
+            self.folder(folder, after, depth)?;
+        }
+        for (name, is_folder) in self.tree.names(folder)? {
+            let path = joined(folder, &name);
+            let matched = glob::name_matches(part, &name);
+            if is_folder && matched {
+                let rest = if deep { rest } else { after };
+                if !(rest.is_empty() || self.tree.root.join(&path).join(CACHE_TAG).exists()) {
+                    self.folder(&path, rest, depth + 1)?;
+                }
+            } else if matched && after.is_empty() {
+                self.file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: String) -> Result<(), Error> {
+        if self.found.len() >= MATCHES_MAX {
+            let message = format!("match files: there are more than {MATCHES_MAX}");
+            return Err(Error::new(Kind::TooLarge, message));
+        }
+        if fs::metadata(self.tree.root.join(&path)).is_ok_and(|found| found.is_file()) {
+            self.found.insert(path);
+        }
+        Ok(())
     }
 }
 

@@ -16,7 +16,7 @@ fn fixture() -> Fixture {
     fixture
 }
 
-/// Shows in part: BEG-02
+// Shows in part: BEG-02
 #[test]
 fn a_machine_without_the_tool_uses_what_another_one_made() {
     let here = fixture();

@@ -12,7 +12,7 @@ mod server;
 
 use std::net::SocketAddr;
 
-use crux::{Agent, Blackboard, Offer};
+use crux::{Agent, Blackboard, Offer, Registered};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -21,6 +21,9 @@ use board::Keys;
 
 /// Port of the HTTP API, as Consul has it.
 const PORT: u16 = 8500;
+
+/// Name that the library file lets servers answer to (`serves=consul:8500`).
+const SERVICE: &str = "consul";
 
 /// Why the server ended. Reads as one sentence.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +98,7 @@ impl Flags {
 
 /// Serves until this process is asked to end.
 ///
-/// It registers under the name of its class once it listens, which is also when it is ready.
+/// It registers once it listens, which is also when it is ready.
 ///
 /// # Errors
 /// By what could not be done; nothing is served then.
@@ -112,25 +115,43 @@ pub(crate) async fn run(arguments: Vec<String>) -> Result<(), Failure> {
     let who = who.map_err(|error| Failure::Agent("learn who this process is", error))?;
     let keys = Keys::new(Box::new(Blackboard::new(&agent)), flags.rnode);
     let api = Api::new(flags.role, keys);
-    let offer = Offer {
-        name: who.class,
-        port: address.port(),
-        version: String::new(),
-        tls: false,
-    };
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Serve)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Serve)?;
     // Connections wait in the kernel until the server below takes them: it listens already.
-    let registered = agent.register(offer).await;
-    let registered = registered.map_err(|error| Failure::Agent("register", error))?;
+    let registered = register(&agent, flags.role, &who.class, address.port()).await?;
     tokio::select! {
         ended = server::serve(listener, api) => ended.map_err(Failure::Serve)?,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    // The end of this process withdraws it as well.
-    let _ = registered.withdraw().await;
+    for service in registered {
+        // The end of this process withdraws it as well.
+        let _ = service.withdraw().await;
+    }
     Ok(())
+}
+
+/// Offers what applications look for: servers as `consul`, all under the name of their class.
+async fn register(
+    agent: &Agent,
+    role: Role,
+    class: &str,
+    port: u16,
+) -> Result<Vec<Registered>, Failure> {
+    let offer = |name: &str| Offer {
+        name: name.to_owned(),
+        port,
+        version: String::new(),
+        tls: false,
+    };
+    let mut registered = Vec::new();
+    if role == Role::Server {
+        // Another description file may not offer it (`serves=consul:PORT`), which is its choice.
+        registered.extend(agent.register(offer(SERVICE)).await.ok());
+    }
+    let own = agent.register(offer(class)).await;
+    registered.push(own.map_err(|error| Failure::Agent("register", error))?);
+    Ok(registered)
 }
 
 #[cfg(test)]

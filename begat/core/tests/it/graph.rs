@@ -51,9 +51,9 @@ fn chain() -> Vec<Dictum> {
     ]
 }
 
-/// Shows in part: BEG-01
+// Shows: BEG-01
 #[test]
-fn shuffled_dictums_give_the_same_order() {
+fn shuffled_dictums_give_the_same_order_and_circles_the_same_report() {
     let straight = Graph::new(chain()).unwrap();
     assert_eq!(names(&straight), ["headers", "one", "two", "link", "pack"]);
     let mut shuffled = chain();
@@ -61,6 +61,10 @@ fn shuffled_dictums_give_the_same_order() {
         shuffled.rotate_left(1);
         shuffled.swap(0, 2);
         let graph = Graph::new(shuffled.clone()).unwrap();
+        let mut round = shuffled.clone();
+        round.push(dictum(6, "loop", &["app.tar"], &["src/x.in"]));
+        let errors = Graph::new(round).unwrap_err();
+        assert!(matches!(&errors[..], [GraphError::Cycle(links)] if links.len() == 5));
         assert_eq!(names(&graph), names(&straight));
         for index in 0..graph.dictums().len() {
             assert!(graph.needs(index).iter().all(|needed| *needed < index));
@@ -68,7 +72,7 @@ fn shuffled_dictums_give_the_same_order() {
     }
 }
 
-/// Shows in part: BEG-01
+// Shows in part: BEG-01
 #[test]
 fn a_circle_is_reported_with_each_place_that_makes_it() {
     let mut dictums = chain();

@@ -71,7 +71,7 @@ fn the_canonical_text_of_an_execution_is_as_documented() {
     assert_eq!(text, expected);
 }
 
-/// Shows in part: BEG-03
+// Shows in part: BEG-03
 #[test]
 fn identity_changes_with_all_that_matters_and_with_nothing_else() {
     let key = |dictum: &Dictum| manifest::dictum(dictum).digest;

@@ -68,7 +68,7 @@ impl Fake {
     }
 }
 
-/// Shows in part: KVS-01
+// Shows in part: KVS-01
 #[tokio::test]
 async fn the_last_write_wins_whichever_rnode_takes_it() {
     let board = Fake::default();
@@ -152,7 +152,7 @@ impl Server {
     }
 }
 
-/// Shows in part: KVS-01
+// Shows in part: KVS-01
 #[tokio::test]
 async fn what_is_put_can_be_got_listed_and_deleted() {
     let server = Server::start().await;
@@ -191,7 +191,7 @@ async fn what_is_put_can_be_got_listed_and_deleted() {
     assert_eq!(server.ask("GET", "/v1/kv/none?recurse", b"").await.0, 404);
 }
 
-/// Shows: KVS-03
+// Shows: KVS-03
 #[tokio::test]
 async fn consistency_is_declared_and_what_needs_more_is_unsupported() {
     let server = Server::start().await;
