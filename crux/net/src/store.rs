@@ -11,6 +11,7 @@
 //!
 //! Synchronous, and no runtime is needed; in async code wrap long calls in `spawn_blocking`.
 
+pub mod data;
 mod error;
 pub mod stream;
 mod writer;

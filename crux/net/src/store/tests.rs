@@ -256,3 +256,138 @@ fn a_full_disk_is_told_and_leaves_nothing_behind() {
         _ => println!("skipped: no private file system can be mounted here"),
     }
 }
+
+fn archive(path: &Path) {
+    let mut tar = tar::Builder::new(File::create(path).unwrap());
+    for (name, bytes) in [("notes/b.txt", &b"beta"[..]), ("a.txt", b"alpha")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, bytes).unwrap();
+    }
+    tar.into_inner().unwrap();
+}
+
+// Shows: DAT-01
+#[test]
+fn each_form_of_data_is_registered_and_listed_with_members_and_hashes() {
+    use data::{Catalogue, Form, Origin};
+    let scratch = Scratch::new("data");
+    let store = Store::open(scratch.0.join("store")).unwrap();
+    let catalogue = Catalogue::open(&store).unwrap();
+    let file = scratch.0.join("prods.csv");
+    fs::write(&file, "id\n1\n").unwrap();
+    let tarball = scratch.0.join("x.tar");
+    archive(&tarball);
+    let pouch = scratch.0.join("pouch");
+    fs::create_dir_all(pouch.join("deep")).unwrap();
+    fs::write(pouch.join("deep/one"), "one").unwrap();
+    fs::write(pouch.join("two"), "two").unwrap();
+    let image = scratch.0.join("image");
+    fs::write(&image, [&b"hsqs"[..], &[0; 4096]].concat()).unwrap();
+    let url = "https://example.org/feed";
+    let mut stream = &b"bytes"[..];
+    let sets = [
+        catalogue.register("a-file", Origin::File(&file)).unwrap(),
+        catalogue
+            .register(
+                "b-stream",
+                Origin::Stream {
+                    url,
+                    reader: &mut stream,
+                },
+            )
+            .unwrap(),
+        catalogue
+            .register("c-tarball", Origin::Tarball(&tarball))
+            .unwrap(),
+        catalogue
+            .register("d-pouch", Origin::Pouch(&pouch))
+            .unwrap(),
+        catalogue
+            .register("e-chunk", Origin::Chunk(&image))
+            .unwrap(),
+    ];
+    assert_eq!(
+        catalogue.list().unwrap(),
+        sets,
+        "what is listed is what was registered"
+    );
+    let shown: Vec<(Form, Vec<(&str, Digest)>)> = sets
+        .iter()
+        .map(|set| {
+            (
+                set.form,
+                set.members
+                    .iter()
+                    .map(|one| (one.path.as_str(), one.digest))
+                    .collect(),
+            )
+        })
+        .collect();
+    let expected = [
+        (Form::File, vec![("prods.csv", Digest::of(b"id\n1\n"))]),
+        (Form::Stream, vec![(url, Digest::of(b"bytes"))]),
+        (
+            Form::Tarball,
+            vec![
+                ("a.txt", Digest::of(b"alpha")),
+                ("notes/b.txt", Digest::of(b"beta")),
+            ],
+        ),
+        (
+            Form::Pouch,
+            vec![
+                ("deep/one", Digest::of(b"one")),
+                ("two", Digest::of(b"two")),
+            ],
+        ),
+        (
+            Form::Chunk,
+            vec![("squashfs", Digest::of(&fs::read(&image).unwrap()))],
+        ),
+    ];
+    assert_eq!(shown, expected);
+    let parts = sets
+        .iter()
+        .flat_map(|set| set.members.iter().map(|member| member.digest));
+    assert!(
+        parts
+            .chain(sets.iter().map(|set| set.digest))
+            .all(|digest| store.has(&digest))
+    );
+}
+
+#[test]
+fn a_name_points_to_its_newest_version_and_the_older_one_stays_addressable() {
+    use data::{Catalogue, Origin};
+    let scratch = Scratch::new("versions");
+    let store = Store::open(scratch.0.join("store")).unwrap();
+    let catalogue = Catalogue::open(&store).unwrap();
+    let file = scratch.0.join("f");
+    fs::write(&file, "one").unwrap();
+    let first = catalogue.register("f", Origin::File(&file)).unwrap();
+    fs::write(&file, "two").unwrap();
+    let second = catalogue.register("f", Origin::File(&file)).unwrap();
+    assert_eq!(catalogue.find("f"), Some(second));
+    assert!(store.open_verified(&first.digest).is_ok());
+    // What is refused changes nothing.
+    assert_eq!(
+        catalogue
+            .register("f", Origin::Chunk(&file))
+            .unwrap_err()
+            .kind(),
+        Kind::Format
+    );
+    assert!(catalogue.register("f", Origin::Tarball(&file)).is_err());
+    assert_eq!(
+        catalogue
+            .register("../f", Origin::File(&file))
+            .unwrap_err()
+            .kind(),
+        Kind::Format
+    );
+    assert_eq!(catalogue.list().unwrap().len(), 1);
+    assert!(catalogue.forget("f").unwrap() && !catalogue.forget("f").unwrap());
+    assert!(store.has(&first.digest) && catalogue.find("f").is_none());
+}
