@@ -1,5 +1,6 @@
 //! The drivers of crux-net, over loopback and temporary directories.
 
 mod fixture;
+mod flock;
 mod identity;
 mod rpc;

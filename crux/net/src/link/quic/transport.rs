@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
-use ring::rand::{SecureRandom, SystemRandom};
+use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn_proto::RandomConnectionIdGenerator;
 
 /// Bytes of a connection id. Four: each packet has one; none at all would break redialling.
 const CONNECTION_ID_BYTES: usize = 4;
@@ -26,27 +26,6 @@ const DATAGRAM_RECEIVE_BYTES: usize = 65_536;
 const DATAGRAM_SEND_BYTES: usize = 32_768;
 const STREAMS_MAX: VarInt = VarInt::from_u32(16);
 const INCOMING_MAX: usize = 64;
-
-/// Connection ids of chance. quinn's default ones come with a new key at each start, which forbids stateless resets.
-#[derive(Debug, Clone)]
-struct ConnectionIds(SystemRandom);
-
-impl ConnectionIdGenerator for ConnectionIds {
-    fn generate_cid(&mut self) -> ConnectionId {
-        let mut bytes = [0; CONNECTION_ID_BYTES];
-        // Without chance the id is 0: a second such connection fails, and nothing worse.
-        self.0.fill(&mut bytes).ok();
-        ConnectionId::new(&bytes)
-    }
-
-    fn cid_len(&self) -> usize {
-        CONNECTION_ID_BYTES
-    }
-
-    fn cid_lifetime(&self) -> Option<Duration> {
-        None
-    }
-}
 
 /// A window that never changes.
 #[derive(Debug, Clone)]
@@ -106,7 +85,8 @@ fn transport() -> Arc<TransportConfig> {
 pub(super) fn endpoint(secret: &[u8; 32]) -> EndpointConfig {
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret);
     let mut config = EndpointConfig::new(Arc::new(key));
-    config.cid_generator(|| Box::new(ConnectionIds(SystemRandom::new())));
+    // quinn's default generator has a new key at each start, which forbids stateless resets.
+    config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_BYTES)));
     // 1200 is the least that QUIC allows, so it cannot be refused.
     config.max_udp_payload_size(UDP_PAYLOAD_BYTES).ok();
     config
