@@ -88,7 +88,7 @@ pub enum AgentError {
     Keeper(#[source] client::CallError),
     /// The flock cannot be begun.
     #[error(transparent)]
-    Flock(crux_net::flock::BuildError),
+    Flock(crux_net::flock::Error),
     /// The memoir cannot be written.
     #[error("open the memoir")]
     Memoir(#[from] memoir::MemoirError),
@@ -218,10 +218,13 @@ async fn build(
         .port();
     let identity = Arc::new(identity);
     let socket = shared::bind(&config).map_err(io("open the flock's port"))?;
-    let flock_port = socket.local_addr().map_err(io("read the flock's port"))?.port();
+    let flock_port = socket
+        .local_addr()
+        .map_err(io("read the flock's port"))?
+        .port();
+    let from = (socket, welcome.incarnation);
     let flock = begin_flock(
-        shared::flock_config(&config, &agent_dir, &identity, welcome.incarnation, flock_port),
-        socket,
+        shared::flock_config(&config, &agent_dir, &identity, from),
         &shutdown,
     )?;
     let me = Me {
@@ -245,7 +248,7 @@ async fn build(
         applications: application::Applications::default(),
         bars: placement::Bars::default(),
         events: events::Events::open(&agent_dir),
-        shared: shared::Shared::new(flock),
+        shared: shared::Shared::new(me.id, flock),
         credentials: identity.credentials().map_err(AgentError::Identity)?,
         accepting: tokio::sync::Mutex::default(),
         registrations: registrations::Registrations::open(&agent_dir),
@@ -266,14 +269,12 @@ async fn build(
 /// Starts to flock; a flock that cannot keep its floor ends the agent, and its keeper starts another.
 fn begin_flock(
     config: crux_net::flock::Config,
-    socket: std::net::UdpSocket,
     shutdown: &CancellationToken,
 ) -> Result<crux_net::flock::Ref, AgentError> {
-    let (actor, flock) = config.build(socket).map_err(AgentError::Flock)?;
+    let (actor, flock) = config.build().map_err(AgentError::Flock)?;
     let shutdown = shutdown.clone();
     background("flock", async move {
-        let ended = actor.run(shutdown.clone().cancelled_owned()).await;
-        if let Err(error) = ended {
+        if let Err(error) = actor.run(shutdown.clone()).await {
             tracing::error!(%error, "the flock cannot go on");
             shutdown.cancel();
         }

@@ -38,7 +38,7 @@ pub(crate) async fn put_document(
     if !request.invite_grant.is_empty() && agent.is_base() {
         keep_grant(agent, &signed, &request.invite_grant)?;
     }
-    let (document, signer) = verify(agent, &signed)?;
+    let (document, signer) = verify(agent, &signed, Acceptance::New)?;
     let generation = document.generation;
     let from = caller.to_string();
     let taken = take(agent, signed, document, (&signer, &from), request.take_over).await;
@@ -54,13 +54,14 @@ pub(crate) async fn put_document(
     }
 }
 
-/// Checks size and signature, and that the signer may speak for the namespace.
+/// Checks size and signature (of one that others accepted before, without the clock), and that the signer may speak for the namespace.
 ///
 /// # Errors
 /// `InvalidArgument` or `PermissionDenied`; the latter is counted in the memoir.
 pub(crate) fn verify(
     agent: &Agent,
     signed: &SignedDocument,
+    acceptance: Acceptance,
 ) -> Result<(Document, Principal), Status> {
     if signed.encoded_len() > DOCUMENT_BYTES_MAX {
         return Err(Status::invalid_argument(format!(
@@ -80,7 +81,7 @@ pub(crate) fn verify(
     let signer = agent
         .identity
         .trust()
-        .verify_signed(&thing, Acceptance::New)
+        .verify_signed(&thing, acceptance)
         .map_err(|refusal| refuse(refusal.to_string()))?;
     let document = Document::decode(signed.payload.as_slice())
         .map_err(|error| Status::invalid_argument(format!("read the document: {error}")))?;

@@ -49,7 +49,7 @@ pub(crate) fn record(agent: &Agent) -> RnodeRecord {
 pub(crate) fn publish(agent: &Agent) {
     agent
         .shared
-        .publish_if_changed("rnode", record(agent).encode_to_vec());
+        .publish_if_changed("rnode", &record(agent).encode_to_vec());
 }
 
 /// This rnode.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crux_net::identity::Expect;
+use crux_net::identity::{Acceptance, Expect};
 use crux_wire::document::v1::SignedDocument;
 use crux_wire::fulcrum::v1::PutDocumentRequest;
 use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
@@ -38,7 +38,7 @@ async fn flock(agent: Arc<Agent>) {
         documents.mark_unchanged();
         if let Some(held) = agent.documents.newest(agent.me.namespace.as_str()) {
             let bytes = held.signed.encode_to_vec();
-            agent.shared.put_document(held.document.generation, bytes);
+            agent.shared.put_document(held.document.generation, &bytes);
         }
         if let Some(bytes) = agent.shared.document()
             && refused.as_ref() != Some(&bytes)
@@ -63,7 +63,7 @@ async fn take(agent: &Agent, bytes: &[u8]) -> bool {
     if held.is_some_and(|held| held.signed == signed) {
         return true;
     }
-    let Ok((document, signer)) = accept::verify(agent, &signed) else {
+    let Ok((document, signer)) = accept::verify(agent, &signed, Acceptance::Kept) else {
         return false;
     };
     match accept::take(agent, signed, document, (&signer, "flock"), false).await {

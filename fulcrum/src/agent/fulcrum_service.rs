@@ -144,7 +144,7 @@ impl Fulcrum for FulcrumService {
         let record = fields! { "address": address, "caller": caller.to_string() };
         let recorded = self.0.record("hint", record).await;
         recorded.map_err(|error| Status::internal(format!("write the memoir: {error}")))?;
-        self.0.shared.hint(hint).await;
+        self.0.shared.hint(hint);
         Ok(Response::new(HintReply {}))
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crux_wire::document::v1::Assignment;
 use prost::Message;
@@ -9,7 +10,8 @@ use tokio::time::Instant;
 
 use super::context::{Agent, fields};
 use super::limits::{
-    ENTRY_BYTES_MAX, FOLLOWER_INTERVAL, LEADER_DEBOUNCE, LEADER_INTERVAL, LEADER_SETTLE,
+    ENTRY_BYTES_MAX, FOLLOWER_INTERVAL, LEADER_DEBOUNCE, LEADER_GATHER, LEADER_INTERVAL,
+    LEADER_SETTLE, LEADER_SETTLE_MIN,
 };
 use super::placement;
 use super::status::ALIVE;
@@ -36,11 +38,11 @@ pub(crate) async fn run(agent: Arc<Agent>) {
         };
         match leading {
             Some((term, since)) => {
-                let settled = agent.shared.settled() || since.elapsed() >= LEADER_SETTLE;
-                if settled {
+                let held_back = hold_back(&agent).saturating_sub(since.elapsed());
+                if held_back.is_zero() {
                     publish(&agent, term).await;
                 } else {
-                    wait = LEADER_SETTLE.saturating_sub(since.elapsed());
+                    wait = held_back;
                 }
             }
             None => withdraw(&agent, &BTreeSet::new()),
@@ -54,6 +56,21 @@ pub(crate) async fn run(agent: Arc<Agent>) {
         // What changes together is placed together; the interval above bounds the wait.
         tokio::time::sleep(LEADER_DEBOUNCE).await;
     }
+}
+
+/// How long after winning the lead the first placement waits: until all that could be told has been told.
+fn hold_back(agent: &Agent) -> Duration {
+    let newest = agent.documents.newest(agent.me.namespace.as_str());
+    let wanted = newest.map_or(0, |newest| newest.document.rnodes_wanted);
+    if agent
+        .shared
+        .is_told(usize::try_from(wanted).unwrap_or(usize::MAX))
+    {
+        return LEADER_SETTLE_MIN;
+    }
+    // Where nothing runs yet, nobody waits for us but those who are still to come.
+    let fresh = agent.shared.entries("instance/").is_empty();
+    if fresh { LEADER_GATHER } else { LEADER_SETTLE }
 }
 
 /// What operators were told of the flock.
@@ -122,7 +139,7 @@ async fn publish(agent: &Agent, term: u64) {
             ));
             continue;
         }
-        if agent.shared.publish_if_changed(&key, value) {
+        if agent.shared.publish_if_changed(&key, &value) {
             let fields = fields! {
                 "rnode": rnode, "generation": placed.generation, "term": term,
                 "instances": assignment.instances.len(),

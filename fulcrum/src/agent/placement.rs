@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use crux_wire::document::v1::{AssignedInstance, InstanceRecord, InstanceState, RnodeRecord};
-use khan::{Holder, Placement, Rnode, Standing, View};
+use khan::{Holder, Placement, Rnode, View};
 use tokio::time::Instant;
 
 use super::application::Application;
@@ -205,15 +205,6 @@ pub(crate) fn classes(agent: &Agent) -> Vec<ClassWanted> {
     place(agent)
         .map(|placed| placed.classes)
         .unwrap_or_default()
-}
-
-/// How a member counts for placement.
-pub(crate) fn standing(alive: bool) -> Standing {
-    if alive {
-        Standing::Live
-    } else {
-        Standing::Silent
-    }
 }
 
 #[cfg(test)]

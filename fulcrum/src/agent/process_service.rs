@@ -213,7 +213,7 @@ impl Process for ProcessService {
                 "put: the blackboard of this rnode is full",
             ));
         }
-        let put = self.agent.shared.publish(&key, wanted.value);
+        let put = self.agent.shared.publish(&key, &wanted.value);
         put.map_err(|error| Status::resource_exhausted(format!("put: {error}")))?;
         Ok(Response::new(PutReply {}))
     }

@@ -370,7 +370,7 @@ impl Driver {
         for (instance, report) in &self.reports {
             let key = format!("instance/{instance}");
             let value = self.record(instance, report).encode_to_vec();
-            self.agent.shared.publish_if_changed(&key, value);
+            self.agent.shared.publish_if_changed(&key, &value);
             keys.insert(key);
         }
         for key in self.agent.shared.own_keys("instance/") {

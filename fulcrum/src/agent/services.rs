@@ -45,7 +45,7 @@ pub(crate) fn publish(agent: &Agent) {
             };
             agent
                 .shared
-                .publish_if_changed(&key, record.encode_to_vec());
+                .publish_if_changed(&key, &record.encode_to_vec());
             wanted.insert(key);
         }
     }

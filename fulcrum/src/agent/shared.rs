@@ -1,28 +1,30 @@
 //! Flock and shared data as the agent uses them: a thin face over [`crux_net::flock::Ref`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::Path;
 
-use crux_core::flock::State;
-use crux_core::identity::{DOCUMENT_CONTEXT, Signed, Verb, Who};
 use crux_core::names::RnodeId;
-use crux_net::flock::{self, JudgeDocument, MemberView, Ref};
-use crux_net::identity::{Acceptance, RnodeIdentity};
-use crux_wire::document::v1::{Document, RnodeRecord, SignedDocument};
+use crux_net::flock::{Config, Entry, MemberView, Ref, State, Timings};
+use crux_net::identity::RnodeIdentity;
+use crux_wire::document::v1::RnodeRecord;
 use crux_wire::fulcrum::v1::{Counter, FlockReply, Member, SharedEntry};
+use khan::Standing;
 use prost::Message;
 use tokio::sync::watch;
 
 use super::context::Agent;
-use super::placement::standing;
+use super::limits::CALL_TIMEOUT;
 use super::status::{ALIVE, host_port};
 use crate::config::RnodeConfig;
+
+/// Every rnode's vote: the permanent name decides.
+const VOTE: u32 = 0;
 
 /// This rnode's side of its flock.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    own: String,
+    own: RnodeId,
     flock: Ref,
 }
 
@@ -31,9 +33,9 @@ pub(crate) struct Shared {
 /// # Errors
 /// What binding says.
 pub(crate) fn bind(config: &RnodeConfig) -> std::io::Result<UdpSocket> {
-    match UdpSocket::bind(SocketAddr::new(config.host, config.flock_port)) {
+    match UdpSocket::bind((config.host, config.flock_port)) {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            UdpSocket::bind(SocketAddr::new(config.host, 0))
+            UdpSocket::bind((config.host, 0))
         }
         bound => bound,
     }
@@ -42,61 +44,35 @@ pub(crate) fn bind(config: &RnodeConfig) -> std::io::Result<UdpSocket> {
 /// What the rnode's flock is made from.
 pub(crate) fn flock_config(
     config: &RnodeConfig,
-    directory: &std::path::Path,
-    identity: &Arc<RnodeIdentity>,
-    incarnation: u64,
-    flock_port: u16,
-) -> flock::Config {
-    let hint = |hint: &crate::config::HostPort| hint.to_string().parse().ok();
-    flock::Config {
-        protocol: crux_core::flock::Config::default(),
-        directory: directory.to_owned(),
-        identity: Arc::clone(identity),
-        addresses: vec![SocketAddr::new(config.host, flock_port)],
-        hints: config.hints.iter().filter_map(hint).collect(),
-        vote: 0,
+    agent_dir: &Path,
+    identity: &RnodeIdentity,
+    (socket, incarnation): (UdpSocket, u64),
+) -> Config {
+    let own = socket.local_addr().ok();
+    let hints = config.hints.iter().filter_map(|hint| {
+        let mut found = (hint.host.as_str(), hint.port).to_socket_addrs().ok()?;
+        found.next().filter(|hint| Some(*hint) != own)
+    });
+    Config {
+        timings: Timings::default(),
+        identity: identity.clone(),
+        addresses: Vec::new(),
+        hints: hints.collect(),
+        vote: VOTE,
         incarnation,
-        judge: judge(Arc::clone(identity)),
+        dir: agent_dir.join("flock"),
+        judge: None,
+        socket,
     }
-}
-
-/// Takes documents of our namespace that an operator or tool of our owner signed.
-///
-/// The rules of generations are the machine's; what else there is to judge is judged when the agent takes it.
-fn judge(identity: Arc<RnodeIdentity>) -> JudgeDocument {
-    Box::new(move |generation, bytes| {
-        let Ok(signed) = SignedDocument::decode(bytes) else { return false };
-        let Ok(document) = Document::decode(signed.payload.as_slice()) else { return false };
-        let thing = Signed {
-            context: DOCUMENT_CONTEXT,
-            payload: &signed.payload,
-            signature: &signed.signature,
-            chain: &signed.chain,
-        };
-        // Another member accepted it when it was new, so the clock counts no more.
-        let Ok(signer) = identity.trust().verify_signed(&thing, Acceptance::Kept) else {
-            return false;
-        };
-        let verb = match signer.who {
-            Who::Operator { .. } => Verb::Operator,
-            Who::Tool { .. } => Verb::Tool,
-            Who::Rnode { .. } | Who::App { .. } | Who::Host { .. } | Who::Backend { .. } => {
-                return false;
-            }
-        };
-        document.generation == generation
-            && document.namespace == identity.namespace().as_str()
-            && signer.may(verb, identity.namespace()).is_ok()
-    })
 }
 
 impl Shared {
     /// Takes the handle of a flock whose actor runs.
-    pub(crate) fn new(flock: Ref) -> Self {
-        Self { own: flock.id().to_string(), flock }
+    pub(crate) fn new(own: RnodeId, flock: Ref) -> Self {
+        Self { own, flock }
     }
 
-    /// Wakes at each change of entries or members.
+    /// Wakes at each change of entries, members, leader or document.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.flock.changes()
     }
@@ -104,15 +80,20 @@ impl Shared {
     /// Publishes an entry of ours.
     ///
     /// # Errors
-    /// For people, when it is too large or there are too many.
-    pub(crate) fn publish(&self, key: &str, value: Vec<u8>) -> Result<(), String> {
-        self.flock.publish(key, value).map_err(|error| error.to_string())
+    /// For people, when it is too large, there are too many, or the flock is busy.
+    pub(crate) fn publish(&self, key: &str, value: &[u8]) -> Result<(), String> {
+        self.flock
+            .publish(key, value)
+            .map_err(|error| error.to_string())
     }
 
     /// Publishes an entry unless it is there with this value, and says whether it did; a refusal is logged.
-    pub(crate) fn publish_if_changed(&self, key: &str, value: Vec<u8>) -> bool {
-        let own = self.flock.own(key);
-        if own.iter().any(|(known, held)| known == key && *held == value) {
+    pub(crate) fn publish_if_changed(&self, key: &str, value: &[u8]) -> bool {
+        if self
+            .own(key)
+            .iter()
+            .any(|entry| entry.key() == key && entry.value() == value)
+        {
             return false;
         }
         let published = self.publish(key, value);
@@ -124,35 +105,52 @@ impl Shared {
 
     /// Withdraws an entry of ours, if it is there.
     pub(crate) fn withdraw(&self, key: &str) {
-        self.flock.withdraw(key);
+        if let Err(error) = self.flock.withdraw(key) {
+            tracing::error!(%error, key, "an entry was not withdrawn");
+        }
     }
 
     /// Keys of our own entries below a prefix.
     pub(crate) fn own_keys(&self, prefix: &str) -> BTreeSet<String> {
-        self.flock.own(prefix).into_iter().map(|(key, _)| key).collect()
+        self.own(prefix)
+            .iter()
+            .map(|entry| entry.key().to_owned())
+            .collect()
+    }
+
+    fn own(&self, prefix: &str) -> Vec<Entry> {
+        let mut entries = self.shown(prefix);
+        entries.retain(|entry| entry.owner() == self.own);
+        entries
+    }
+
+    fn shown(&self, prefix: &str) -> Vec<Entry> {
+        let mut entries = self.flock.entries(prefix);
+        entries.retain(|entry| !entry.is_withdrawn());
+        entries
     }
 
     /// Everyone's entries below a prefix.
     pub(crate) fn entries(&self, prefix: &str) -> Vec<SharedEntry> {
-        let entries = self.flock.entries(prefix).into_iter();
+        let entries = self.shown(prefix);
         entries
+            .iter()
             .map(|entry| SharedEntry {
-                owner: entry.owner.to_string(),
-                key: entry.key,
-                value: entry.value,
-                generation: entry.generation,
-                sequence: entry.sequence,
+                owner: entry.owner().to_string(),
+                key: entry.key().to_owned(),
+                value: entry.value().to_vec(),
+                generation: entry.generation(),
+                sequence: entry.sequence(),
             })
             .collect()
     }
 
     /// Everyone's entries below a prefix that can be read as `M`, with their owners.
     pub(crate) fn messages<M: Message + Default>(&self, prefix: &str) -> Vec<(String, M)> {
-        let entries = self.flock.entries(prefix).into_iter();
+        let entries = self.shown(prefix);
         entries
-            .filter_map(|entry| {
-                Some((entry.owner.to_string(), M::decode(entry.value.as_slice()).ok()?))
-            })
+            .iter()
+            .filter_map(|entry| Some((entry.owner().to_string(), M::decode(entry.value()).ok()?)))
             .collect()
     }
 
@@ -161,17 +159,22 @@ impl Shared {
         let view = self.flock.view();
         let view = view.borrow();
         let up = view.up().map(|member| member.id.to_string());
-        up.chain([self.own.clone()]).collect()
+        up.chain([self.own.to_string()]).collect()
     }
 
-    /// Whether the records of all members have arrived, so that what they hold is known.
-    pub(crate) fn settled(&self) -> bool {
-        let told: BTreeMap<RnodeId, u64> =
-            self.flock.entries("rnode").iter().map(|entry| (entry.owner, entry.generation)).collect();
+    /// Whether at least `wanted` members take part, and each has told what it is, and so what it holds.
+    pub(crate) fn is_told(&self, wanted: usize) -> bool {
+        let told: BTreeMap<RnodeId, u64> = self
+            .shown("rnode")
+            .iter()
+            .map(|entry| (entry.owner(), entry.generation()))
+            .collect();
         let view = self.flock.view();
         let view = view.borrow();
-        let all = view.up().all(|member| told.get(&member.id) == Some(&member.incarnation));
-        all && view.up().count() > 1
+        let all = view
+            .up()
+            .all(|member| told.get(&member.id) == Some(&member.incarnation));
+        all && view.up().count() >= wanted
     }
 
     /// The document that the flock spreads, as signed bytes.
@@ -181,14 +184,19 @@ impl Shared {
         document.as_ref().map(|document| document.bytes.to_vec())
     }
 
-    /// Gives the flock a document to spread, unless it has it.
-    pub(crate) fn put_document(&self, generation: u64, bytes: Vec<u8>) {
-        let held = self.flock.document().borrow().as_ref().map(|held| held.id.generation);
+    /// Gives the flock a document to spread, unless it has one as new.
+    pub(crate) fn put_document(&self, generation: u64, bytes: &[u8]) {
+        let held = self
+            .flock
+            .document()
+            .borrow()
+            .as_ref()
+            .map(|held| held.id.generation);
         if held.is_some_and(|held| held >= generation) {
             return;
         }
         if let Err(error) = self.flock.put_document(generation, bytes) {
-            tracing::warn!(%error, "the document is not spread yet");
+            tracing::warn!(%error, generation, "a document is not spread");
         }
     }
 
@@ -196,19 +204,20 @@ impl Shared {
     ///
     /// One that was declared lost stays as silent for as long as its entries do (`remove_after`):
     /// that is the time it has to come back before what it held is replaced.
-    pub(crate) fn members(&self) -> Vec<(String, khan::Standing)> {
-        let known: BTreeSet<RnodeId> =
-            self.flock.entries("rnode").iter().map(|entry| entry.owner).collect();
+    pub(crate) fn members(&self) -> Vec<(String, Standing)> {
+        let known: BTreeSet<RnodeId> = self
+            .shown("rnode")
+            .iter()
+            .map(|entry| entry.owner())
+            .collect();
         let view = self.flock.view();
         let view = view.borrow();
-        view.members
+        let members = view
+            .members
             .iter()
-            .filter(|member| known.contains(&member.id))
-            .filter(|member| member.state != State::Left)
-            .map(|member| {
-                let suspect = view.suspects.contains(&member.id);
-                (member.id.to_string(), standing(member.state == State::Up && !suspect))
-            })
+            .filter(|member| known.contains(&member.id));
+        members
+            .filter_map(|member| Some((member.id.to_string(), standing(member)?)))
             .collect()
     }
 
@@ -216,7 +225,7 @@ impl Shared {
     pub(crate) fn leads(&self) -> Option<u64> {
         let view = self.flock.view();
         let view = view.borrow();
-        (view.leader == Some(self.flock.id())).then_some(view.term)
+        view.leads().then_some(view.term)
     }
 
     /// The flock, for status.
@@ -229,55 +238,78 @@ impl Shared {
         let label = |id: &str| labels.get(id).cloned().unwrap_or_default();
         let view = self.flock.view();
         let view = view.borrow().clone();
-        let leader = view.leader.map(|leader| leader.to_string()).unwrap_or_default();
-        let members = view.members.iter().filter(|member| member.state != State::Left);
+        let leader = view
+            .leader
+            .map(|leader| leader.to_string())
+            .unwrap_or_default();
+        let members = view
+            .members
+            .iter()
+            .filter(|member| member.state != State::Left);
+        let counters = view.counters.iter();
         FlockReply {
             namespace: agent.me.namespace.to_string(),
-            flock: view.name.clone(),
+            flock: view.flock.to_string(),
             leader_label: label(&leader),
             leader,
             term: view.term,
-            tenure_ms: milliseconds(view.tenure),
+            tenure_ms: milliseconds(view.tenure()),
             grade: "acting".to_owned(),
             members: members
-                .map(|member| self.member(member, label(&member.id.to_string())))
+                .map(|member| wire_member(member, label(&member.id.to_string())))
                 .collect(),
             fingerprint: view.fingerprint,
-            counters: view
-                .counters
-                .iter()
-                .map(|(name, value)| Counter { name: (*name).to_owned(), value: *value })
+            counters: counters
+                .map(|(name, value)| Counter {
+                    name: (*name).to_owned(),
+                    value: *value,
+                })
                 .collect(),
-        }
-    }
-
-    fn member(&self, member: &MemberView, label: String) -> Member {
-        let address = member.addresses.first();
-        Member {
-            id: member.id.to_string(),
-            label,
-            state: match member.state {
-                State::Up => ALIVE,
-                State::Down => "lost",
-                State::Left => "left",
-            }
-            .to_owned(),
-            incarnation: member.incarnation,
-            address: address
-                .map(|address| host_port(&address.ip().to_string(), address.port().into()))
-                .unwrap_or_default(),
-            silent_ms: member.silence.map_or(0, milliseconds),
         }
     }
 
     /// Takes a hint of where members may be.
-    pub(crate) async fn hint(&self, hint: SocketAddr) {
-        self.flock.hint(hint).await;
+    pub(crate) fn hint(&self, hint: SocketAddr) {
+        self.flock.hint(hint);
     }
 
-    /// Says good-bye.
+    /// Says good-bye, for as long as a call may take.
     pub(crate) async fn leave(&self) {
-        self.flock.quit().await;
+        if tokio::time::timeout(CALL_TIMEOUT, self.flock.quit())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the flock was not told that we leave");
+        }
+    }
+}
+
+/// How a member counts for placement; `None` once it has left.
+fn standing(member: &MemberView) -> Option<Standing> {
+    match member.state {
+        State::Up if member.suspected => Some(Standing::Silent),
+        State::Up => Some(Standing::Live),
+        State::Down => Some(Standing::Silent),
+        State::Left => None,
+    }
+}
+
+fn wire_member(member: &MemberView, label: String) -> Member {
+    let address = member.addresses.first();
+    let state = match member.state {
+        State::Up => ALIVE,
+        State::Down => "lost",
+        State::Left => "left",
+    };
+    Member {
+        id: member.id.to_string(),
+        label,
+        state: state.to_owned(),
+        incarnation: member.incarnation,
+        address: address
+            .map(|address| host_port(&address.ip().to_string(), address.port().into()))
+            .unwrap_or_default(),
+        silent_ms: member.silence().map_or(0, milliseconds),
     }
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod agent;
+mod agent_base;
 mod agent_instances;
 mod agent_rig;
 mod cell;

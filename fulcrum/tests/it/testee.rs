@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         }
         ["connect", text] => connect(text),
         ["serve", name, port] => serve(name, port.parse().unwrap()),
+        ["horde", namespace, port, class] => horde(namespace, port.parse().unwrap(), class),
         ["remember", dir] => remember(Path::new(dir)),
         ["wait"] => wait(),
         ref other => {
@@ -127,6 +128,48 @@ fn serve(name: &str, port: u32) -> ExitCode {
     });
     result.unwrap();
     wait()
+}
+
+/// Acts as a backend: tells of a horde of one rnode, then prints the ready members of a class as they change.
+fn horde(namespace: &str, port: u32, class: &str) -> ExitCode {
+    use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
+    use crux_wire::fulcrum::v1::{HordeRnode, HordeState, PutHordeStateRequest};
+    use crux_wire::process::v1::LookupRequest;
+    use crux_wire::process::v1::process_client::ProcessClient;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let result: Result<(), tonic::Status> = runtime.block_on(async {
+        let socket = crux_net::rpc::ProcessSocket::inherited().unwrap().unwrap();
+        let channel = crux_net::rpc::connect_process(&socket);
+        let rnode = HordeRnode {
+            ordinal: 1,
+            label: "n1".to_owned(),
+            host: "127.0.0.1".to_owned(),
+            port,
+            execution: "cell".to_owned(),
+            ..HordeRnode::default()
+        };
+        let state = HordeState {
+            namespace: namespace.to_owned(),
+            backend: "local".to_owned(),
+            generation: 1,
+            phase: "done".to_owned(),
+            rnodes: vec![rnode],
+            ..HordeState::default()
+        };
+        let put = PutHordeStateRequest { state: Some(state), events: Vec::new() };
+        FulcrumClient::new(channel.clone()).put_horde_state(put).await?;
+        let name = format!("{namespace}/class:{class}");
+        let mut agent = ProcessClient::new(channel);
+        let mut replies = agent.watch(LookupRequest { name }).await?.into_inner();
+        while let Some(reply) = replies.message().await? {
+            let members: Vec<_> =
+                reply.services.iter().map(|one| format!("{}={}", one.index, one.host)).collect();
+            println!("ready {}", members.join(" "));
+        }
+        Ok(())
+    });
+    result.unwrap();
+    ExitCode::SUCCESS
 }
 
 /// Writes records until it is killed, and prints the number of each once it is acknowledged.
