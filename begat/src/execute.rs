@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use begat_core::dictum::{Dictum, Form, Paths, Product};
 use begat_core::record::{Exit, Output};
@@ -34,6 +34,9 @@ const TAIL_LINES: usize = 40;
 /// Files that one output directory may hold.
 const OUTPUT_FILES_MAX: usize = 100_000;
 
+/// Age from which a work directory that nobody has locked is a dead build's.
+const ABANDONED_AFTER: Duration = Duration::from_secs(60);
+
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// A directory that lives as long as one execution.
@@ -46,18 +49,8 @@ pub(crate) struct Work {
 
 impl Work {
     pub(crate) fn make(begat: &Path) -> Result<Self, Error> {
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let dir = begat
-            .join("work")
-            .join(format!("{}-{serial}", std::process::id()));
+        let dir = fresh(&begat.join("work"))?;
         let failed = |source| Error::io("make", &dir, source);
-        // A process of the same number may have died here.
-        let _ = fs::remove_dir_all(&dir);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)
-            .map_err(failed)?;
         let lock = fs::File::create(dir.join("lock")).map_err(failed)?;
         lock.lock().map_err(failed)?;
         for part in ["out", "in"] {
@@ -71,7 +64,12 @@ impl Work {
         let entries = fs::read_dir(begat.join("work")).into_iter().flatten();
         for entry in entries.filter_map(Result::ok) {
             let lock = fs::File::open(entry.path().join("lock"));
-            if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+            // A young one may be about to be locked.
+            let age = entry.metadata().and_then(|found| found.modified()).ok();
+            let old = age
+                .and_then(|made| SystemTime::now().duration_since(made).ok())
+                .is_some_and(|age| age > ABANDONED_AFTER);
+            if old && lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -120,6 +118,23 @@ impl Work {
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+    }
+}
+
+/// Makes a directory under a name that nobody has.
+fn fresh(work: &Path) -> Result<PathBuf, Error> {
+    let mut builder = fs::DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(work);
+    made.map_err(|source| Error::io("make", work, source))?;
+    builder.recursive(false);
+    loop {
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let dir = work.join(format!("{}-{serial}", std::process::id()));
+        match builder.create(&dir) {
+            Ok(()) => return Ok(dir),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(Error::io("make", &dir, source)),
+        }
     }
 }
 

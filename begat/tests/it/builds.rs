@@ -259,3 +259,40 @@ fn globs_pass_over_hidden_files_and_caches() {
     let many = format!("../{}*.rs", "**/".repeat(40));
     assert_eq!(tree.matches(&many).unwrap(), up);
 }
+
+#[test]
+fn an_edit_that_keeps_length_and_time_is_noticed() {
+    let fixture = two_steps();
+    let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let set_back = || {
+        let file = fs::File::options()
+            .append(true)
+            .open(fixture.tree("title"))
+            .unwrap();
+        file.set_modified(old).unwrap();
+    };
+    set_back();
+    fixture.build(TWO_STEPS);
+    fixture.write("title", "Elbow\n");
+    set_back();
+    assert_eq!(executed(&fixture.build(TWO_STEPS)), ["other", "page"]);
+}
+
+#[test]
+fn what_dead_builds_left_is_swept_and_what_runs_is_not() {
+    let fixture = two_steps();
+    let work = fixture.begat().join("work");
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    for name in ["dead", "alive"] {
+        fs::create_dir_all(work.join(name)).unwrap();
+        fs::write(work.join(name).join("lock"), "").unwrap();
+        fs::File::open(work.join(name))
+            .unwrap()
+            .set_modified(old)
+            .unwrap();
+    }
+    let held = fs::File::open(work.join("alive/lock")).unwrap();
+    held.lock().unwrap();
+    fixture.build(TWO_STEPS);
+    assert!(work.join("alive").exists() && !work.join("dead").exists());
+}
