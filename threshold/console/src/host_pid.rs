@@ -23,8 +23,8 @@ pub(crate) fn translate(status: &mut Status) {
             continue;
         }
         let inside = descendants(&processes, rnode.keeper_pid);
-        if let Some(pid) = inside.get(&rnode.agent_pid) {
-            rnode.agent_pid = *pid;
+        if let Some(pid) = agent_of(&processes, rnode.keeper_pid) {
+            rnode.agent_pid = pid;
         }
         for instance in &mut status.instances {
             if instance.rnode == rnode.label {
@@ -34,6 +34,16 @@ pub(crate) fn translate(status: &mut Status) {
             }
         }
     }
+}
+
+/// The agent that `keeper` started: its child whose first word is `agent`.
+fn agent_of(processes: &BTreeMap<i32, Process>, keeper: i32) -> Option<i32> {
+    let mut children = processes.iter().filter(|(_, process)| process.parent == keeper);
+    children.find_map(|(pid, _)| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let first = words.split(|byte| *byte == 0).nth(1)?;
+        (first == b"agent").then_some(*pid)
+    })
 }
 
 /// Outer pids by inner pid, of `root` and all below it.
