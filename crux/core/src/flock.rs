@@ -285,7 +285,14 @@ impl Flock {
         let up: Vec<RnodeId> = self.members.up().map(|member| member.id).collect();
         self.rings = Rings::new(&up, 2 * WATCHERS);
         let subjects = self.rings.subjects(&self.me.id, WATCHERS);
-        let subjects: Vec<_> = subjects.filter_map(|id| self.members.get(&id)).map(Member::subject).collect();
+        let turn = |subject: &RnodeId| {
+            let watchers = self.rings.watchers(subject);
+            let count = watchers.len().min(WATCHERS);
+            let index = watchers.iter().position(|id| *id == self.me.id).unwrap_or(0);
+            (u32::try_from(index).unwrap_or(0), u32::try_from(count).unwrap_or(1))
+        };
+        let members = subjects.filter_map(|id| self.members.get(&id));
+        let subjects: Vec<_> = members.map(|member| (member.subject(), turn(&member.id))).collect();
         let within = self.config.probe_interval / 4;
         self.watch.set_subjects(self.now, &subjects, within, &mut self.random);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::beacon::{Ballot, Beacon, Claim};
 use super::io::Time;
-use super::limits::{SUCCESSORS, SUPERSEDED_FOR, SUPERSEDED_MAX};
+use super::limits::{MEMBERS_MAX, SUCCESSORS, SUPERSEDED_FOR, SUPERSEDED_MAX};
 use super::members::{Member, State};
 use super::name::FlockId;
 use super::wire::{Message, Summary, short};
@@ -292,6 +292,8 @@ impl Flock {
         self.lead.sequence += 1;
         self.lead.next_heartbeat = self.now + self.config.heartbeat_interval;
         let successors = self.members.candidates().into_iter().filter(|member| member.id != self.me.id);
+        // In a flock that sends directly to all, everyone knows everyone and needs no list of who would be next.
+        let named = if self.members.up_count() > MEMBERS_MAX { SUCCESSORS } else { 0 };
         let fresh = self.now < self.lead.claimed + SUPERSEDED_FOR;
         let claim = Claim {
             flock: self.lead.flock,
@@ -303,7 +305,7 @@ impl Flock {
             latched: self.is_latched(),
             size: self.lead.size,
             fingerprint: self.fingerprint(),
-            successors: successors.take(SUCCESSORS).map(|member| short(member.id.as_bytes())).collect(),
+            successors: successors.take(named).map(|member| short(member.id.as_bytes())).collect(),
             superseded: if fresh { self.lead.superseded.clone() } else { Vec::new() },
         };
         let authority = &mut self.authority;

@@ -73,8 +73,8 @@ impl Flock {
     }
 
     fn dispatch(&mut self, from: RnodeId, message: Message) {
-        if let Message::Ack { nonce, .. } = &message {
-            self.watch.answered(self.now, &from, *nonce);
+        if let Message::Ack { nonce, clock, .. } = &message {
+            self.watch.answered(self.now, (&from, *nonce), *clock, self.config.probe_interval);
         }
         if let Some(act) = self.watch.heard(&from) {
             self.act(act);
@@ -82,7 +82,8 @@ impl Flock {
         match message {
             Message::Hello(hello) => self.hello(from, *hello),
             Message::Probe { nonce, summary } => {
-                let answer = Message::Ack { nonce, summary: self.summary() };
+                let clock = u32::try_from(self.now.as_millis() % u128::from(u32::MAX)).unwrap_or(0);
+                let answer = Message::Ack { nonce, summary: self.summary(), clock };
                 self.send(from, &answer);
                 self.compare_summary(from, &summary);
             }

@@ -64,6 +64,8 @@ struct Watched {
     subject: Subject,
     /// Watched only until a suspicion is settled.
     passing: bool,
+    /// Which of how many watchers we are.
+    turn: (u32, u32),
     next_probe: Time,
     open: Vec<Open>,
     smoothed: Option<(Duration, Duration)>,
@@ -72,12 +74,23 @@ struct Watched {
 
 impl Watched {
     fn new(subject: Subject, next_probe: Time) -> Self {
-        Self { subject, passing: false, next_probe, open: Vec::new(), smoothed: None, suspicion: None }
+        Self { subject, passing: false, turn: (0, 1), next_probe, open: Vec::new(), smoothed: None, suspicion: None }
     }
 
     fn timeout(&self) -> Duration {
         let (mean, deviation) = self.smoothed.unwrap_or((TIMEOUT_COLD / 3, Duration::ZERO));
         (mean * 3).max(mean + deviation * 4).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
+    }
+
+    /// When to probe next, so that all watchers take turns by the subject's clock and none of them need agree.
+    ///
+    /// One in five of the intervals is the least pause: who has just probed out of turn waits for the next one.
+    fn turn_after(&self, clock: Duration, interval: Duration) -> Duration {
+        let (index, count) = self.turn;
+        let position = duration_modulo(clock, interval);
+        let own = interval * index / count.max(1);
+        let wait = duration_modulo(own + interval - position, interval);
+        if wait < interval / 5 { wait + interval } else { wait }
     }
 
     /// Source: RFC 6298, section 2, for the smoothing.
@@ -134,14 +147,23 @@ impl Watch {
     }
 
     /// Watches exactly `subjects`, and whom it is in the middle of suspecting; `within` spreads first probes.
-    pub(crate) fn set_subjects(&mut self, now: Time, subjects: &[Subject], within: Duration, random: &mut Random) {
+    ///
+    /// With each subject stands which of how many watchers this rnode is.
+    pub(crate) fn set_subjects(
+        &mut self,
+        now: Time,
+        subjects: &[(Subject, (u32, u32))],
+        within: Duration,
+        random: &mut Random,
+    ) {
         for watched in self.watched.values_mut() {
             watched.passing = true;
         }
-        for subject in subjects {
+        for (subject, turn) in subjects {
             let watched = self.watched.entry(subject.rnode);
             let watched = watched.or_insert_with(|| Watched::new(*subject, now + random.within(within)));
             watched.passing = false;
+            watched.turn = *turn;
             if watched.subject != *subject {
                 watched.subject = *subject;
                 watched.suspicion = None;
@@ -200,12 +222,13 @@ impl Watch {
         }
     }
 
-    /// An answer came; returns what to tell.
-    pub(crate) fn answered(&mut self, now: Time, from: &RnodeId, nonce: u32) {
+    /// An answer came, with its sender's clock; the next probe is sent at our turn by it.
+    pub(crate) fn answered(&mut self, now: Time, (from, nonce): (&RnodeId, u32), clock: u32, interval: Duration) {
         let Some(watched) = self.watched.get_mut(from) else { return };
         let Some(at) = watched.open.iter().position(|open| open.nonce == nonce) else { return };
         let open = watched.open.remove(at);
         watched.sample(now.saturating_sub(open.sent));
+        watched.next_probe = now + watched.turn_after(Duration::from_millis(clock.into()), interval);
         if watched.suspicion.is_none() && !open.missed {
             self.miss -= self.miss / 32;
         }
@@ -302,6 +325,11 @@ impl Watch {
     pub(crate) fn suspects(&self) -> impl Iterator<Item = RnodeId> {
         self.watched.values().filter(|watched| watched.suspicion.is_some()).map(|watched| watched.subject.rnode)
     }
+}
+
+fn duration_modulo(duration: Duration, interval: Duration) -> Duration {
+    let micros = duration.as_micros() % interval.as_micros().max(1);
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
 /// −ln(miss / 1024) in thousandths, by a straight line between powers of two, so that all machines agree.

@@ -97,7 +97,8 @@ pub(crate) struct Offer {
 pub(crate) enum Message {
     Hello(Box<Hello>),
     Probe { nonce: u32, summary: Summary },
-    Ack { nonce: u32, summary: Summary },
+    /// `clock` is the sender's own, in milliseconds, for its watchers to take turns by.
+    Ack { nonce: u32, summary: Summary, clock: u32 },
     /// Its watchers miss it: fellow watchers probe, the subject speaks up.
     Suspect(Subject),
     /// What its sender has gathered against the subject, in thousandths of a nat.

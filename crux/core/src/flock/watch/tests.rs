@@ -8,7 +8,7 @@ fn subject(id: u8) -> Subject {
 
 fn watch(config: &Config) -> Watch {
     let mut watch = Watch::new(Duration::ZERO, config);
-    watch.set_subjects(Duration::ZERO, &[subject(1)], Duration::from_millis(1), &mut Random::new(1));
+    watch.set_subjects(Duration::ZERO, &[(subject(1), (0, 1))], Duration::from_millis(1), &mut Random::new(1));
     watch
 }
 
@@ -19,7 +19,7 @@ fn run(watch: &mut Watch, config: &Config, end: Duration, answers: impl Fn(Durat
         for act in watch.due(now, config) {
             match act {
                 Act::Probe { to, nonce } if answers(now) => {
-                    watch.answered(now, &to, nonce);
+                    watch.answered(now, (&to, nonce), 0, config.probe_interval);
                     watch.heard(&to);
                 }
                 Act::Declare(_) => return Some(now),
@@ -79,7 +79,7 @@ fn any_sign_of_life_wipes_what_was_gathered() {
 fn fast_probes_stay_within_their_budget() {
     let config = Config::default();
     let mut watch = Watch::new(Duration::ZERO, &config);
-    let subjects: Vec<Subject> = (0..60).map(subject).collect();
+    let subjects: Vec<_> = (0..60).map(|id| (subject(id), (0, 4))).collect();
     watch.set_subjects(Duration::ZERO, &subjects, Duration::from_millis(1), &mut Random::new(1));
     let mut probes = 0;
     for tick in 0..1000 {
@@ -94,4 +94,28 @@ fn evidence_is_worth_less_where_misses_are_common() {
     assert_eq!(millinats(512), 693);
     assert!(millinats(MISS_MIN) > 3_800 && millinats(MISS_MIN) < 4_000);
     assert!((MISS_MIN..MISS_MAX).all(|miss| millinats(miss) >= millinats(miss + 1)));
+}
+
+#[test]
+fn watchers_take_turns_by_the_clock_of_whom_they_watch() {
+    let config = Config::default();
+    let interval = config.probe_interval;
+    for index in 0..4 {
+        let mut watch = Watch::new(Duration::ZERO, &config);
+        watch.set_subjects(Duration::ZERO, &[(subject(1), (index, 4))], Duration::from_secs(3), &mut Random::new(9));
+        let mut probes = Vec::new();
+        for tick in 0..6000_u32 {
+            let now = Duration::from_millis(u64::from(tick) * 10);
+            for act in watch.due(now, &config) {
+                if let Act::Probe { to, nonce } = act {
+                    probes.push(now);
+                    // The subject's clock is a second and a half ahead of ours.
+                    watch.answered(now, (&to, nonce), tick * 10 + 1500, interval);
+                }
+            }
+        }
+        let turns = probes[1..].iter().map(|at| (*at + Duration::from_millis(1500)).as_millis() % 4000);
+        assert!(turns.clone().all(|turn| turn == u128::from(index) * 1000), "{index}: {:?}", turns.collect::<Vec<_>>());
+        assert!((14..=16).contains(&probes.len()), "{}", probes.len());
+    }
 }

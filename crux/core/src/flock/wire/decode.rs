@@ -29,7 +29,7 @@ fn message(kind: u8, reader: &mut Reader<'_>) -> Result<Option<Message>, Malform
     let message = match kind {
         1 => Message::Hello(Box::new(hello(reader)?)),
         2 => Message::Probe { nonce: reader.u32()?, summary: summary(reader)? },
-        3 => Message::Ack { nonce: reader.u32()?, summary: summary(reader)? },
+        3 => Message::Ack { nonce: reader.u32()?, summary: summary(reader)?, clock: reader.u32()? },
         4 => Message::Suspect(subject(reader)?),
         5 => Message::Evidence { subject: subject(reader)?, millinats: reader.u32()? },
         6 => Message::Clear(subject(reader)?),

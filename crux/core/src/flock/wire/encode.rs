@@ -20,7 +20,11 @@ fn put_message(body: &mut Vec<u8>, message: &Message) -> u8 {
     match message {
         Message::Hello(hello) => put_hello(body, hello),
         Message::Probe { nonce, summary } => put_probe(body, 2, *nonce, summary),
-        Message::Ack { nonce, summary } => put_probe(body, 3, *nonce, summary),
+        Message::Ack { nonce, summary, clock } => {
+            put_probe(body, 3, *nonce, summary);
+            body.put_u32(*clock);
+            3
+        }
         Message::Suspect(subject) => put_subject(body, 4, subject),
         Message::Evidence { subject, millinats } => {
             put_subject(body, 5, subject);
