@@ -8,7 +8,7 @@ use crux_wire::fulcrum::v1::{DescribeReply, Listing, ServicesReply, StatusReply}
 use prost::Message;
 
 use super::context::{Agent, RADIX};
-use super::status::{Facts, Own, fold, service_address};
+use super::status::{Facts, fold, service_address};
 use super::{placement, services};
 
 /// The record that this rnode publishes of itself.
@@ -42,6 +42,8 @@ pub(crate) fn record(agent: &Agent) -> RnodeRecord {
         tags: agent.config.tags.clone(),
         incarnation: agent.me.incarnation,
         started_unix_ms: agent.me.started_unix_ms,
+        keeper_pid: agent.me.keeper_pid,
+        agent_pid: i32::try_from(std::process::id()).unwrap_or(0),
     }
 }
 
@@ -116,11 +118,6 @@ pub(crate) fn status(agent: &Agent) -> StatusReply {
         rnodes: agent.shared.messages::<RnodeRecord>("rnode"),
         assignments: assignments(agent),
         flock: agent.shared.flock(agent),
-        own: Own {
-            rnode: agent.id(),
-            keeper_pid: agent.me.keeper_pid,
-            agent_pid: i32::try_from(std::process::id()).unwrap_or(0),
-        },
         hordes: agent.hordes.list(""),
         problems: agent.trouble.list(),
         namespace,

@@ -42,23 +42,10 @@ pub(crate) struct Facts {
     pub(crate) assignments: BTreeMap<String, Assignment>,
     /// The flock as this rnode sees it.
     pub(crate) flock: FlockReply,
-    /// This rnode's own keeper and agent.
-    pub(crate) own: Own,
     /// What the backends say, on a base.
     pub(crate) hordes: Vec<HordeState>,
     /// Trouble of this rnode itself, such as files that cannot be had.
     pub(crate) problems: Vec<String>,
-}
-
-/// Process ids that only this rnode knows of itself.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Own {
-    /// Its id.
-    pub(crate) rnode: String,
-    /// Its keeper's process id.
-    pub(crate) keeper_pid: i32,
-    /// Its agent's process id.
-    pub(crate) agent_pid: i32,
 }
 
 /// State of a flock member that takes part.
@@ -166,7 +153,6 @@ fn rnodes(facts: &Facts) -> Vec<RnodeStatus> {
         .iter()
         .map(|member| {
             let record = records.get(member.id.as_str());
-            let own = member.id == facts.own.rnode;
             RnodeStatus {
                 id: member.id.clone(),
                 label: record.map_or_else(|| member.label.clone(), |record| record.label.clone()),
@@ -174,8 +160,8 @@ fn rnodes(facts: &Facts) -> Vec<RnodeStatus> {
                     .map(|record| service_address(record))
                     .unwrap_or_default(),
                 state: member.state.clone(),
-                keeper_pid: if own { facts.own.keeper_pid } else { 0 },
-                agent_pid: if own { facts.own.agent_pid } else { 0 },
+                keeper_pid: record.map_or(0, |record| record.keeper_pid),
+                agent_pid: record.map_or(0, |record| record.agent_pid),
                 leader: member.id == facts.flock.leader,
             }
         })
@@ -247,6 +233,7 @@ fn settled(
             && assigned.contains(&(record.rnode.as_str(), record.class.as_str(), record.index))
     });
     placed
+        && !facts.flock.leader.is_empty()
         && current
         && live.len() == assigned.len()
         && classes

@@ -115,6 +115,11 @@ pub struct RnodeRecord {
     pub incarnation: u64,
     #[prost(uint64, tag = "9")]
     pub started_unix_ms: u64,
+    /// as the rnode counts pids: in a cell its own namespace does
+    #[prost(int32, tag = "10")]
+    pub keeper_pid: i32,
+    #[prost(int32, tag = "11")]
+    pub agent_pid: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Address {

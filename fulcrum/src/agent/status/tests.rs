@@ -108,6 +108,10 @@ fn what_is_not_yet_as_wanted_keeps_a_status_from_being_settled() {
     unplaced.assignments.remove("n2");
     assert!(!fold(&unplaced).settled);
 
+    let mut leaderless = calm();
+    leaderless.flock.leader.clear();
+    assert!(!fold(&leaderless).settled);
+
     let mut few = calm();
     few.document.as_mut().unwrap().rnodes_wanted = 6;
     let status = fold(&few);
