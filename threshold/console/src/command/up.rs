@@ -29,7 +29,10 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
     let ourselves = Ourselves::stored(&home)?;
     let draft = prepare::draft(&home, &described, &ourselves)?;
     let running = Base::find(&home).await?;
-    described.check_ports(running.as_ref()).await?;
+    // A base that died left its forwarders running; only it can tell them from strangers.
+    if running.is_some() || !home.base().join(fulcrum::config::FILE).exists() {
+        described.check_ports(running.as_ref()).await?;
+    }
     let base = base_start::ensure(&home, &ourselves).await?;
     let namespace = draft.namespace.clone();
     let present = base.itself().document(&namespace).await?;
