@@ -110,12 +110,19 @@ async fn a_killed_cell_is_started_again_after_its_back_off_and_the_base_hears_of
     with_backend(&world, async {
         told(&world, done(1)).await;
         for round in 0..3 {
+            let killed = tokio::time::Instant::now();
             let old = world.base.kill(2);
             let again = |state: &HordeState| {
                 let rnode = &state.rnodes[1];
                 state.phase == "done" && rnode.execution != old && rnode.state == "running"
             };
             told(&world, again).await;
+            // In the time of this test: the back-off of the first, second and third death.
+            let waited = killed.elapsed().as_millis();
+            assert!(
+                (100 << round..150 << round).contains(&waited),
+                "{waited} ms"
+            );
             assert_eq!(world.base.cells(), [1, 2, 3]);
             let table = world.base.table();
             let of = |kind: &str| table.events.iter().filter(|e| e.kind == kind).count();

@@ -7,6 +7,7 @@
 
 mod backend;
 mod fake;
+mod follow;
 mod forward;
 mod heal;
 mod interrupted;
