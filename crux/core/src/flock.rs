@@ -310,6 +310,12 @@ impl Flock {
         self.send_bytes(peer, bytes);
     }
 
+    /// Sends over a stream, however short it is: its loss would cost a time-out.
+    fn send_surely(&mut self, peer: RnodeId, message: &Message) {
+        let bytes = wire::encode(&self.header(), message);
+        self.out.push(Output::Send { peer, bytes, reliable: true });
+    }
+
     fn send_bytes(&mut self, peer: RnodeId, bytes: Arc<[u8]>) {
         let reliable = bytes.len() > DATAGRAM_BYTES_MAX - DATAGRAM_OVERHEAD_BYTES;
         self.out.push(Output::Send { peer, bytes, reliable });

@@ -33,9 +33,9 @@ pub(crate) const SUPERSEDED_FOR: Duration = Duration::from_secs(10);
 /// Sequences made durable at once, so that publishing seldom waits for the disk.
 pub(crate) const SEQUENCE_RESERVE: u64 = 1024;
 /// Least time between two comparisons of tables with one peer.
-pub(crate) const SYNC_PEER_INTERVAL: Duration = Duration::from_millis(400);
+pub(crate) const SYNC_PEER_INTERVAL: Duration = Duration::from_millis(100);
 /// Least time between two comparisons of tables with anyone, so that one change is not fetched from eight neighbours.
-pub(crate) const SYNC_INTERVAL: Duration = Duration::from_millis(60);
+pub(crate) const SYNC_INTERVAL: Duration = Duration::from_millis(20);
 /// Pause before neighbours are told that the table changed, so that one nudge tells of many changes.
 pub(crate) const NUDGE_AFTER: Duration = Duration::from_millis(20);
 /// Time without a part after which a document is asked of someone else.

@@ -48,7 +48,8 @@ impl Flock {
         if theirs.leader == [0; 8] {
             self.help_seeker(from, theirs);
         } else if theirs.leader == ours.leader && theirs.term == ours.term {
-            if theirs.heartbeat > ours.heartbeat && self.lead.role == Role::Following {
+            let asks = self.config.ask_after.is_some() && self.lead.role == Role::Following;
+            if asks && theirs.heartbeat > ours.heartbeat {
                 self.send(from, &Message::Ask(ours));
             }
         } else if theirs.term < ours.term {

@@ -178,7 +178,7 @@ impl Flock {
         let ours = self.offer();
         let newer = ours.map(|offer| offer.id) > theirs.map(|offer| offer.id);
         if let Some(offer) = ours.filter(|_| newer) {
-            self.send(from, &Message::Offer(offer));
+            self.send_surely(from, &Message::Offer(offer));
             return;
         }
         let Some(offer) = theirs.filter(|theirs| ours.is_none_or(|ours| theirs.id > ours.id)) else { return };
@@ -188,7 +188,7 @@ impl Flock {
         }
         if let Some(assembly) = Assembly::new(offer.id, offer.total) {
             self.fetch = Some(Fetch { assembly, from, heard: self.now });
-            self.send(from, &Message::Want { id: offer.id, offset: 0 });
+            self.send_surely(from, &Message::Want { id: offer.id, offset: 0 });
         }
     }
 
@@ -212,7 +212,7 @@ impl Flock {
         fetch.heard = self.now;
         if !fetch.assembly.is_whole() {
             let want = Message::Want { id: offer.id, offset: fetch.assembly.offset() };
-            self.send(from, &want);
+            self.send_surely(from, &want);
             return;
         }
         let document = self.fetch.take().and_then(|fetch| fetch.assembly.finish());
