@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     match (scenario.run)() {
+        Ok(rows) if rows.is_empty() => ExitCode::SUCCESS,
         Ok(rows) => {
             println!("\n{}", row::HEAD);
             for row in rows {

@@ -1,5 +1,6 @@
 //! `idle`: what keepers and agents cost while nothing happens (F5, M4).
 
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,6 +17,9 @@ const SETTLE: Duration = Duration::from_secs(10);
 const WATCHED: Duration = Duration::from_secs(30);
 
 pub(super) fn run() -> Result<Vec<Row>, String> {
+    if !alone_on_loopback() {
+        return in_a_network_of_its_own();
+    }
     let radix = Radix::fresh()?;
     radix.up(FOLDER)?;
     std::thread::sleep(SETTLE);
@@ -54,6 +58,28 @@ pub(super) fn run() -> Result<Vec<Row>, String> {
         format!("{rate:.0} B/s"),
     ));
     Ok(rows)
+}
+
+/// Whether nobody else has sent anything over our loopback yet.
+fn alone_on_loopback() -> bool {
+    loopback_bytes() < 10_000
+}
+
+/// Runs this scenario again in a network namespace, so that others' bytes are not counted as ours.
+fn in_a_network_of_its_own() -> Result<Vec<Row>, String> {
+    let ourselves = std::env::current_exe().map_err(|error| error.to_string())?;
+    let script = "ip link set lo up && exec \"$0\" idle";
+    let status = Command::new("unshare")
+        .args(["--net", "sh", "-c", script])
+        .arg(ourselves)
+        .status();
+    match status {
+        Ok(status) if status.success() => Ok(Vec::new()),
+        Ok(status) => Err(format!(
+            "in a network namespace: {status}; needs root and iproute2"
+        )),
+        Err(error) => Err(format!("unshare: {error}")),
+    }
 }
 
 fn pids(status: &Value, key: &str) -> Vec<i64> {
