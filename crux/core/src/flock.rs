@@ -51,7 +51,8 @@ pub use counters::Counters;
 pub use inspect::{Inspection, inspect};
 pub use io::{Admin, Input, Output, Seated, Time};
 pub use limits::{
-    ADDRESSES_MAX, CREDENTIAL_BYTES_MAX, DATAGRAM_BYTES_MAX, HINTS_MAX, MEMBERS_MAX, MESSAGE_BYTES_MAX, REMEMBERED_MAX,
+    ADDRESSES_MAX, CREDENTIAL_BYTES_MAX, DATAGRAM_BYTES_MAX, HINTS_MAX, MEMBERS_MAX,
+    MESSAGE_BYTES_MAX, REMEMBERED_MAX,
 };
 pub use members::{Member, State};
 pub use name::FlockId;
@@ -113,14 +114,24 @@ impl Flock {
     ///
     /// An incarnation that is not above the floor's is raised above it. Nothing is sent before the first step.
     #[must_use]
-    pub fn new(config: Config, mut me: Me, floor: Floor, authority: Box<dyn Authority>, seed: u64) -> Self {
+    pub fn new(
+        config: Config,
+        mut me: Me,
+        floor: Floor,
+        authority: Box<dyn Authority>,
+        seed: u64,
+    ) -> Self {
         me.incarnation = me.incarnation.max(floor.incarnation.saturating_add(1));
         me.addresses.truncate(ADDRESSES_MAX);
         let mut random = Random::new(seed);
         let lead = Lead::new(FlockId::from_bytes(random.bytes16()));
         Self {
             watch: Watch::new(Duration::ZERO, &config),
-            floor: Floor { incarnation: me.incarnation, sequence: 0, term: floor.term },
+            floor: Floor {
+                incarnation: me.incarnation,
+                sequence: 0,
+                term: floor.term,
+            },
             config,
             me,
             authority,
@@ -157,7 +168,10 @@ impl Flock {
             self.begin(now);
         }
         self.now = self.now.max(now);
-        if self.wake.is_some_and(|wake| self.now > wake + self.config.late_tick) {
+        if self
+            .wake
+            .is_some_and(|wake| self.now > wake + self.config.late_tick)
+        {
             self.counters.stalls += 1;
             self.watch.forget_open(self.now);
         }
@@ -191,7 +205,10 @@ impl Flock {
 
     fn take(&mut self, input: Input) {
         if self.ended {
-            let silent = matches!(input, Input::Message { .. } | Input::Tick | Input::PeerGone { .. });
+            let silent = matches!(
+                input,
+                Input::Message { .. } | Input::Tick | Input::PeerGone { .. }
+            );
             if !silent {
                 self.out.push(Output::Refused(Refusal::Ended));
             }
@@ -249,7 +266,9 @@ impl Flock {
     }
 
     fn next_wake(&self) -> Time {
-        let contact = self.contacts.next(self.situation(), |peer| self.members.is_up(peer));
+        let contact = self
+            .contacts
+            .next(self.situation(), |peer| self.members.is_up(peer));
         let times = [
             self.table.next_expiry(),
             self.watch.next(),
@@ -258,17 +277,29 @@ impl Flock {
             self.nudge,
             self.fetch.as_ref().map(Fetch::deadline),
         ];
-        let next = times.into_iter().flatten().min().unwrap_or(self.now + self.config.heartbeat_window);
+        let next = times
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.now + self.config.heartbeat_window);
         next.max(self.now + WAKE_MIN)
     }
 
     fn situation(&self) -> Situation<'_> {
-        Situation { now: self.now, alone: self.members.up_count() == 1, config: &self.config }
+        Situation {
+            now: self.now,
+            alone: self.members.up_count() == 1,
+            config: &self.config,
+        }
     }
 
     fn make_contact(&mut self) {
         loop {
-            let situation = Situation { now: self.now, alone: self.members.up_count() == 1, config: &self.config };
+            let situation = Situation {
+                now: self.now,
+                alone: self.members.up_count() == 1,
+                config: &self.config,
+            };
             let members = &self.members;
             match self.contacts.due(situation, |peer| members.is_up(peer)) {
                 Some(Contact::Address(address)) => self.out.push(Output::Dial { address }),
@@ -288,13 +319,22 @@ impl Flock {
         let turn = |subject: &RnodeId| {
             let watchers = self.rings.watchers(subject);
             let count = watchers.len().min(WATCHERS);
-            let index = watchers.iter().position(|id| *id == self.me.id).unwrap_or(0);
-            (u32::try_from(index).unwrap_or(0), u32::try_from(count).unwrap_or(1))
+            let index = watchers
+                .iter()
+                .position(|id| *id == self.me.id)
+                .unwrap_or(0);
+            (
+                u32::try_from(index).unwrap_or(0),
+                u32::try_from(count).unwrap_or(1),
+            )
         };
         let members = subjects.filter_map(|id| self.members.get(&id));
-        let subjects: Vec<_> = members.map(|member| (member.subject(), turn(&member.id))).collect();
+        let subjects: Vec<_> = members
+            .map(|member| (member.subject(), turn(&member.id)))
+            .collect();
         let within = self.config.probe_interval / 4;
-        self.watch.set_subjects(self.now, &subjects, within, &mut self.random);
+        self.watch
+            .set_subjects(self.now, &subjects, within, &mut self.random);
     }
 
     fn header(&self) -> Header {
@@ -313,12 +353,20 @@ impl Flock {
     /// Sends over a stream, however short it is: its loss would cost a time-out.
     fn send_surely(&mut self, peer: RnodeId, message: &Message) {
         let bytes = wire::encode(&self.header(), message);
-        self.out.push(Output::Send { peer, bytes, reliable: true });
+        self.out.push(Output::Send {
+            peer,
+            bytes,
+            reliable: true,
+        });
     }
 
     fn send_bytes(&mut self, peer: RnodeId, bytes: Arc<[u8]>) {
         let reliable = bytes.len() > DATAGRAM_BYTES_MAX - DATAGRAM_OVERHEAD_BYTES;
-        self.out.push(Output::Send { peer, bytes, reliable });
+        self.out.push(Output::Send {
+            peer,
+            bytes,
+            reliable,
+        });
     }
 
     /// Sends to every other member.
@@ -331,7 +379,10 @@ impl Flock {
     }
 
     fn others(&self) -> impl Iterator<Item = RnodeId> {
-        self.members.up().map(|member| member.id).filter(|id| *id != self.me.id)
+        self.members
+            .up()
+            .map(|member| member.id)
+            .filter(|id| *id != self.me.id)
     }
 
     /// This rnode's permanent name.
@@ -366,13 +417,18 @@ impl Flock {
     /// Where `rnode` said it can be reached; empty when it is not known.
     #[must_use]
     pub fn addresses(&self, rnode: &RnodeId) -> &[SocketAddr] {
-        self.members.get(rnode).map(|member| member.addresses.as_slice()).unwrap_or_default()
+        self.members
+            .get(rnode)
+            .map(|member| member.addresses.as_slice())
+            .unwrap_or_default()
     }
 
     /// What is shown of the shared map below `prefix`; the flock's own keys are not shown without it.
     pub fn entries<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Entry> {
         let own = crate::ken::RESERVED_PREFIX;
-        self.table.entries(prefix).filter(move |entry| prefix.starts_with(own) || !entry.key().starts_with(own))
+        self.table
+            .entries(prefix)
+            .filter(move |entry| prefix.starts_with(own) || !entry.key().starts_with(own))
     }
 
     /// The newest document.
@@ -384,7 +440,10 @@ impl Flock {
     /// A hash of all that is shared; equal on two rnodes when they know the same.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
-        let owners = self.members.up().map(|member| self.table.mark(&member.id).fingerprint);
+        let owners = self
+            .members
+            .up()
+            .map(|member| self.table.mark(&member.id).fingerprint);
         let document = self.document.as_ref().map(|document| document.id.mark());
         owners.chain(document).fold(0, u64::wrapping_add)
     }
@@ -412,6 +471,11 @@ impl fmt::Debug for Flock {
         let Leader { who, term, .. } = self.leader();
         let leader = who.map_or_else(|| "nobody".to_owned(), |who| who.short());
         let up = self.members.up_count();
-        write!(formatter, "Flock({} of {up} in {}, led by {leader} in term {term})", self.me.id.short(), self.lead.flock)
+        write!(
+            formatter,
+            "Flock({} of {up} in {}, led by {leader} in term {term})",
+            self.me.id.short(),
+            self.lead.flock
+        )
     }
 }

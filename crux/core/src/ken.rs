@@ -14,12 +14,12 @@ mod quality;
 mod table;
 
 pub use codec::Malformed;
+pub(crate) use document::Assembly;
 pub use document::{Document, DocumentId};
 pub use entry::{Draft, Entry, RESERVED_PREFIX};
 pub use quality::{Quality, Refusal};
-pub use table::{Novelty, Table};
-pub(crate) use document::Assembly;
 pub(crate) use table::OwnerMark;
+pub use table::{Novelty, Table};
 
 /// Most entries one owner may have, withdrawn ones that are not yet swept included.
 pub const OWNER_ENTRIES_MAX: usize = 4096;

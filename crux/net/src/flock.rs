@@ -50,7 +50,11 @@ pub struct Config {
 
 impl std::fmt::Debug for Config {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Config").field("dir", &self.dir).field("hints", &self.hints).finish_non_exhaustive()
+        formatter
+            .debug_struct("Config")
+            .field("dir", &self.dir)
+            .field("hints", &self.hints)
+            .finish_non_exhaustive()
     }
 }
 
@@ -84,9 +88,19 @@ impl Config {
     pub fn build(self) -> Result<(Actor, Ref), Error> {
         let store = floor::FloorStore::open(&self.dir)?;
         let bound = self.socket.local_addr();
-        let bound = bound.map_err(|source| Error::Floor { operation: "ask for the address of", path: "the flock's socket".into(), source })?;
-        let addresses = if self.addresses.is_empty() { vec![bound] } else { self.addresses };
-        let judge = self.judge.unwrap_or_else(|| authority::signed_documents(&self.identity));
+        let bound = bound.map_err(|source| Error::Floor {
+            operation: "ask for the address of",
+            path: "the flock's socket".into(),
+            source,
+        })?;
+        let addresses = if self.addresses.is_empty() {
+            vec![bound]
+        } else {
+            self.addresses
+        };
+        let judge = self
+            .judge
+            .unwrap_or_else(|| authority::signed_documents(&self.identity));
         let authority = authority::Keys::new(self.identity.clone(), judge);
         let me = Me {
             id: self.identity.id(),
@@ -103,7 +117,13 @@ impl Config {
             own: self.identity.id(),
             reset_secret: store.reset_secret()?,
         })?;
-        let flock = crux_core::flock::Flock::new(self.timings, me, store.floor(), Box::new(authority), floor::seed()?);
+        let flock = crux_core::flock::Flock::new(
+            self.timings,
+            me,
+            store.floor(),
+            Box::new(authority),
+            floor::seed()?,
+        );
         let trust = self.identity.trust().changes();
         Ok(actor_task::build(flock, link, store, (trust, self.hints)))
     }

@@ -37,11 +37,20 @@ pub struct Policy {
 
 impl Policy {
     /// Ends with its handle; a panic is logged.
-    pub const ABORT: Self = Self { on_drop: OnDrop::Abort, on_panic: OnPanic::Log };
+    pub const ABORT: Self = Self {
+        on_drop: OnDrop::Abort,
+        on_panic: OnPanic::Log,
+    };
     /// Outlives its handle; a panic is logged.
-    pub const DRAIN: Self = Self { on_drop: OnDrop::Drain, on_panic: OnPanic::Log };
+    pub const DRAIN: Self = Self {
+        on_drop: OnDrop::Drain,
+        on_panic: OnPanic::Log,
+    };
     /// Outlives its handle; a panic ends the process.
-    pub const ESSENTIAL: Self = Self { on_drop: OnDrop::Drain, on_panic: OnPanic::StopProcess };
+    pub const ESSENTIAL: Self = Self {
+        on_drop: OnDrop::Drain,
+        on_panic: OnPanic::StopProcess,
+    };
 }
 
 /// Exit code of a process stopped by [`OnPanic::StopProcess`]: an internal error, as in the table of exit codes.
@@ -97,7 +106,12 @@ impl<T> Future for Task<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let name = self.name;
-        Pin::new(&mut self.handle).poll(context).map_err(|error| TaskEnded { name, panicked: error.is_panic() })
+        Pin::new(&mut self.handle)
+            .poll(context)
+            .map_err(|error| TaskEnded {
+                name,
+                panicked: error.is_panic(),
+            })
     }
 }
 
@@ -131,17 +145,27 @@ impl Drop for PanicGuard {
 ///
 /// # Panics
 /// Outside a tokio runtime.
-#[expect(clippy::disallowed_methods, reason = "the one place where tasks are spawned")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where tasks are spawned"
+)]
 pub fn spawn<F>(name: &'static str, policy: Policy, future: F) -> Task<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
     let guarded = async move {
-        let _guard = PanicGuard { name, on_panic: policy.on_panic };
+        let _guard = PanicGuard {
+            name,
+            on_panic: policy.on_panic,
+        };
         future.await
     };
-    Task { name, policy, handle: tokio::spawn(guarded) }
+    Task {
+        name,
+        policy,
+        handle: tokio::spawn(guarded),
+    }
 }
 
 #[cfg(test)]
@@ -179,13 +203,22 @@ mod tests {
         }));
         ended.await.expect("the future was dropped");
         let (sender, done) = oneshot::channel();
-        drop(spawn("finishing", Policy::DRAIN, async move { sender.send(7) }));
+        drop(spawn(
+            "finishing",
+            Policy::DRAIN,
+            async move { sender.send(7) },
+        ));
         assert_eq!(done.await, Ok(7));
     }
 
     #[tokio::test]
     async fn a_panic_is_told_to_whoever_waits() {
-        let task = spawn("failing", Policy::ABORT, async { panic!("as the test wants") });
-        assert!(task.await.is_err_and(|ended| ended.panicked && ended.name == "failing"));
+        let task = spawn("failing", Policy::ABORT, async {
+            panic!("as the test wants")
+        });
+        assert!(
+            task.await
+                .is_err_and(|ended| ended.panicked && ended.name == "failing")
+        );
     }
 }

@@ -16,7 +16,10 @@ pub(crate) struct SimAuthority {
 
 impl SimAuthority {
     pub(crate) fn new(id: RnodeId) -> Self {
-        Self { id, admitted: BTreeSet::from([id]) }
+        Self {
+            id,
+            admitted: BTreeSet::from([id]),
+        }
     }
 
     pub(crate) fn credential(id: &RnodeId) -> Vec<u8> {

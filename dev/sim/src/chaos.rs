@@ -39,7 +39,9 @@ pub struct Outcome {
 pub fn run(seed: u64) -> Result<Outcome, String> {
     let mut random = Random::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
     let count = 3 + random.below(10);
-    let mut world = World::new(seed, count, |index| options(index, count, &mut random.clone()));
+    let mut world = World::new(seed, count, |index| {
+        options(index, count, &mut random.clone())
+    });
     weather(&mut world.network, &mut random);
     for index in 0..count {
         world.run(random.between(Duration::ZERO, Duration::from_millis(400)));
@@ -54,11 +56,20 @@ pub fn run(seed: u64) -> Result<Outcome, String> {
     calm(&mut world, &mut random);
     let settled = |world: &World| world.disagreement().is_none() && world.wrong_entries().is_none();
     let Some(healed_after) = world.run_while_not(HEAL_MAX, settled) else {
-        let problem = world.disagreement().or_else(|| world.wrong_entries()).unwrap_or_default();
-        return Err(format!("after {HEAL_MAX:?} of calm {problem}; repeat with: cargo xtask sim --seed {seed}"));
+        let problem = world
+            .disagreement()
+            .or_else(|| world.wrong_entries())
+            .unwrap_or_default();
+        return Err(format!(
+            "after {HEAL_MAX:?} of calm {problem}; repeat with: cargo xtask sim --seed {seed}"
+        ));
     };
     check_document(&world, generation, seed)?;
-    Ok(Outcome { fired: std::mem::take(&mut world.fired), trace: world.trace(), healed_after })
+    Ok(Outcome {
+        fired: std::mem::take(&mut world.fired),
+        trace: world.trace(),
+        healed_after,
+    })
 }
 
 fn options(index: usize, count: usize, random: &mut Random) -> Options {
@@ -68,8 +79,16 @@ fn options(index: usize, count: usize, random: &mut Random) -> Options {
     for _ in 0..own.below(3) {
         hints.push(World::address(own.below(count * 2)));
     }
-    let vote = if own.chance(500) { 100 } else { 90 + u32::try_from(own.below(20)).unwrap_or(0) };
-    Options { vote, hints, ..Options::default() }
+    let vote = if own.chance(500) {
+        100
+    } else {
+        90 + u32::try_from(own.below(20)).unwrap_or(0)
+    };
+    Options {
+        vote,
+        hints,
+        ..Options::default()
+    }
 }
 
 /// Chooses how bad the network is throughout one run.
@@ -95,7 +114,10 @@ fn disturb(world: &mut World, random: &mut Random, generation: &mut u64) {
                 world.start(one);
             }
         }
-        6 => world.stall(one, random.between(Duration::from_millis(50), Duration::from_secs(4))),
+        6 => world.stall(
+            one,
+            random.between(Duration::from_millis(50), Duration::from_secs(4)),
+        ),
         7 => split(world, random),
         8 | 9 => world.network.side = vec![0; count],
         10 => {
@@ -128,8 +150,17 @@ fn put_document(world: &mut World, index: usize, generation: &mut u64) {
     let size = 100 + usize::try_from(*generation % 7).unwrap_or(0) * 15_000;
     let mut bytes = format!("signed: generation {generation} ").into_bytes();
     bytes.resize(size, b'.');
-    let id = DocumentId { generation: *generation, digest: Digest::of(&bytes) };
-    world.input(index, Input::PutDocument { id, bytes: Arc::from(bytes) });
+    let id = DocumentId {
+        generation: *generation,
+        digest: Digest::of(&bytes),
+    };
+    world.input(
+        index,
+        Input::PutDocument {
+            id,
+            bytes: Arc::from(bytes),
+        },
+    );
 }
 
 /// Ends all faults; whoever is down starts again.
@@ -152,19 +183,29 @@ fn check_document(world: &World, generation: u64, seed: u64) -> Result<(), Strin
     let held: Vec<Option<u64>> = world
         .live()
         .into_iter()
-        .map(|index| world.flock(index).and_then(|flock| flock.document()).map(|document| document.id.generation))
+        .map(|index| {
+            world
+                .flock(index)
+                .and_then(|flock| flock.document())
+                .map(|document| document.id.generation)
+        })
         .collect();
     let same = held.windows(2).all(|pair| pair[0] == pair[1]);
     let sensible = held.iter().flatten().all(|held| *held <= generation);
     if same && sensible {
         Ok(())
     } else {
-        Err(format!("documents differ: {held:?}; repeat with: cargo xtask sim --seed {seed}"))
+        Err(format!(
+            "documents differ: {held:?}; repeat with: cargo xtask sim --seed {seed}"
+        ))
     }
 }
 
 /// Which kinds of faults never did anything in `fired`.
 #[must_use]
 pub fn never_fired(fired: &Fired) -> Vec<FaultKind> {
-    FaultKind::ALL.into_iter().filter(|kind| fired.get(kind).is_none_or(|count| *count == 0)).collect()
+    FaultKind::ALL
+        .into_iter()
+        .filter(|kind| fired.get(kind).is_none_or(|count| *count == 0))
+        .collect()
 }

@@ -74,7 +74,13 @@ impl Invariants {
         self.report(step.index, step.now, results);
     }
 
-    pub(crate) fn sent(&mut self, (index, rnode): (usize, &Rnode), sent: (&[u8], bool), inspection: &Inspection, now: Duration) {
+    pub(crate) fn sent(
+        &mut self,
+        (index, rnode): (usize, &Rnode),
+        sent: (&[u8], bool),
+        inspection: &Inspection,
+        now: Duration,
+    ) {
         let results = [
             bounds::sent(sent),
             durable::sent(rnode, inspection),
@@ -84,9 +90,17 @@ impl Invariants {
         self.report(index, now, results);
     }
 
-    fn report<const N: usize>(&self, index: usize, now: Duration, results: [Result<(), String>; N]) {
-        for breach in results.into_iter().filter_map(Result::err) {
-            panic!("rnode {index} at {now:?}: {breach}; repeat with: cargo xtask sim --seed {}", self.seed);
+    fn report<const N: usize>(
+        &self,
+        index: usize,
+        now: Duration,
+        results: [Result<(), String>; N],
+    ) {
+        if let Some(breach) = results.into_iter().find_map(Result::err) {
+            panic!(
+                "rnode {index} at {now:?}: {breach}; repeat with: cargo xtask sim --seed {}",
+                self.seed
+            );
         }
     }
 }

@@ -2,7 +2,11 @@
 
 use std::process::ExitCode;
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command prints its result")]
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command prints its result"
+)]
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.first().map(String::as_str) {
@@ -24,9 +28,14 @@ fn main() -> ExitCode {
 
 fn seed(text: Option<&str>) -> Result<String, String> {
     let text = text.ok_or("--seed needs a number")?;
-    let seed = text.parse().map_err(|error| format!("seed `{text}`: {error}"))?;
+    let seed = text
+        .parse()
+        .map_err(|error| format!("seed `{text}`: {error}"))?;
     let outcome = sim::chaos::run(seed)?;
-    Ok(format!("healed after {:?}, trace {}\n{:#?}", outcome.healed_after, outcome.trace, outcome.fired))
+    Ok(format!(
+        "healed after {:?}, trace {}\n{:#?}",
+        outcome.healed_after, outcome.trace, outcome.fired
+    ))
 }
 
 fn measure(sizes: &[String]) -> Result<String, String> {
@@ -35,7 +44,9 @@ fn measure(sizes: &[String]) -> Result<String, String> {
     if sizes.is_empty() {
         sizes = vec![6, 20, 50];
     }
-    let lines: Result<Vec<String>, String> =
-        sizes.into_iter().map(|size| sim::measure::measure(1, size).map(|measured| measured.to_string())).collect();
+    let lines: Result<Vec<String>, String> = sizes
+        .into_iter()
+        .map(|size| sim::measure::measure(1, size).map(|measured| measured.to_string()))
+        .collect();
     Ok(lines?.join("\n"))
 }

@@ -102,7 +102,10 @@ pub fn measure(seed: u64, count: usize) -> Result<Measured, String> {
 
 fn middle_and_worst(mut times: Vec<Duration>) -> (Duration, Duration) {
     times.sort();
-    (times.get(times.len() / 2).copied().unwrap_or_default(), times.last().copied().unwrap_or_default())
+    (
+        times.get(times.len() / 2).copied().unwrap_or_default(),
+        times.last().copied().unwrap_or_default(),
+    )
 }
 
 fn agree(world: &mut World) -> Result<Duration, String> {
@@ -112,7 +115,11 @@ fn agree(world: &mut World) -> Result<Duration, String> {
 
 fn leader(world: &World) -> Option<usize> {
     let first = *world.live().first()?;
-    world.flock(first)?.leader().who.and_then(|who| world.index_of(&who))
+    world
+        .flock(first)?
+        .leader()
+        .who
+        .and_then(|who| world.index_of(&who))
 }
 
 fn idle(world: &mut World, length: Duration) -> (u64, u64, u64) {
@@ -121,14 +128,26 @@ fn idle(world: &mut World, length: Duration) -> (u64, u64, u64) {
         rnode.sent = (0, 0);
     }
     world.run(length);
-    let sum = world.rnodes.iter().fold((0, 0), |sum, rnode| (sum.0 + rnode.sent.0, sum.1 + rnode.sent.1));
+    let sum = world.rnodes.iter().fold((0, 0), |sum, rnode| {
+        (sum.0 + rnode.sent.0, sum.1 + rnode.sent.1)
+    });
     (sum.0, sum.1, world.rnodes[leader].sent.0)
 }
 
 fn update(world: &mut World) -> Result<Duration, String> {
-    world.input(0, Input::Publish { key: "measured".to_owned(), value: vec![7; 128] });
+    world.input(
+        0,
+        Input::Publish {
+            key: "measured".to_owned(),
+            value: vec![7; 128],
+        },
+    );
     let start = world.now;
-    while world.live().iter().any(|index| world.flock(*index).is_some_and(|flock| flock.entries("measured").count() == 0)) {
+    while world.live().iter().any(|index| {
+        world
+            .flock(*index)
+            .is_some_and(|flock| flock.entries("measured").count() == 0)
+    }) {
         world.run(Duration::from_millis(1));
         if world.now > start + LIMIT {
             return Err("an update did not reach all".to_owned());
@@ -147,17 +166,25 @@ fn crash(world: &mut World, victim: Victim) -> Result<Duration, String> {
     let leading = leader(world).unwrap_or(0);
     let victim = match victim {
         Victim::Leader => leading,
-        Victim::Member(attempt) if attempt % world.rnodes.len() == leading => (leading + 1) % world.rnodes.len(),
+        Victim::Member(attempt) if attempt % world.rnodes.len() == leading => {
+            (leading + 1) % world.rnodes.len()
+        }
         Victim::Member(attempt) => attempt % world.rnodes.len(),
     };
     let id = world.rnodes[victim].id;
     let start = world.now;
     world.crash(victim);
     let known = |world: &World| {
-        world.live().into_iter().filter_map(|index| world.flock(index)).all(|flock| {
-            let lost = flock.members().any(|member| member.id == id && member.state == State::Down);
-            lost && flock.leader().who.is_some_and(|who| who != id)
-        })
+        world
+            .live()
+            .into_iter()
+            .filter_map(|index| world.flock(index))
+            .all(|flock| {
+                let lost = flock
+                    .members()
+                    .any(|member| member.id == id && member.state == State::Down);
+                lost && flock.leader().who.is_some_and(|who| who != id)
+            })
     };
     while !known(world) {
         world.run(Duration::from_millis(10));
@@ -175,7 +202,9 @@ fn crash(world: &mut World, victim: Victim) -> Result<Duration, String> {
 
 fn heal(world: &mut World) -> Result<Duration, String> {
     let count = world.rnodes.len();
-    world.network.side = (0..count).map(|index| u8::from(index >= count / 2)).collect();
+    world.network.side = (0..count)
+        .map(|index| u8::from(index >= count / 2))
+        .collect();
     world.run(Duration::from_secs(60));
     world.network.side = vec![0; count];
     agree(world)

@@ -29,7 +29,11 @@ impl Random {
 
     /// A number below `bound`; 0 when that is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        if bound == 0 { 0 } else { usize::try_from(self.next() >> 33).unwrap_or(0) % bound }
+        if bound == 0 {
+            0
+        } else {
+            usize::try_from(self.next() >> 33).unwrap_or(0) % bound
+        }
     }
 
     /// True with a chance of `per_mille` in a thousand.
@@ -39,7 +43,9 @@ impl Random {
 
     /// A duration from `low` up to, and without, `high`.
     pub fn between(&mut self, low: Duration, high: Duration) -> Duration {
-        let span = u64::try_from(high.saturating_sub(low).as_micros()).unwrap_or(u64::MAX).max(1);
+        let span = u64::try_from(high.saturating_sub(low).as_micros())
+            .unwrap_or(u64::MAX)
+            .max(1);
         low + Duration::from_micros(self.next() % span)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crux_core::flock::{Config, Floor, Flock, Me};
+use crux_core::flock::{Config, Flock, Floor, Me};
 use crux_core::names::{NamespaceId, RnodeId};
 
 use crate::authority::SimAuthority;
@@ -22,7 +22,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { config: Config::default(), vote: 100, hints: Vec::new() }
+        Self {
+            config: Config::default(),
+            vote: 100,
+            hints: Vec::new(),
+        }
     }
 }
 
@@ -85,7 +89,13 @@ impl Rnode {
             credential: SimAuthority::credential(&self.id),
         };
         let authority = Box::new(SimAuthority::new(self.id));
-        self.flock = Some(Flock::new(self.options.config, me, self.disk, authority, seed));
+        self.flock = Some(Flock::new(
+            self.options.config,
+            me,
+            self.disk,
+            authority,
+            seed,
+        ));
     }
 }
 
@@ -101,6 +111,9 @@ pub(crate) fn address(index: usize) -> SocketAddr {
 
 fn id(index: usize, identity: u8) -> RnodeId {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(b"simulated rnode").update(&index.to_le_bytes()).update(&[identity]);
+    hasher
+        .update(b"simulated rnode")
+        .update(&index.to_le_bytes())
+        .update(&[identity]);
     RnodeId::from_bytes(*hasher.finalize().as_bytes())
 }

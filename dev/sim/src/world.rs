@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crux_core::flock::{Admin, Flock, Inspection, Input, Output, inspect};
+use crux_core::flock::{Admin, Flock, Input, Inspection, Output, inspect};
 use crux_core::names::RnodeId;
 
 use crate::invariant::{Invariants, Step};
@@ -35,12 +35,36 @@ const RESEND_AFTER: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 enum Event {
-    Message { from: usize, to: usize, life: u64, bytes: Arc<[u8]> },
-    Resend { from: usize, to: usize, bytes: Arc<[u8]>, tries: u32 },
-    Arrive { dialler: usize, peer: usize, address: SocketAddr },
-    Connected { rnode: usize, peer: usize, address: Option<SocketAddr>, life: u64 },
-    Wake { rnode: usize, life: u64 },
-    Resume { rnode: usize },
+    Message {
+        from: usize,
+        to: usize,
+        life: u64,
+        bytes: Arc<[u8]>,
+    },
+    Resend {
+        from: usize,
+        to: usize,
+        bytes: Arc<[u8]>,
+        tries: u32,
+    },
+    Arrive {
+        dialler: usize,
+        peer: usize,
+        address: SocketAddr,
+    },
+    Connected {
+        rnode: usize,
+        peer: usize,
+        address: Option<SocketAddr>,
+        life: u64,
+    },
+    Wake {
+        rnode: usize,
+        life: u64,
+    },
+    Resume {
+        rnode: usize,
+    },
 }
 
 /// The simulated world.
@@ -73,7 +97,9 @@ impl World {
     pub fn new(seed: u64, count: usize, mut options: impl FnMut(usize) -> Options) -> Self {
         Self {
             now: Duration::ZERO,
-            rnodes: (0..count).map(|index| Rnode::new(index, options(index))).collect(),
+            rnodes: (0..count)
+                .map(|index| Rnode::new(index, options(index)))
+                .collect(),
             network: Network::calm(count),
             fired: Fired::new(),
             invariants: Invariants::new(seed, count),
@@ -110,7 +136,9 @@ impl World {
     /// The indices of rnodes that are not down.
     #[must_use]
     pub fn live(&self) -> Vec<usize> {
-        (0..self.rnodes.len()).filter(|index| self.rnodes[*index].flock.is_some()).collect()
+        (0..self.rnodes.len())
+            .filter(|index| self.rnodes[*index].flock.is_some())
+            .collect()
     }
 
     /// The index of the rnode with this permanent name.
@@ -149,7 +177,8 @@ impl World {
         self.lives[index] += 1;
         self.rnodes[index].stalled_until = None;
         self.waiting.remove(&index);
-        self.links.retain(|(one, other)| *one != index && *other != index);
+        self.links
+            .retain(|(one, other)| *one != index && *other != index);
     }
 
     /// Kills a rnode and sets its disk back to nothing; its identity stays.
@@ -180,14 +209,27 @@ impl World {
 
     /// Lets a rnode publish.
     pub fn publish(&mut self, index: usize, key: &str, value: &[u8]) {
-        self.rnodes[index].wanted.insert(key.to_owned(), value.to_vec());
-        self.input(index, Input::Publish { key: key.to_owned(), value: value.to_vec() });
+        self.rnodes[index]
+            .wanted
+            .insert(key.to_owned(), value.to_vec());
+        self.input(
+            index,
+            Input::Publish {
+                key: key.to_owned(),
+                value: value.to_vec(),
+            },
+        );
     }
 
     /// Lets a rnode take a key back.
     pub fn withdraw(&mut self, index: usize, key: &str) {
         self.rnodes[index].wanted.remove(key);
-        self.input(index, Input::Withdraw { key: key.to_owned() });
+        self.input(
+            index,
+            Input::Withdraw {
+                key: key.to_owned(),
+            },
+        );
     }
 
     /// Runs until `end`.
@@ -209,7 +251,11 @@ impl World {
     }
 
     /// Runs until `holds`, looking every 50 ms, for at most `limit`; returns how long it took.
-    pub fn run_while_not(&mut self, limit: Duration, mut holds: impl FnMut(&Self) -> bool) -> Option<Duration> {
+    pub fn run_while_not(
+        &mut self,
+        limit: Duration,
+        mut holds: impl FnMut(&Self) -> bool,
+    ) -> Option<Duration> {
         let start = self.now;
         while !holds(self) {
             if self.now >= start + limit {
@@ -223,20 +269,30 @@ impl World {
     /// Gives a rnode an input now; nothing happens if it is down.
     pub fn input(&mut self, index: usize, input: Input) -> Vec<Output> {
         let (now, life) = (self.now, self.lives[index]);
-        self.trace.update(&now.as_nanos().to_be_bytes()).update(&index.to_be_bytes());
+        self.trace
+            .update(&now.as_nanos().to_be_bytes())
+            .update(&index.to_be_bytes());
         match &input {
             Input::Message { from, bytes } => self.trace.update(from.as_bytes()).update(bytes),
             other => self.trace.update(format!("{other:?}").as_bytes()),
         };
         let rnode = &mut self.rnodes[index];
-        let Some(flock) = &mut rnode.flock else { return Vec::new() };
+        let Some(flock) = &mut rnode.flock else {
+            return Vec::new();
+        };
         let outputs = flock.step(now, input);
         for output in &outputs {
             self.perform(index, life, output);
         }
         let rnode = &self.rnodes[index];
         if let Some(flock) = &rnode.flock {
-            self.invariants.check(&Step { now, index, rnode, flock, outputs: &outputs });
+            self.invariants.check(&Step {
+                now,
+                index,
+                rnode,
+                flock,
+                outputs: &outputs,
+            });
         }
         outputs
     }
@@ -244,13 +300,20 @@ impl World {
     fn perform(&mut self, index: usize, life: u64, output: &Output) {
         match output {
             Output::Persist(floor) => self.rnodes[index].disk = *floor,
-            Output::Send { peer, bytes, reliable } => self.send(index, *peer, bytes, *reliable),
+            Output::Send {
+                peer,
+                bytes,
+                reliable,
+            } => self.send(index, *peer, bytes, *reliable),
             Output::Dial { address } => self.dial(index, *address),
             Output::Wake(at) => {
                 if let Some(old) = self.wakes[index].take() {
                     self.queue.remove(&old);
                 }
-                let key = self.push(at.saturating_sub(self.now), Event::Wake { rnode: index, life });
+                let key = self.push(
+                    at.saturating_sub(self.now),
+                    Event::Wake { rnode: index, life },
+                );
                 self.wakes[index] = Some(key);
             }
             other => {
@@ -270,15 +333,30 @@ impl World {
         self.trace.update(peer.as_bytes()).update(bytes);
         let rnode = &mut self.rnodes[from];
         rnode.sent = (rnode.sent.0 + bytes.len() as u64, rnode.sent.1 + 1);
-        let Some(inspection) = inspect(bytes) else { panic!("a rnode sent what it cannot read itself") };
-        self.invariants.sent((from, &self.rnodes[from]), (bytes, reliable), &inspection, self.now);
-        let Some(to) = self.index_of(&peer) else { return };
+        let Some(inspection) = inspect(bytes) else {
+            panic!("a rnode sent what it cannot read itself")
+        };
+        self.invariants.sent(
+            (from, &self.rnodes[from]),
+            (bytes, reliable),
+            &inspection,
+            self.now,
+        );
+        let Some(to) = self.index_of(&peer) else {
+            return;
+        };
         let flock = self.rnodes[from].flock.as_ref();
-        let known = flock.is_some_and(|flock| flock.addresses(&peer).contains(&self.rnodes[to].address));
+        let known =
+            flock.is_some_and(|flock| flock.addresses(&peer).contains(&self.rnodes[to].address));
         if !known && !self.links.contains(&(from.min(to), from.max(to))) {
             return;
         }
-        let parcel = Parcel { now: self.now, from, to, inspection: &inspection };
+        let parcel = Parcel {
+            now: self.now,
+            from,
+            to,
+            inspection: &inspection,
+        };
         if self.filter.as_mut().is_some_and(|filter| !filter(&parcel)) {
             return;
         }
@@ -286,17 +364,36 @@ impl World {
     }
 
     fn carry(&mut self, (from, to): (usize, usize), bytes: &Arc<[u8]>, tries: u32) {
-        match self.network.fate(self.now, (from, to), &mut self.random, &mut self.fired) {
+        match self
+            .network
+            .fate(self.now, (from, to), &mut self.random, &mut self.fired)
+        {
             Fate::Arrives(delays) => {
                 let life = self.lives[to];
                 // A stream gives each byte once.
                 let count = if tries > 0 { 1 } else { delays.len() };
                 for delay in delays.into_iter().take(count) {
-                    self.push(delay, Event::Message { from, to, life, bytes: Arc::clone(bytes) });
+                    self.push(
+                        delay,
+                        Event::Message {
+                            from,
+                            to,
+                            life,
+                            bytes: Arc::clone(bytes),
+                        },
+                    );
                 }
             }
             Fate::Lost if tries > 0 => {
-                self.push(RESEND_AFTER, Event::Resend { from, to, bytes: Arc::clone(bytes), tries: tries - 1 });
+                self.push(
+                    RESEND_AFTER,
+                    Event::Resend {
+                        from,
+                        to,
+                        bytes: Arc::clone(bytes),
+                        tries: tries - 1,
+                    },
+                );
             }
             Fate::Lost => {}
         }
@@ -304,13 +401,30 @@ impl World {
 
     fn dial(&mut self, dialler: usize, address: SocketAddr) {
         self.trace.update(address.to_string().as_bytes());
-        let Some(peer) = self.rnodes.iter().position(|rnode| rnode.address == address) else {
+        let Some(peer) = self
+            .rnodes
+            .iter()
+            .position(|rnode| rnode.address == address)
+        else {
             *self.fired.entry(FaultKind::DeadHint).or_insert(0) += 1;
             return;
         };
-        if peer != dialler && self.network.passes(dialler, peer) && self.network.passes(peer, dialler) {
-            let delay = self.random.between(self.network.delay_min, self.network.delay_max) * 2;
-            self.push(delay, Event::Arrive { dialler, peer, address });
+        if peer != dialler
+            && self.network.passes(dialler, peer)
+            && self.network.passes(peer, dialler)
+        {
+            let delay = self
+                .random
+                .between(self.network.delay_min, self.network.delay_max)
+                * 2;
+            self.push(
+                delay,
+                Event::Arrive {
+                    dialler,
+                    peer,
+                    address,
+                },
+            );
         }
     }
 
@@ -320,16 +434,36 @@ impl World {
             Event::Connected { rnode, .. } | Event::Wake { rnode, .. } => *rnode,
             Event::Resume { .. } | Event::Resend { .. } | Event::Arrive { .. } => usize::MAX,
         };
-        if self.rnodes.get(rnode).is_some_and(|rnode| rnode.stalled_until.is_some()) {
+        if self
+            .rnodes
+            .get(rnode)
+            .is_some_and(|rnode| rnode.stalled_until.is_some())
+        {
             self.waiting.entry(rnode).or_default().push(event);
             return;
         }
         match event {
-            Event::Message { from, to, life, bytes } if life == self.lives[to] => {
+            Event::Message {
+                from,
+                to,
+                life,
+                bytes,
+            } if life == self.lives[to] => {
                 let from = self.rnodes[from].id;
-                self.input(to, Input::Message { from, bytes: bytes.to_vec() });
+                self.input(
+                    to,
+                    Input::Message {
+                        from,
+                        bytes: bytes.to_vec(),
+                    },
+                );
             }
-            Event::Connected { rnode, peer, address, life } if life == self.lives[rnode] => {
+            Event::Connected {
+                rnode,
+                peer,
+                address,
+                life,
+            } if life == self.lives[rnode] => {
                 let peer = self.rnodes[peer].id;
                 self.input(rnode, Input::PeerConnected { peer, address });
             }
@@ -338,12 +472,21 @@ impl World {
                 self.input(rnode, Input::Tick);
             }
             Event::Message { .. } | Event::Connected { .. } | Event::Wake { .. } => {}
-            Event::Resend { from, to, bytes, tries } => {
+            Event::Resend {
+                from,
+                to,
+                bytes,
+                tries,
+            } => {
                 if self.rnodes[from].flock.is_some() {
                     self.carry((from, to), &bytes, tries);
                 }
             }
-            Event::Arrive { dialler, peer, address } => self.arrive(dialler, peer, address),
+            Event::Arrive {
+                dialler,
+                peer,
+                address,
+            } => self.arrive(dialler, peer, address),
             Event::Resume { rnode } => self.resume(rnode),
         }
     }
@@ -352,13 +495,26 @@ impl World {
         if self.rnodes[peer].flock.is_some() && self.rnodes[dialler].flock.is_some() {
             self.links.insert((dialler.min(peer), dialler.max(peer)));
             let (ours, theirs) = (self.lives[dialler], self.lives[peer]);
-            self.happen(Event::Connected { rnode: peer, peer: dialler, address: None, life: theirs });
-            self.happen(Event::Connected { rnode: dialler, peer, address: Some(address), life: ours });
+            self.happen(Event::Connected {
+                rnode: peer,
+                peer: dialler,
+                address: None,
+                life: theirs,
+            });
+            self.happen(Event::Connected {
+                rnode: dialler,
+                peer,
+                address: Some(address),
+                life: ours,
+            });
         }
     }
 
     fn resume(&mut self, rnode: usize) {
-        if self.rnodes[rnode].stalled_until.is_some_and(|until| until <= self.now) {
+        if self.rnodes[rnode]
+            .stalled_until
+            .is_some_and(|until| until <= self.now)
+        {
             self.rnodes[rnode].stalled_until = None;
             for event in self.waiting.remove(&rnode).unwrap_or_default() {
                 self.happen(event);
@@ -375,16 +531,29 @@ impl World {
         expected.sort();
         for index in &live {
             let flock = self.flock(*index)?;
-            let up = flock.members().filter(|member| member.state == crux_core::flock::State::Up);
+            let up = flock
+                .members()
+                .filter(|member| member.state == crux_core::flock::State::Up);
             let up: Vec<RnodeId> = up.map(|member| member.id).collect();
             let problem = if flock.leader().who.is_none() {
                 "has no leader"
             } else if up != expected {
-                let missing = expected.iter().filter(|id| !up.contains(id)).map(|id| format!("{id:?}={:?}", self.index_of(id)));
-                let surplus = up.iter().filter(|id| !expected.contains(id)).map(|id| format!("{id:?}={:?}", self.index_of(id)));
+                let missing = expected
+                    .iter()
+                    .filter(|id| !up.contains(id))
+                    .map(|id| format!("{id:?}={:?}", self.index_of(id)));
+                let surplus = up
+                    .iter()
+                    .filter(|id| !expected.contains(id))
+                    .map(|id| format!("{id:?}={:?}", self.index_of(id)));
                 let (missing, surplus): (Vec<_>, Vec<_>) = (missing.collect(), surplus.collect());
-                return Some(format!("rnode {index} misses {missing:?} and has {surplus:?} too many: {:?}", flock.counters()));
-            } else if (flock.leader().who, flock.leader().term) != (first.leader().who, first.leader().term) {
+                return Some(format!(
+                    "rnode {index} misses {missing:?} and has {surplus:?} too many: {:?}",
+                    flock.counters()
+                ));
+            } else if (flock.leader().who, flock.leader().term)
+                != (first.leader().who, first.leader().term)
+            {
                 "has another leader"
             } else if flock.flock() != first.flock() {
                 "has another flock"
@@ -393,7 +562,9 @@ impl World {
             } else {
                 continue;
             };
-            return Some(format!("rnode {index} {problem}: {flock:?}, first {first:?}"));
+            return Some(format!(
+                "rnode {index} {problem}: {flock:?}, first {first:?}"
+            ));
         }
         None
     }
@@ -404,16 +575,31 @@ impl World {
         let mut expected = BTreeMap::new();
         for index in self.live() {
             let rnode = &self.rnodes[index];
-            expected.extend(rnode.wanted.iter().map(|(key, value)| ((rnode.id, key.clone()), value.clone())));
+            expected.extend(
+                rnode
+                    .wanted
+                    .iter()
+                    .map(|(key, value)| ((rnode.id, key.clone()), value.clone())),
+            );
         }
         for index in self.live() {
             let entries = self.flock(index)?.entries("");
-            let seen: BTreeMap<_, _> =
-                entries.map(|entry| ((entry.owner(), entry.key().to_owned()), entry.value().to_vec())).collect();
+            let seen: BTreeMap<_, _> = entries
+                .map(|entry| {
+                    (
+                        (entry.owner(), entry.key().to_owned()),
+                        entry.value().to_vec(),
+                    )
+                })
+                .collect();
             if seen != expected {
-                let missing = expected.iter().find(|(key, value)| seen.get(key) != Some(value));
+                let missing = expected
+                    .iter()
+                    .find(|(key, value)| seen.get(key) != Some(value));
                 let surplus = seen.keys().find(|key| !expected.contains_key(key));
-                return Some(format!("rnode {index} lacks {missing:?}, has {surplus:?} too many"));
+                return Some(format!(
+                    "rnode {index} lacks {missing:?}, has {surplus:?} too many"
+                ));
             }
         }
         None
@@ -422,6 +608,12 @@ impl World {
 
 impl std::fmt::Debug for World {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "World({:?}, {} rnodes, trace {})", self.now, self.rnodes.len(), self.trace())
+        write!(
+            formatter,
+            "World({:?}, {} rnodes, trace {})",
+            self.now,
+            self.rnodes.len(),
+            self.trace()
+        )
     }
 }

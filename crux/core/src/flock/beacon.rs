@@ -54,13 +54,17 @@ impl Claim {
 
     fn body(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(256);
-        body.put_u8(VERSION).put_u8(if self.latched { LATCHED } else { 0 });
-        body.put(self.flock.as_bytes()).put_u64(self.term).put_u64(self.sequence);
+        body.put_u8(VERSION)
+            .put_u8(if self.latched { LATCHED } else { 0 });
+        body.put(self.flock.as_bytes())
+            .put_u64(self.term)
+            .put_u64(self.sequence);
         body.put(self.leader.as_bytes()).put_u64(self.incarnation);
         body.put_u64(u64::try_from(self.tenure.as_millis()).unwrap_or(u64::MAX));
         body.put_u16(self.size).put_u64(self.fingerprint);
         let successors = &self.successors[..self.successors.len().min(SUCCESSORS)];
-        body.put_u8(u8::try_from(successors.len()).unwrap_or(0)).put(&successors.concat());
+        body.put_u8(u8::try_from(successors.len()).unwrap_or(0))
+            .put(&successors.concat());
         let superseded = &self.superseded[..self.superseded.len().min(SUPERSEDED_MAX)];
         body.put_u8(u8::try_from(superseded.len()).unwrap_or(0));
         for (term, leader) in superseded {
@@ -69,7 +73,11 @@ impl Claim {
         body
     }
 
-    pub(crate) fn sign(&self, namespace: &NamespaceId, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> Result<Beacon, Malformed> {
+    pub(crate) fn sign(
+        &self,
+        namespace: &NamespaceId,
+        sign: impl FnOnce(&[u8]) -> Vec<u8>,
+    ) -> Result<Beacon, Malformed> {
         let body = self.body();
         let signature = sign(&signed_bytes(namespace, &body));
         let mut raw = Vec::with_capacity(body.len() + signature.len() + 4);
@@ -81,7 +89,12 @@ impl Claim {
     /// flock and the smaller leader. Nothing of it depends on who compares, or when.
     fn weight(&self) -> impl Ord {
         let class = self.size.max(1).ilog2();
-        (class, self.latched, Reverse(self.flock), Reverse(self.leader))
+        (
+            class,
+            self.latched,
+            Reverse(self.flock),
+            Reverse(self.leader),
+        )
     }
 
     /// Whether this lead wins over `other` when their flocks meet. Of two different ones exactly one does.
@@ -105,7 +118,10 @@ impl Beacon {
         raw.put_bytes16(body).put_bytes16(signature);
         let mut fields = Reader::new(body);
         let claim = read_claim(&mut fields)?;
-        Ok(Self { raw: raw.into(), claim })
+        Ok(Self {
+            raw: raw.into(),
+            claim,
+        })
     }
 
     pub(crate) fn raw(&self) -> &[u8] {
@@ -117,7 +133,9 @@ impl Beacon {
     }
 
     fn body(&self) -> &[u8] {
-        Reader::new(&self.raw).bytes16(BODY_BYTES_MAX).unwrap_or_default()
+        Reader::new(&self.raw)
+            .bytes16(BODY_BYTES_MAX)
+            .unwrap_or_default()
     }
 
     pub(crate) fn signature(&self) -> &[u8] {
@@ -159,8 +177,18 @@ fn read_claim(fields: &mut Reader<'_>) -> Result<Claim, Malformed> {
 
 impl fmt::Debug for Beacon {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Claim { term, sequence, leader, size, .. } = &self.claim;
-        write!(formatter, "Beacon({} term {term} sequence {sequence} size {size})", leader.short())
+        let Claim {
+            term,
+            sequence,
+            leader,
+            size,
+            ..
+        } = &self.claim;
+        write!(
+            formatter,
+            "Beacon({} term {term} sequence {sequence} size {size})",
+            leader.short()
+        )
     }
 }
 
@@ -195,12 +223,21 @@ mod tests {
         let beacon = beacon.expect("within the limits");
         let again = Beacon::read(&mut Reader::new(beacon.raw())).expect("what was written");
         assert_eq!(again.claim(), &claim(1, 2, true));
-        assert_eq!((again.signed_bytes(&namespace), again.signature()), (signed, &[8; 72][..]));
+        assert_eq!(
+            (again.signed_bytes(&namespace), again.signature()),
+            (signed, &[8; 72][..])
+        );
     }
 
     #[test]
     fn of_two_flocks_exactly_one_wins_whoever_asks() {
-        let claims = [claim(1, 1, false), claim(2, 1, false), claim(3, 1, true), claim(4, 9, false), claim(5, 8, true)];
+        let claims = [
+            claim(1, 1, false),
+            claim(2, 1, false),
+            claim(3, 1, true),
+            claim(4, 9, false),
+            claim(5, 8, true),
+        ];
         for (at, one) in claims.iter().enumerate() {
             for other in &claims[at + 1..] {
                 assert_ne!(one.wins_over(other), other.wins_over(one));

@@ -25,7 +25,11 @@ struct Try {
 
 impl Try {
     const fn fresh(now: Time) -> Self {
-        Self { next: now, pause: Duration::ZERO, peer: None }
+        Self {
+            next: now,
+            pause: Duration::ZERO,
+            peer: None,
+        }
     }
 
     fn tried(&mut self, now: Time, config: &Config) {
@@ -64,12 +68,15 @@ impl Contacts {
     /// Takes a hint; it is tried soon.
     pub(crate) fn hint(&mut self, now: Time, address: SocketAddr) {
         if self.hints.len() >= HINTS_MAX && !self.hints.contains_key(&address) {
-            let worst = self.hints.iter().max_by_key(|(_, hint)| (hint.peer.is_none(), hint.pause));
+            let worst = self
+                .hints
+                .iter()
+                .max_by_key(|(_, hint)| (hint.peer.is_none(), hint.pause));
             if let Some(worst) = worst.map(|(address, _)| *address) {
                 self.hints.remove(&worst);
             }
         }
-        let hint = self.hints.entry(address).or_insert(Try::fresh(now));
+        let hint = self.hints.entry(address).or_insert_with(|| Try::fresh(now));
         hint.pause = Duration::ZERO;
         hint.next = now;
     }
@@ -83,7 +90,11 @@ impl Contacts {
 
     /// `rnode` was lost: ask after it.
     pub(crate) fn lost(&mut self, now: Time, rnode: RnodeId, config: &Config) {
-        self.lost.entry(rnode).or_insert(Try { next: now + config.retry_min, ..Try::fresh(now) });
+        let soon = || Try {
+            next: now + config.retry_min,
+            ..Try::fresh(now)
+        };
+        self.lost.entry(rnode).or_insert_with(soon);
     }
 
     /// `rnode` is here again, or gone for good.
@@ -100,7 +111,11 @@ impl Contacts {
     }
 
     /// The next to try, if any is due; `is_up` tells whose company there is already.
-    pub(crate) fn due(&mut self, situation: Situation<'_>, is_up: impl Fn(&RnodeId) -> bool) -> Option<Contact> {
+    pub(crate) fn due(
+        &mut self,
+        situation: Situation<'_>,
+        is_up: impl Fn(&RnodeId) -> bool,
+    ) -> Option<Contact> {
         let Situation { now, config, .. } = situation;
         let (at, contact) = self.earliest(situation, is_up)?;
         if at > now {
@@ -116,17 +131,39 @@ impl Contacts {
     }
 
     /// When the next is due.
-    pub(crate) fn next(&self, situation: Situation<'_>, is_up: impl Fn(&RnodeId) -> bool) -> Option<Time> {
+    pub(crate) fn next(
+        &self,
+        situation: Situation<'_>,
+        is_up: impl Fn(&RnodeId) -> bool,
+    ) -> Option<Time> {
         self.earliest(situation, is_up).map(|(at, _)| at)
     }
 
-    fn earliest(&self, situation: Situation<'_>, is_up: impl Fn(&RnodeId) -> bool) -> Option<(Time, Contact)> {
-        let open = self.hints.iter().filter(|(_, hint)| hint.peer.is_none_or(|peer| !is_up(&peer)));
+    fn earliest(
+        &self,
+        situation: Situation<'_>,
+        is_up: impl Fn(&RnodeId) -> bool,
+    ) -> Option<(Time, Contact)> {
+        let open = self
+            .hints
+            .iter()
+            .filter(|(_, hint)| hint.peer.is_none_or(|peer| !is_up(&peer)));
         let hints = open.map(|(address, hint)| (*hint, Contact::Address(*address)));
-        let lost = self.lost.iter().map(|(rnode, lost)| (*lost, Contact::Lost(*rnode)));
-        let gap = if situation.alone { situation.config.retry_gap / 5 } else { situation.config.retry_gap };
+        let lost = self
+            .lost
+            .iter()
+            .map(|(rnode, lost)| (*lost, Contact::Lost(*rnode)));
+        let gap = if situation.alone {
+            situation.config.retry_gap / 5
+        } else {
+            situation.config.retry_gap
+        };
         let paced = |(tried, contact): (Try, Contact)| {
-            let gap = if tried.pause.is_zero() { BURST_GAP } else { gap };
+            let gap = if tried.pause.is_zero() {
+                BURST_GAP
+            } else {
+                gap
+            };
             let free = self.last.map_or(Duration::ZERO, |last| last + gap);
             (tried.next.max(free), contact)
         };
@@ -143,7 +180,17 @@ mod tests {
         let mut times = Vec::new();
         let mut now = Duration::ZERO;
         while now < end {
-            while contacts.due(Situation { now, alone, config: &config }, |_| false).is_some() {
+            while contacts
+                .due(
+                    Situation {
+                        now,
+                        alone,
+                        config: &config,
+                    },
+                    |_| false,
+                )
+                .is_some()
+            {
                 times.push(now);
             }
             now += Duration::from_millis(10);
@@ -173,12 +220,22 @@ mod tests {
 
     #[test]
     fn a_hint_whose_rnode_is_here_is_left_alone() {
-        let (config, address) = (Config::default(), "127.0.0.1:1".parse().expect("an address"));
+        let (config, address) = (
+            Config::default(),
+            "127.0.0.1:1".parse().expect("an address"),
+        );
         let mut contacts = Contacts::default();
         contacts.hint(Duration::ZERO, address);
         contacts.found(address, RnodeId::from_bytes([1; 32]));
-        let situation = Situation { now: Duration::ZERO, alone: true, config: &config };
+        let situation = Situation {
+            now: Duration::ZERO,
+            alone: true,
+            config: &config,
+        };
         assert_eq!(contacts.due(situation, |_| true), None);
-        assert_eq!(contacts.due(situation, |_| false), Some(Contact::Address(address)));
+        assert_eq!(
+            contacts.due(situation, |_| false),
+            Some(Contact::Address(address))
+        );
     }
 }

@@ -19,7 +19,12 @@ pub struct Inspection {
 #[must_use]
 pub fn inspect(bytes: &[u8]) -> Option<Inspection> {
     let (_, message) = wire::decode(bytes).ok()?;
-    let Some(message) = message else { return Some(Inspection { kind: "unknown", ..Inspection::default() }) };
+    let Some(message) = message else {
+        return Some(Inspection {
+            kind: "unknown",
+            ..Inspection::default()
+        });
+    };
     let kind = match &message {
         Message::Hello(_) => "hello",
         Message::Probe { .. } => "probe",
@@ -47,5 +52,9 @@ pub fn inspect(bytes: &[u8]) -> Option<Inspection> {
         Message::Entries(entries) => entries,
         _ => Vec::new(),
     };
-    Some(Inspection { kind, heartbeat, entries })
+    Some(Inspection {
+        kind,
+        heartbeat,
+        entries,
+    })
 }

@@ -66,7 +66,10 @@ pub(super) struct Lead {
 impl Lead {
     pub(super) const fn new(flock: FlockId) -> Self {
         Self {
-            role: Role::Seeking { since: Duration::ZERO, base: Duration::ZERO },
+            role: Role::Seeking {
+                since: Duration::ZERO,
+                base: Duration::ZERO,
+            },
             flock,
             ballot: (0, [0; 8]),
             leader: None,
@@ -96,7 +99,12 @@ impl Lead {
     }
 
     pub(super) const fn view(&self, term: u64, latched: bool) -> Leader {
-        Leader { who: self.leader, term, since: self.since, latched }
+        Leader {
+            who: self.leader,
+            term,
+            since: self.since,
+            latched,
+        }
     }
 }
 
@@ -120,27 +128,49 @@ impl Flock {
         let lead = &self.lead;
         match lead.role {
             Role::Seeking { .. } => {
-                let ask = self.config.ask_after.filter(|_| self.members.up_count() > 1).map(|_| lead.next_ask);
+                let ask = self
+                    .config
+                    .ask_after
+                    .filter(|_| self.members.up_count() > 1)
+                    .map(|_| lead.next_ask);
                 let claim = self.claim_due();
-                ask.into_iter().chain(claim).min().unwrap_or(self.now + self.config.heartbeat_window)
+                ask.into_iter()
+                    .chain(claim)
+                    .min()
+                    .unwrap_or(self.now + self.config.heartbeat_window)
             }
             Role::Following => {
                 let over = lead.heard + self.config.heartbeat_window;
-                let ask = self.config.ask_after.map(|after| (lead.heard + after).max(lead.next_ask));
-                let challenge = self.challenges().then(|| lead.followed + self.config.challenge_delay);
+                let ask = self
+                    .config
+                    .ask_after
+                    .map(|after| (lead.heard + after).max(lead.next_ask));
+                let challenge = self
+                    .challenges()
+                    .then(|| lead.followed + self.config.challenge_delay);
                 [ask, challenge].into_iter().flatten().fold(over, Time::min)
             }
             Role::Leading => {
                 let merges = !lead.beaten.is_empty() || lead.wanted_term.is_some();
-                if merges { lead.next_heartbeat.min(lead.merge_after) } else { lead.next_heartbeat }
+                if merges {
+                    lead.next_heartbeat.min(lead.merge_after)
+                } else {
+                    lead.next_heartbeat
+                }
             }
         }
     }
 
     /// When this rnode, now without a leader, claims the lead itself.
     fn claim_due(&self) -> Option<Time> {
-        let Role::Seeking { since, base } = self.lead.role else { return None };
-        let better = self.members.candidates().into_iter().filter(|member| Some(member.id) != self.lead.avoided);
+        let Role::Seeking { since, base } = self.lead.role else {
+            return None;
+        };
+        let better = self
+            .members
+            .candidates()
+            .into_iter()
+            .filter(|member| Some(member.id) != self.lead.avoided);
         let rank = better.take_while(|member| member.id != self.me.id).count();
         let rank = u32::try_from(rank).unwrap_or(u32::MAX);
         Some(since + base + self.config.successor_delay.saturating_mul(rank))
@@ -148,12 +178,23 @@ impl Flock {
 
     /// Whether this rnode is a better candidate than the leader it follows, and may take the lead from it.
     fn challenges(&self) -> bool {
-        let leader = self.lead.leader.and_then(|leader| self.members.get(&leader));
-        let protected = self.lead.beacon.as_ref().is_none_or(|beacon| beacon.claim().latched);
+        let leader = self
+            .lead
+            .leader
+            .and_then(|leader| self.members.get(&leader));
+        let protected = self
+            .lead
+            .beacon
+            .as_ref()
+            .is_none_or(|beacon| beacon.claim().latched);
         let me = self.members.get(&self.me.id).map(Member::rank);
         !protected
             && leader.is_some_and(|leader| Some(leader.rank()) < me)
-            && self.members.candidates().first().is_some_and(|best| best.id == self.me.id)
+            && self
+                .members
+                .candidates()
+                .first()
+                .is_some_and(|best| best.id == self.me.id)
     }
 
     fn follow_on(&mut self) {
@@ -175,7 +216,10 @@ impl Flock {
         if merges && self.now >= self.lead.merge_after {
             self.claim();
         } else if self.now >= self.lead.next_heartbeat {
-            let quiet = self.lead.rival_heard.is_none_or(|at| self.now >= at + SIZE_SETTLE);
+            let quiet = self
+                .lead
+                .rival_heard
+                .is_none_or(|at| self.now >= at + SIZE_SETTLE);
             if quiet && self.now >= self.lead.claimed + SIZE_SETTLE {
                 self.lead.size = self.size();
             }
@@ -214,7 +258,10 @@ impl Flock {
 
     /// Is without a leader from now on; claims the lead itself after `base` and its turn.
     pub(super) fn seek(&mut self, base: Duration) {
-        self.lead.role = Role::Seeking { since: self.now, base };
+        self.lead.role = Role::Seeking {
+            since: self.now,
+            base,
+        };
         self.lead.next_ask = self.now + self.config.ask_interval;
     }
 
@@ -228,15 +275,26 @@ impl Flock {
     pub(super) fn lose_lead(&mut self) {
         if self.lead.leader.take().is_some() {
             let term = self.floor.term;
-            self.out.push(Output::Leader { who: None, term, since: self.now });
+            self.out.push(Output::Leader {
+                who: None,
+                term,
+                since: self.now,
+            });
         }
     }
 
     /// After members changed: if the leader is no longer the one that was followed, the next in order takes over.
     pub(super) fn leader_may_be_gone(&mut self) {
-        let Some(leader) = self.lead.leader.filter(|leader| *leader != self.me.id) else { return };
-        let incarnation = self.lead.beacon.as_ref().map(|beacon| beacon.claim().incarnation);
-        let same = |member: &&Member| member.state == State::Up && Some(member.incarnation) == incarnation;
+        let Some(leader) = self.lead.leader.filter(|leader| *leader != self.me.id) else {
+            return;
+        };
+        let incarnation = self
+            .lead
+            .beacon
+            .as_ref()
+            .map(|beacon| beacon.claim().incarnation);
+        let same =
+            |member: &&Member| member.state == State::Up && Some(member.incarnation) == incarnation;
         if self.members.get(&leader).filter(same).is_none() {
             self.lead.avoided = None;
             self.lose_lead();
@@ -249,7 +307,11 @@ impl Flock {
         let lead = &mut self.lead;
         let leading = lead.role == Role::Leading;
         let wanted = lead.wanted_term.take().unwrap_or(0);
-        let highest = lead.beaten.iter().map(|ballot| ballot.0).fold(self.floor.term.max(wanted), u64::max);
+        let highest = lead
+            .beaten
+            .iter()
+            .map(|ballot| ballot.0)
+            .fold(self.floor.term.max(wanted), u64::max);
         lead.superseded.push(lead.ballot);
         lead.superseded.append(&mut lead.beaten);
         let surplus = lead.superseded.len().saturating_sub(SUPERSEDED_MAX);
@@ -268,7 +330,11 @@ impl Flock {
         self.lead.size = self.size();
         self.counters.claims += 1;
         self.accept_term(self.lead.ballot.0);
-        self.out.push(Output::Leader { who: Some(self.me.id), term: self.lead.ballot.0, since: self.lead.since });
+        self.out.push(Output::Leader {
+            who: Some(self.me.id),
+            term: self.lead.ballot.0,
+            since: self.lead.since,
+        });
         self.heartbeat();
     }
 
@@ -282,8 +348,14 @@ impl Flock {
 
     pub(super) fn is_latched(&self) -> bool {
         match self.lead.role {
-            Role::Leading => !self.lead.barred && self.now >= self.lead.since + self.config.tenure_latch,
-            Role::Following => self.lead.beacon.as_ref().is_some_and(|beacon| beacon.claim().latched),
+            Role::Leading => {
+                !self.lead.barred && self.now >= self.lead.since + self.config.tenure_latch
+            }
+            Role::Following => self
+                .lead
+                .beacon
+                .as_ref()
+                .is_some_and(|beacon| beacon.claim().latched),
             Role::Seeking { .. } => false,
         }
     }
@@ -291,9 +363,17 @@ impl Flock {
     fn heartbeat(&mut self) {
         self.lead.sequence += 1;
         self.lead.next_heartbeat = self.now + self.config.heartbeat_interval;
-        let successors = self.members.candidates().into_iter().filter(|member| member.id != self.me.id);
+        let successors = self
+            .members
+            .candidates()
+            .into_iter()
+            .filter(|member| member.id != self.me.id);
         // In a flock that sends directly to all, everyone knows everyone and needs no list of who would be next.
-        let named = if self.members.up_count() > MEMBERS_MAX { SUCCESSORS } else { 0 };
+        let named = if self.members.up_count() > MEMBERS_MAX {
+            SUCCESSORS
+        } else {
+            0
+        };
         let fresh = self.now < self.lead.claimed + SUPERSEDED_FOR;
         let claim = Claim {
             flock: self.lead.flock,
@@ -305,8 +385,15 @@ impl Flock {
             latched: self.is_latched(),
             size: self.lead.size,
             fingerprint: self.fingerprint(),
-            successors: successors.take(named).map(|member| short(member.id.as_bytes())).collect(),
-            superseded: if fresh { self.lead.superseded.clone() } else { Vec::new() },
+            successors: successors
+                .take(named)
+                .map(|member| short(member.id.as_bytes()))
+                .collect(),
+            superseded: if fresh {
+                self.lead.superseded.clone()
+            } else {
+                Vec::new()
+            },
         };
         let authority = &mut self.authority;
         // A signature above its limit would be a fault of the driver; then there is no heartbeat, and others take over.
@@ -319,13 +406,20 @@ impl Flock {
     /// Judges a heartbeat that `via` sent or passed on.
     pub(super) fn heartbeat_came(&mut self, via: RnodeId, beacon: Beacon) {
         let claim = beacon.claim();
-        let known = self.lead.beacon.as_ref().map_or(0, |beacon| beacon.claim().sequence);
+        let known = self
+            .lead
+            .beacon
+            .as_ref()
+            .map_or(0, |beacon| beacon.claim().sequence);
         let repeated = claim.ballot() == self.lead.ballot && claim.sequence <= known;
         if claim.leader == self.me.id || repeated || !self.is_leader_known(via, &beacon) {
             return;
         }
         let message = beacon.signed_bytes(&self.me.namespace);
-        if !self.authority.verify(&claim.leader, &message, beacon.signature()) {
+        if !self
+            .authority
+            .verify(&claim.leader, &message, beacon.signature())
+        {
             self.counters.forged += 1;
             return;
         }
@@ -339,7 +433,10 @@ impl Flock {
             }
             Role::Leading => self.meet_rival(&claim),
             Role::Following if claim.ballot() == self.lead.ballot => self.renew(beacon),
-            Role::Following if higher && (named || self.lead.leader == Some(via) || self.is_leader_silent()) => {
+            Role::Following
+                if higher
+                    && (named || self.lead.leader == Some(via) || self.is_leader_silent()) =>
+            {
                 self.follow(beacon);
             }
             Role::Following => self.introduce(&beacon),
@@ -349,7 +446,10 @@ impl Flock {
     }
 
     fn is_leader_silent(&self) -> bool {
-        let after = self.config.ask_after.unwrap_or(self.config.heartbeat_window);
+        let after = self
+            .config
+            .ask_after
+            .unwrap_or(self.config.heartbeat_window);
         self.now >= self.lead.heard + after
     }
 
@@ -358,7 +458,11 @@ impl Flock {
         let claim = beacon.claim();
         match self.members.get(&claim.leader) {
             Some(member) if member.incarnation > claim.incarnation => false,
-            Some(member) if member.incarnation == claim.incarnation && member.state == State::Up => true,
+            Some(member)
+                if member.incarnation == claim.incarnation && member.state == State::Up =>
+            {
+                true
+            }
             Some(member) if member.incarnation == claim.incarnation => {
                 let subject = member.subject();
                 if via == claim.leader && member.state == State::Down {
@@ -406,7 +510,11 @@ impl Flock {
         lead.superseded.clear();
         lead.beaten.clear();
         lead.wanted_term = None;
-        self.out.push(Output::Leader { who: Some(claim.leader), term: claim.term, since: lead.since });
+        self.out.push(Output::Leader {
+            who: Some(claim.leader),
+            term: claim.term,
+            since: lead.since,
+        });
         self.renew(beacon);
     }
 
@@ -427,7 +535,10 @@ impl Flock {
         Summary {
             fingerprint: self.fingerprint(),
             term: self.floor.term,
-            leader: self.lead.leader.map_or([0; 8], |leader| short(leader.as_bytes())),
+            leader: self
+                .lead
+                .leader
+                .map_or([0; 8], |leader| short(leader.as_bytes())),
             heartbeat: beacon.map_or(0, |beacon| beacon.claim().sequence),
         }
     }

@@ -42,7 +42,11 @@ pub struct Member {
 
 impl Member {
     pub(crate) const fn subject(&self) -> Subject {
-        Subject { rnode: self.id, incarnation: self.incarnation, sequence: self.sequence }
+        Subject {
+            rnode: self.id,
+            incarnation: self.incarnation,
+            sequence: self.sequence,
+        }
     }
 
     /// What decides who leads: the vote, then the permanent name.
@@ -84,7 +88,10 @@ impl Members {
     pub(crate) fn insert(&mut self, member: Member) {
         if self.0.len() >= REMEMBERED_MAX && !self.0.contains_key(&member.id) {
             let lost = self.0.values().filter(|member| member.state != State::Up);
-            if let Some(oldest) = lost.min_by_key(|member| member.since).map(|member| member.id) {
+            if let Some(oldest) = lost
+                .min_by_key(|member| member.since)
+                .map(|member| member.id)
+            {
                 self.0.remove(&oldest);
             }
         }
@@ -117,13 +124,15 @@ pub(crate) struct Rings {
 
 impl Rings {
     pub(crate) fn new(up: &[RnodeId], count: usize) -> Self {
-        let mut watchers: BTreeMap<RnodeId, Vec<RnodeId>> = up.iter().map(|id| (*id, Vec::new())).collect();
+        let mut watchers: BTreeMap<RnodeId, Vec<RnodeId>> =
+            up.iter().map(|id| (*id, Vec::new())).collect();
         for ring in 0..count {
             let mut order: Vec<RnodeId> = up.to_vec();
             order.sort_by_cached_key(|id| (hash(ring, id), *id));
             for (at, subject) in order.iter().enumerate() {
                 let chosen = watchers.entry(*subject).or_default();
-                let before = (1..order.len()).map(|back| order[(at + order.len() - back) % order.len()]);
+                let before =
+                    (1..order.len()).map(|back| order[(at + order.len() - back) % order.len()]);
                 if let Some(watcher) = before.into_iter().find(|id| !chosen.contains(id)) {
                     chosen.push(watcher);
                 }
@@ -133,20 +142,39 @@ impl Rings {
     }
 
     pub(crate) fn watchers(&self, subject: &RnodeId) -> &[RnodeId] {
-        self.watchers.get(subject).map(Vec::as_slice).unwrap_or_default()
+        self.watchers
+            .get(subject)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
     }
 
     /// Whom `watcher` probes, if each has `count` that do.
-    pub(crate) fn subjects(&self, watcher: &RnodeId, count: usize) -> impl Iterator<Item = RnodeId> {
-        let probes = move |watchers: &Vec<RnodeId>| watchers.iter().take(count).any(|id| id == watcher);
-        self.watchers.iter().filter(move |(_, watchers)| probes(watchers)).map(|(subject, _)| *subject)
+    pub(crate) fn subjects(
+        &self,
+        watcher: &RnodeId,
+        count: usize,
+    ) -> impl Iterator<Item = RnodeId> {
+        let probes =
+            move |watchers: &Vec<RnodeId>| watchers.iter().take(count).any(|id| id == watcher);
+        self.watchers
+            .iter()
+            .filter(move |(_, watchers)| probes(watchers))
+            .map(|(subject, _)| *subject)
     }
 }
 
 fn hash(ring: usize, id: &RnodeId) -> u64 {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&u64::try_from(ring).unwrap_or(0).to_be_bytes()).update(id.as_bytes());
-    u64::from_be_bytes(*hasher.finalize().as_bytes().first_chunk().unwrap_or(&[0; 8]))
+    hasher
+        .update(&u64::try_from(ring).unwrap_or(0).to_be_bytes())
+        .update(id.as_bytes());
+    u64::from_be_bytes(
+        *hasher
+            .finalize()
+            .as_bytes()
+            .first_chunk()
+            .unwrap_or(&[0; 8]),
+    )
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use super::limits::WATCHERS;
 use super::members::{Member, State};
 use super::record::{RECORD_KEY, Record};
-use super::wire::{Message, Subject};
 use super::watch::Act;
+use super::wire::{Message, Subject};
 use super::{Flock, Output};
 use crate::ken::Entry;
 use crate::names::RnodeId;
@@ -21,7 +21,10 @@ impl Flock {
         match act {
             Act::Probe { to, nonce } => {
                 self.counters.probes += 1;
-                let probe = Message::Probe { nonce, summary: self.summary() };
+                let probe = Message::Probe {
+                    nonce,
+                    summary: self.summary(),
+                };
                 self.send(to, &probe);
             }
             Act::Suspect(subject) => {
@@ -30,9 +33,15 @@ impl Flock {
                 self.tell_watchers(&subject.rnode, WATCHERS, &Message::Suspect(subject));
             }
             Act::Evidence(subject, millinats) => {
-                self.tell_watchers(&subject.rnode, WATCHERS, &Message::Evidence { subject, millinats });
+                self.tell_watchers(
+                    &subject.rnode,
+                    WATCHERS,
+                    &Message::Evidence { subject, millinats },
+                );
             }
-            Act::Clear(subject) => self.tell_watchers(&subject.rnode, WATCHERS, &Message::Clear(subject)),
+            Act::Clear(subject) => {
+                self.tell_watchers(&subject.rnode, WATCHERS, &Message::Clear(subject))
+            }
             Act::Declare(subject) => {
                 self.counters.declared += 1;
                 self.broadcast(&Message::Declare(subject));
@@ -43,7 +52,13 @@ impl Flock {
 
     fn tell_watchers(&mut self, subject: &RnodeId, count: usize, message: &Message) {
         let me = self.me.id;
-        let watchers: Vec<RnodeId> = self.rings.watchers(subject).iter().take(count).copied().collect();
+        let watchers: Vec<RnodeId> = self
+            .rings
+            .watchers(subject)
+            .iter()
+            .take(count)
+            .copied()
+            .collect();
         for watcher in watchers.into_iter().filter(|watcher| *watcher != me) {
             self.send(watcher, message);
         }
@@ -82,7 +97,10 @@ impl Flock {
     }
 
     pub(super) fn declared(&mut self, from: RnodeId, subject: Subject) {
-        if self.may_watch(&from, &subject) && self.is_current_subject(&subject) && subject.rnode != self.me.id {
+        if self.may_watch(&from, &subject)
+            && self.is_current_subject(&subject)
+            && subject.rnode != self.me.id
+        {
             self.counters.told_lost += 1;
             self.lose(subject);
         } else {
@@ -108,22 +126,32 @@ impl Flock {
     }
 
     pub(super) fn own_subject(&self) -> Subject {
-        let sequence = self.table.get(&self.me.id, RECORD_KEY).map_or(0, Entry::sequence);
-        Subject { rnode: self.me.id, incarnation: self.me.incarnation, sequence }
+        let sequence = self
+            .table
+            .get(&self.me.id, RECORD_KEY)
+            .map_or(0, Entry::sequence);
+        Subject {
+            rnode: self.me.id,
+            incarnation: self.me.incarnation,
+            sequence,
+        }
     }
 
     /// Holds `subject` for lost, until it says otherwise itself.
     fn lose(&mut self, subject: Subject) {
         self.watch.remove(&subject.rnode);
         let now = self.now;
-        let Some(member) = self.members.get_mut(&subject.rnode) else { return };
+        let Some(member) = self.members.get_mut(&subject.rnode) else {
+            return;
+        };
         if member.state != State::Up || member.subject() != subject {
             return;
         }
         member.state = State::Down;
         member.since = now;
         self.rings_stale = true;
-        self.table.expire_at(&subject.rnode, now + self.config.remove_after);
+        self.table
+            .expire_at(&subject.rnode, now + self.config.remove_after);
         self.contacts.lost(now, subject.rnode, &self.config);
         self.tell_membership(subject.rnode);
         self.leader_may_be_gone();
@@ -179,7 +207,11 @@ impl Flock {
     fn tell_membership(&mut self, rnode: RnodeId) {
         if let Some(member) = self.members.get(&rnode) {
             let (state, incarnation) = (member.state, member.incarnation);
-            self.out.push(Output::Membership { rnode, state, incarnation });
+            self.out.push(Output::Membership {
+                rnode,
+                state,
+                incarnation,
+            });
         }
     }
 

@@ -1,5 +1,6 @@
 //! Where a message from a peer is checked, and to what part of the machine it goes.
 
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 
 use super::limits::HELLO_INTERVAL;
@@ -7,18 +8,14 @@ use super::members::State;
 use super::record::{CREDENTIAL_KEY, RECORD_KEY};
 use super::wire::{self, Hello, Message, Subject, VERSION, VERSION_MIN, short};
 use super::{Flock, Output};
-use crate::ken::Entry;
 use crate::names::RnodeId;
 
 impl Flock {
     /// Checks a message and acts on it; what does not pass is counted and changes nothing.
     pub(super) fn receive(&mut self, from: RnodeId, bytes: &[u8]) {
-        let (header, message) = match wire::decode(bytes) {
-            Ok(decoded) => decoded,
-            Err(_) => {
-                self.counters.malformed += 1;
-                return;
-            }
+        let Ok((header, message)) = wire::decode(bytes) else {
+            self.counters.malformed += 1;
+            return;
         };
         if header.namespace != short(self.me.namespace.as_bytes()) {
             self.counters.foreign += 1;
@@ -44,7 +41,9 @@ impl Flock {
             self.greet(from, true);
             return true;
         };
-        if incarnation < member.incarnation || (incarnation == member.incarnation && member.state == State::Left) {
+        if incarnation < member.incarnation
+            || (incarnation == member.incarnation && member.state == State::Left)
+        {
             self.counters.stale += 1;
             self.remind(from);
             return false;
@@ -63,7 +62,10 @@ impl Flock {
 
     /// Shows `to` the newest that is known of it: it may have started from an old disk and not know it.
     fn remind(&mut self, to: RnodeId) {
-        let recently = self.greeted.get(&to).is_some_and(|at| self.now < *at + HELLO_INTERVAL);
+        let recently = self
+            .greeted
+            .get(&to)
+            .is_some_and(|at| self.now < *at + HELLO_INTERVAL);
         if let Some(record) = self.records.get(&to).cloned()
             && !recently
         {
@@ -74,7 +76,12 @@ impl Flock {
 
     fn dispatch(&mut self, from: RnodeId, message: Message) {
         if let Message::Ack { nonce, clock, .. } = &message {
-            self.watch.answered(self.now, (&from, *nonce), *clock, self.config.probe_interval);
+            self.watch.answered(
+                self.now,
+                (&from, *nonce),
+                *clock,
+                self.config.probe_interval,
+            );
         }
         if let Some(act) = self.watch.heard(&from) {
             self.act(act);
@@ -83,7 +90,11 @@ impl Flock {
             Message::Hello(hello) => self.hello(from, *hello),
             Message::Probe { nonce, summary } => {
                 let clock = u32::try_from(self.now.as_millis() % u128::from(u32::MAX)).unwrap_or(0);
-                let answer = Message::Ack { nonce, summary: self.summary(), clock };
+                let answer = Message::Ack {
+                    nonce,
+                    summary: self.summary(),
+                    clock,
+                };
                 self.send(from, &answer);
                 self.compare_summary(from, &summary);
             }
@@ -96,13 +107,21 @@ impl Flock {
             Message::Heartbeat(beacon) => self.heartbeat_came(from, beacon),
             Message::Ask(summary) => self.asked(from, &summary),
             Message::Entries(entries) => self.entries_came(from, entries),
-            Message::Compare { extent, rows, document } => {
+            Message::Compare {
+                extent,
+                rows,
+                document,
+            } => {
                 self.compared(from, extent, &rows);
                 self.offered(from, document);
             }
             Message::Offer(offer) => self.offered(from, Some(offer)),
             Message::Want { id, offset } => self.wanted(from, id, offset),
-            Message::Part { offer, offset, bytes } => self.part_came(from, offer, (offset, &bytes)),
+            Message::Part {
+                offer,
+                offset,
+                bytes,
+            } => self.part_came(from, offer, (offset, &bytes)),
         }
     }
 
@@ -122,14 +141,18 @@ impl Flock {
 
     /// Says who we are, seldom enough that two who greet each other do not go on for ever.
     pub(super) fn greet(&mut self, peer: RnodeId, answer_wanted: bool) {
-        let recently = self.greeted.get(&peer).is_some_and(|at| self.now < *at + HELLO_INTERVAL);
+        let recently = self
+            .greeted
+            .get(&peer)
+            .is_some_and(|at| self.now < *at + HELLO_INTERVAL);
         if peer == self.me.id || (recently && answer_wanted) {
             return;
         }
         let now = self.now;
         self.greeted.retain(|_, at| now < *at + HELLO_INTERVAL);
         self.greeted.insert(peer, now);
-        let entries = [CREDENTIAL_KEY, RECORD_KEY].map(|key| self.table.get(&self.me.id, key).cloned());
+        let entries =
+            [CREDENTIAL_KEY, RECORD_KEY].map(|key| self.table.get(&self.me.id, key).cloned());
         let hello = Hello {
             version_min: VERSION_MIN,
             version_max: VERSION,
@@ -157,7 +180,11 @@ impl Flock {
             self.out.push(Output::Close { peer: from });
             return;
         }
-        let own: Vec<Entry> = hello.entries.into_iter().filter(|entry| entry.owner() == from).collect();
+        let own: Vec<_> = hello
+            .entries
+            .into_iter()
+            .filter(|entry| entry.owner() == from)
+            .collect();
         self.entries_came(from, own);
         if hello.answer_wanted {
             self.greet(from, false);
@@ -179,8 +206,8 @@ impl Flock {
     pub(super) fn accuse(&mut self, to: RnodeId, subject: Subject) {
         let now = self.now;
         self.accused.retain(|_, at| now < *at + HELLO_INTERVAL);
-        if !self.accused.contains_key(&(to, subject.rnode)) {
-            self.accused.insert((to, subject.rnode), now);
+        if let Entry::Vacant(first) = self.accused.entry((to, subject.rnode)) {
+            first.insert(now);
             self.send(to, &Message::Accused(subject));
         }
     }

@@ -32,7 +32,9 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(32);
-        bytes.put_u8(VERSION).put_u8(if self.left { LEFT } else { 0 });
+        bytes
+            .put_u8(VERSION)
+            .put_u8(if self.left { LEFT } else { 0 });
         bytes.put_u32(self.vote).put_u64(self.floor);
         let addresses = &self.addresses[..self.addresses.len().min(ADDRESSES_MAX)];
         bytes.put_u8(u8::try_from(addresses.len()).unwrap_or(0));
@@ -54,8 +56,15 @@ impl Record {
         if version == 0 || usize::from(count) > ADDRESSES_MAX {
             return Err(Malformed::Value);
         }
-        let addresses = (0..count).map(|_| address(&mut fields)).collect::<Result<_, _>>()?;
-        Ok(Self { left: flags & LEFT != 0, vote, floor, addresses })
+        let addresses = (0..count)
+            .map(|_| address(&mut fields))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            left: flags & LEFT != 0,
+            vote,
+            floor,
+            addresses,
+        })
     }
 }
 
@@ -75,8 +84,16 @@ mod tests {
 
     #[test]
     fn a_record_reads_back_what_was_written_and_ignores_what_it_does_not_know() {
-        let addresses = vec!["127.3.4.5:7400".parse().expect("an address"), "[::1]:9".parse().expect("an address")];
-        let record = Record { left: true, vote: 70_000, floor: 9, addresses };
+        let addresses = vec![
+            "127.3.4.5:7400".parse().expect("an address"),
+            "[::1]:9".parse().expect("an address"),
+        ];
+        let record = Record {
+            left: true,
+            vote: 70_000,
+            floor: 9,
+            addresses,
+        };
         let mut bytes = record.encode();
         assert_eq!(Record::decode(&bytes), Ok(record.clone()));
         bytes.extend_from_slice(b"later");

@@ -1,19 +1,23 @@
 //! When flocks meet: leaders compare their heartbeats, one wins by a pure function of the two, and raises its term.
 
+use super::Flock;
 use super::beacon::{Beacon, Claim};
 use super::lead::Role;
 use super::limits::{INTRODUCE_INTERVAL, SUPERSEDED_MAX};
 use super::wire::{Message, Summary, short};
-use super::Flock;
 use crate::names::RnodeId;
 
 impl Flock {
     /// Two leaders met, and we are one of them.
     pub(super) fn meet_rival(&mut self, rival: &Claim) {
         self.lead.rival_heard = Some(self.now);
-        let Some(own) = self.lead.beacon().cloned() else { return };
+        let Some(own) = self.lead.beacon().cloned() else {
+            return;
+        };
         if own.claim().wins_over(rival) {
-            if !self.lead.beaten.contains(&rival.ballot()) && self.lead.beaten.len() < SUPERSEDED_MAX {
+            if !self.lead.beaten.contains(&rival.ballot())
+                && self.lead.beaten.len() < SUPERSEDED_MAX
+            {
                 self.lead.beaten.push(rival.ballot());
             }
         } else if self.may_introduce(rival.leader) {
@@ -23,7 +27,9 @@ impl Flock {
 
     /// A member of one flock heard the leader of another: it makes the two known to each other.
     pub(super) fn introduce(&mut self, beacon: &Beacon) {
-        let (Some(leader), Some(own)) = (self.lead.leader, self.lead.beacon().cloned()) else { return };
+        let (Some(leader), Some(own)) = (self.lead.leader, self.lead.beacon().cloned()) else {
+            return;
+        };
         let rival = beacon.claim().leader;
         if rival != leader && self.may_introduce(rival) {
             self.send(leader, &Message::Heartbeat(beacon.clone()));
@@ -33,7 +39,9 @@ impl Flock {
 
     fn may_introduce(&mut self, peer: RnodeId) -> bool {
         let now = self.now;
-        self.lead.introduced.retain(|_, at| now < *at + INTRODUCE_INTERVAL);
+        self.lead
+            .introduced
+            .retain(|_, at| now < *at + INTRODUCE_INTERVAL);
         let may = !self.lead.introduced.contains_key(&peer);
         self.lead.introduced.entry(peer).or_insert(now);
         may
@@ -78,7 +86,9 @@ impl Flock {
 
     /// A peer asks for a newer heartbeat than the one it names.
     pub(super) fn asked(&mut self, from: RnodeId, theirs: &Summary) {
-        let Some(beacon) = self.lead.beacon().cloned() else { return };
+        let Some(beacon) = self.lead.beacon().cloned() else {
+            return;
+        };
         let claim = beacon.claim();
         let same = theirs.term == claim.term && theirs.leader == short(claim.leader.as_bytes());
         if self.lead.role == Role::Leading && theirs.leader == [0; 8] && theirs.term > claim.term {

@@ -1,8 +1,8 @@
 //! This rnode's own word, and entries of others as they come in.
 
+use super::limits::{MEMBERS_MAX, NUDGE_AFTER, REMEMBERED_MAX, SEQUENCE_RESERVE};
 use super::members::State;
 use super::record::{CREDENTIAL_KEY, RECORD_KEY, Record};
-use super::limits::{MEMBERS_MAX, NUDGE_AFTER, REMEMBERED_MAX, SEQUENCE_RESERVE};
 use super::wire::Message;
 use super::{Flock, Output};
 use crate::ken::{Draft, Entry, KEY_BYTES_MAX, Novelty, RESERVED_PREFIX, Refusal, VALUE_BYTES_MAX};
@@ -25,11 +25,17 @@ impl Flock {
 
     pub(super) fn publish_record_as(&mut self, left: bool) {
         let addresses = self.me.addresses.clone();
-        let record = Record { left, vote: self.me.vote, floor: self.swept, addresses: addresses.clone() };
+        let record = Record {
+            left,
+            vote: self.me.vote,
+            floor: self.swept,
+            addresses: addresses.clone(),
+        };
         self.publish(RECORD_KEY, Some(&record.encode()));
         let (incarnation, sequence, vote) = (self.me.incarnation, self.sequence, self.me.vote);
         if let Some(me) = self.members.get_mut(&self.me.id) {
-            (me.incarnation, me.sequence, me.vote, me.addresses) = (incarnation, sequence, vote, addresses);
+            (me.incarnation, me.sequence, me.vote, me.addresses) =
+                (incarnation, sequence, vote, addresses);
         }
     }
 
@@ -41,7 +47,9 @@ impl Flock {
         }
         if let Err(refusal) = check(key, value) {
             self.refuse(refusal);
-        } else if own.is_some_and(|own| Some(own.value()) == value && own.generation() == self.me.incarnation) {
+        } else if own.is_some_and(|own| {
+            Some(own.value()) == value && own.generation() == self.me.incarnation
+        }) {
             // Saying the same again tells nobody anything.
         } else if self.publish(key, value) {
             self.sweep();
@@ -55,13 +63,23 @@ impl Flock {
 
     fn publish(&mut self, key: &str, value: Option<&[u8]>) -> bool {
         let sequence = self.next_sequence();
-        let draft = Draft { owner: self.me.id, generation: self.me.incarnation, sequence, key, value };
+        let draft = Draft {
+            owner: self.me.id,
+            generation: self.me.incarnation,
+            sequence,
+            key,
+            value,
+        };
         let authority = &mut self.authority;
         let Ok(entry) = draft.sign(&self.me.namespace, |bytes| authority.sign(bytes)) else {
             self.refuse(Refusal::Value);
             return false;
         };
-        if self.table.offer(entry.clone(), self.now + self.config.remove_after) == Novelty::Full {
+        if self
+            .table
+            .offer(entry.clone(), self.now + self.config.remove_after)
+            == Novelty::Full
+        {
             self.refuse(Refusal::Full);
             return false;
         }
@@ -83,7 +101,9 @@ impl Flock {
 
     /// Once many keys are withdrawn, signs the oldest others anew, so that everyone can forget what lies below.
     fn sweep(&mut self) {
-        let Some(compaction) = self.table.compaction(&self.me.id) else { return };
+        let Some(compaction) = self.table.compaction(&self.me.id) else {
+            return;
+        };
         for entry in compaction.renew {
             self.publish(entry.key(), Some(entry.value()));
         }
@@ -94,7 +114,10 @@ impl Flock {
 
     fn tell_changed(&mut self, entry: &Entry) {
         if !entry.key().starts_with(RESERVED_PREFIX) {
-            self.out.push(Output::EntryChanged { owner: entry.owner(), key: entry.key().into() });
+            self.out.push(Output::EntryChanged {
+                owner: entry.owner(),
+                key: entry.key().into(),
+            });
         }
     }
 
@@ -103,7 +126,7 @@ impl Flock {
         let mut passed_on = false;
         for entry in entries {
             let owner = entry.owner();
-            passed_on |= self.entry_came(from, entry) && owner != from;
+            passed_on |= self.entry_came(from, &entry) && owner != from;
         }
         if passed_on && self.nudge.is_none() {
             self.nudge = Some(self.now + NUDGE_AFTER);
@@ -112,13 +135,13 @@ impl Flock {
     }
 
     /// Checks one entry and takes it in; true if it was news.
-    fn entry_came(&mut self, from: RnodeId, entry: Entry) -> bool {
+    fn entry_came(&mut self, from: RnodeId, entry: &Entry) -> bool {
         let owner = entry.owner();
         if owner == self.me.id {
-            self.own_entry_came(&entry);
+            self.own_entry_came(entry);
             return false;
         }
-        if !self.is_welcome(from, &entry) || !self.table.is_news(&entry) {
+        if !self.is_welcome(from, entry) || !self.table.is_news(entry) {
             return false;
         }
         if entry.key() == CREDENTIAL_KEY && !self.authority.admit(&owner, entry.value()) {
@@ -130,7 +153,10 @@ impl Flock {
             self.counters.forged += 1;
             return false;
         }
-        match self.table.offer(entry.clone(), self.now + self.config.remove_after) {
+        match self
+            .table
+            .offer(entry.clone(), self.now + self.config.remove_after)
+        {
             Novelty::Old => return false,
             Novelty::Full => {
                 self.counters.full += 1;
@@ -139,9 +165,9 @@ impl Flock {
             Novelty::New => self.counters.entries += 1,
         }
         if entry.key() == RECORD_KEY {
-            self.recorded(&entry);
+            self.recorded(entry);
         } else {
-            self.tell_changed(&entry);
+            self.tell_changed(entry);
         }
         true
     }
@@ -167,7 +193,13 @@ impl Flock {
         match member.state {
             State::Up => true,
             State::Down if entry.generation() > member.incarnation => true,
-            State::Down if entry.generation() == member.incarnation && record && entry.sequence() > member.sequence => true,
+            State::Down
+                if entry.generation() == member.incarnation
+                    && record
+                    && entry.sequence() > member.sequence =>
+            {
+                true
+            }
             State::Down => {
                 if record && from != owner {
                     self.accuse(from, subject);
@@ -192,12 +224,17 @@ impl Flock {
     fn own_entry_came(&mut self, entry: &Entry) {
         let strange = entry.generation() == self.me.incarnation && self.table.contradicts(entry);
         let newer = entry.generation() > self.me.incarnation || strange;
-        let recently = self.adopted.is_some_and(|at| self.now < at + ADOPT_INTERVAL);
+        let recently = self
+            .adopted
+            .is_some_and(|at| self.now < at + ADOPT_INTERVAL);
         if !newer || recently {
             return;
         }
         let message = entry.signed_bytes(&self.me.namespace);
-        if !self.authority.verify(&self.me.id, &message, entry.signature()) {
+        if !self
+            .authority
+            .verify(&self.me.id, &message, entry.signature())
+        {
             self.counters.forged += 1;
             return;
         }
@@ -209,7 +246,9 @@ impl Flock {
         self.swept = 0;
         self.floor.sequence = 0;
         self.publish_self();
-        let kept = kept.iter().filter(|entry| !entry.is_withdrawn() && !entry.key().starts_with(RESERVED_PREFIX));
+        let kept = kept
+            .iter()
+            .filter(|entry| !entry.is_withdrawn() && !entry.key().starts_with(RESERVED_PREFIX));
         for entry in kept {
             self.publish(entry.key(), Some(entry.value()));
         }

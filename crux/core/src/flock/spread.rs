@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::io::Time;
 use super::limits::{
-    DATAGRAM_BYTES_MAX, DATAGRAM_OVERHEAD_BYTES, DOCUMENT_PART_BYTES, DOCUMENT_TIMEOUT, MESSAGE_BYTES_MAX,
-    SYNC_BYTES_MAX, SYNC_INTERVAL, SYNC_PEER_INTERVAL, WATCHERS,
+    DATAGRAM_BYTES_MAX, DATAGRAM_OVERHEAD_BYTES, DOCUMENT_PART_BYTES, DOCUMENT_TIMEOUT,
+    MESSAGE_BYTES_MAX, SYNC_BYTES_MAX, SYNC_INTERVAL, SYNC_PEER_INTERVAL, WATCHERS,
 };
 use super::members::State;
 use super::wire::{Extent, HEADER_BYTES, Message, Offer, Row};
@@ -35,7 +35,9 @@ impl Flock {
     /// Begins to make our table and `peer`'s equal, unless that was done a moment ago.
     pub(super) fn compare_with(&mut self, peer: RnodeId) {
         let now = self.now;
-        let lately = self.compared_last.is_some_and(|at| now < at + SYNC_INTERVAL);
+        let lately = self
+            .compared_last
+            .is_some_and(|at| now < at + SYNC_INTERVAL);
         self.compared.retain(|_, at| now < *at + SYNC_PEER_INTERVAL);
         if lately || self.compared.contains_key(&peer) {
             return;
@@ -43,14 +45,29 @@ impl Flock {
         self.compared_last = Some(now);
         self.compared.insert(peer, now);
         self.counters.comparisons += 1;
-        let rows = self.members.up().map(|member| self.row(&member.id)).collect();
+        let rows = self
+            .members
+            .up()
+            .map(|member| self.row(&member.id))
+            .collect();
         let document = self.offer();
-        self.send(peer, &Message::Compare { extent: Extent::Whole, rows, document });
+        self.send(
+            peer,
+            &Message::Compare {
+                extent: Extent::Whole,
+                rows,
+                document,
+            },
+        );
     }
 
     fn row(&self, owner: &RnodeId) -> Row {
         let record = self.members.get(owner).map_or(0, |member| member.sequence);
-        Row { owner: *owner, record, mark: self.table.mark(owner) }
+        Row {
+            owner: *owner,
+            record,
+            mark: self.table.mark(owner),
+        }
     }
 
     /// A peer's table, owner by owner: sends what it lacks, and says what we lack.
@@ -63,13 +80,23 @@ impl Flock {
             }
         }
         if extent == Extent::Whole {
-            let unnamed = self.members.up().filter(|member| rows.iter().all(|row| row.owner != member.id));
+            let unnamed = self
+                .members
+                .up()
+                .filter(|member| rows.iter().all(|row| row.owner != member.id));
             let unnamed: Vec<RnodeId> = unnamed.map(|member| member.id).collect();
             for owner in unnamed {
                 entries.extend(self.table.since(&owner, 0));
             }
             if !wanted.is_empty() {
-                self.send(from, &Message::Compare { extent: Extent::Wanted, rows: wanted, document: None });
+                self.send(
+                    from,
+                    &Message::Compare {
+                        extent: Extent::Wanted,
+                        rows: wanted,
+                        document: None,
+                    },
+                );
             }
         }
         self.send_entries(from, &entries);
@@ -78,7 +105,11 @@ impl Flock {
     /// Gathers what the sender of `row` lacks of its owner; true if we may lack something ourselves.
     fn row_came(&mut self, from: RnodeId, row: &Row, entries: &mut Vec<Entry>) -> bool {
         let mine = self.table.mark(&row.owner);
-        match self.members.get(&row.owner).map(|member| (member.state, member.subject())) {
+        match self
+            .members
+            .get(&row.owner)
+            .map(|member| (member.state, member.subject()))
+        {
             Some((State::Down, subject)) => {
                 if (row.mark.generation, row.record) <= (subject.incarnation, subject.sequence) {
                     self.accuse(from, subject);
@@ -106,7 +137,11 @@ impl Flock {
     fn send_entries(&mut self, to: RnodeId, entries: &[Entry]) {
         let total: usize = entries.iter().map(|entry| entry.raw().len()).sum();
         let datagram = DATAGRAM_BYTES_MAX - DATAGRAM_OVERHEAD_BYTES;
-        let limit = if total <= 4 * datagram { datagram } else { MESSAGE_BYTES_MAX };
+        let limit = if total <= 4 * datagram {
+            datagram
+        } else {
+            MESSAGE_BYTES_MAX
+        };
         let limit = limit - HEADER_BYTES - 2;
         let (mut batch, mut batched, mut sent) = (Vec::new(), 0, 0);
         for entry in entries {
@@ -137,7 +172,10 @@ impl Flock {
         neighbours.extend(self.rings.watchers(&self.me.id).iter().take(WATCHERS));
         neighbours.sort();
         neighbours.dedup();
-        let probe = Message::Probe { nonce: 0, summary: self.summary() };
+        let probe = Message::Probe {
+            nonce: 0,
+            summary: self.summary(),
+        };
         for neighbour in neighbours {
             self.send(neighbour, &probe);
         }
@@ -145,7 +183,10 @@ impl Flock {
 
     fn offer(&self) -> Option<Offer> {
         let document = self.document.as_ref()?;
-        Some(Offer { id: document.id, total: u32::try_from(document.bytes.len()).unwrap_or(u32::MAX) })
+        Some(Offer {
+            id: document.id,
+            total: u32::try_from(document.bytes.len()).unwrap_or(u32::MAX),
+        })
     }
 
     pub(super) fn put_document(&mut self, id: DocumentId, bytes: Arc<[u8]>) {
@@ -181,44 +222,79 @@ impl Flock {
             self.send_surely(from, &Message::Offer(offer));
             return;
         }
-        let Some(offer) = theirs.filter(|theirs| ours.is_none_or(|ours| theirs.id > ours.id)) else { return };
-        let fetching = self.fetch.as_ref().is_some_and(|fetch| fetch.assembly.id >= offer.id);
+        let Some(offer) = theirs.filter(|theirs| ours.is_none_or(|ours| theirs.id > ours.id))
+        else {
+            return;
+        };
+        let fetching = self
+            .fetch
+            .as_ref()
+            .is_some_and(|fetch| fetch.assembly.id >= offer.id);
         if fetching || self.refused_documents.contains(&offer.id) {
             return;
         }
         if let Some(assembly) = Assembly::new(offer.id, offer.total) {
-            self.fetch = Some(Fetch { assembly, from, heard: self.now });
-            self.send_surely(from, &Message::Want { id: offer.id, offset: 0 });
+            self.fetch = Some(Fetch {
+                assembly,
+                from,
+                heard: self.now,
+            });
+            self.send_surely(
+                from,
+                &Message::Want {
+                    id: offer.id,
+                    offset: 0,
+                },
+            );
         }
     }
 
     pub(super) fn wanted(&mut self, from: RnodeId, id: DocumentId, offset: u32) {
-        let (Some(offer), Some(document)) = (self.offer(), self.document.as_ref()) else { return };
+        let (Some(offer), Some(document)) = (self.offer(), self.document.as_ref()) else {
+            return;
+        };
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         if document.id != id || start >= document.bytes.len() {
             return;
         }
         let end = document.bytes.len().min(start + DOCUMENT_PART_BYTES);
-        let part = Message::Part { offer, offset, bytes: document.bytes[start..end].into() };
+        let part = Message::Part {
+            offer,
+            offset,
+            bytes: document.bytes[start..end].into(),
+        };
         self.send(from, &part);
     }
 
     pub(super) fn part_came(&mut self, from: RnodeId, offer: Offer, (offset, bytes): (u32, &[u8])) {
         let expected = |fetch: &&mut Fetch| fetch.from == from && fetch.assembly.id == offer.id;
-        let Some(fetch) = self.fetch.as_mut().filter(expected) else { return };
+        let Some(fetch) = self.fetch.as_mut().filter(expected) else {
+            return;
+        };
         if !fetch.assembly.push(offset, bytes) {
             return;
         }
         fetch.heard = self.now;
         if !fetch.assembly.is_whole() {
-            let want = Message::Want { id: offer.id, offset: fetch.assembly.offset() };
+            let want = Message::Want {
+                id: offer.id,
+                offset: fetch.assembly.offset(),
+            };
             self.send_surely(from, &want);
             return;
         }
         let document = self.fetch.take().and_then(|fetch| fetch.assembly.finish());
         match document {
-            Some(document) if self.authority.accept_document(document.id.generation, &document.bytes) => {
-                if self.document.as_ref().is_none_or(|known| document.id > known.id) {
+            Some(document)
+                if self
+                    .authority
+                    .accept_document(document.id.generation, &document.bytes) =>
+            {
+                if self
+                    .document
+                    .as_ref()
+                    .is_none_or(|known| document.id > known.id)
+                {
                     self.document = Some(document.clone());
                     self.out.push(Output::DocumentChanged(document));
                 }
@@ -237,7 +313,11 @@ impl Flock {
 
     /// Gives up a document whose source fell silent; the next comparison finds another.
     pub(super) fn watch_fetch(&mut self) {
-        if self.fetch.as_ref().is_some_and(|fetch| fetch.deadline() <= self.now) {
+        if self
+            .fetch
+            .as_ref()
+            .is_some_and(|fetch| fetch.deadline() <= self.now)
+        {
             self.fetch = None;
         }
     }

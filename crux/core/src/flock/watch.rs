@@ -33,7 +33,10 @@ const MISS_MAX: u32 = 920;
 /// What watching wants done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Act {
-    Probe { to: RnodeId, nonce: u32 },
+    Probe {
+        to: RnodeId,
+        nonce: u32,
+    },
     /// Tell fellow watchers and the subject that it was missed for the first time.
     Suspect(Subject),
     /// Tell fellow watchers what was gathered so far.
@@ -74,12 +77,22 @@ struct Watched {
 
 impl Watched {
     fn new(subject: Subject, next_probe: Time) -> Self {
-        Self { subject, passing: false, turn: (0, 1), next_probe, open: Vec::new(), smoothed: None, suspicion: None }
+        Self {
+            subject,
+            passing: false,
+            turn: (0, 1),
+            next_probe,
+            open: Vec::new(),
+            smoothed: None,
+            suspicion: None,
+        }
     }
 
     fn timeout(&self) -> Duration {
         let (mean, deviation) = self.smoothed.unwrap_or((TIMEOUT_COLD / 3, Duration::ZERO));
-        (mean * 3).max(mean + deviation * 4).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
+        (mean * 3)
+            .max(mean + deviation * 4)
+            .clamp(TIMEOUT_MIN, TIMEOUT_MAX)
     }
 
     /// When to probe next, so that all watchers take turns by the subject's clock and none of them need agree.
@@ -90,32 +103,47 @@ impl Watched {
         let position = duration_modulo(clock, interval);
         let own = interval * index / count.max(1);
         let wait = duration_modulo(own + interval - position, interval);
-        if wait < interval / 5 { wait + interval } else { wait }
+        if wait < interval / 5 {
+            wait + interval
+        } else {
+            wait
+        }
     }
 
     /// Source: RFC 6298, section 2, for the smoothing.
     fn sample(&mut self, round_trip: Duration) {
         self.smoothed = Some(match self.smoothed {
             None => (round_trip, round_trip / 2),
-            Some((mean, deviation)) => {
-                ((mean * 7 + round_trip) / 8, (deviation * 3 + mean.abs_diff(round_trip)) / 4)
-            }
+            Some((mean, deviation)) => (
+                (mean * 7 + round_trip) / 8,
+                (deviation * 3 + mean.abs_diff(round_trip)) / 4,
+            ),
         });
     }
 
     fn suspicion(&mut self, now: Time) -> &mut Suspicion {
-        let fresh = || Suspicion { since: now, own: 0, others: BTreeMap::new(), accused: false };
+        let fresh = || Suspicion {
+            since: now,
+            own: 0,
+            others: BTreeMap::new(),
+            accused: false,
+        };
         self.suspicion.get_or_insert_with(fresh)
     }
 
     fn is_declared(&self, now: Time) -> bool {
-        let Some(suspicion) = &self.suspicion else { return false };
+        let Some(suspicion) = &self.suspicion else {
+            return false;
+        };
         let silence = now.saturating_sub(suspicion.since);
         if suspicion.accused && suspicion.own >= ACCUSED_MILLINATS && silence >= DECLARE_UNIT {
             return true;
         }
         let contributors = usize::from(suspicion.own > 0) + suspicion.others.len();
-        let pooled = suspicion.others.values().fold(suspicion.own, |sum, nats| sum.saturating_add(*nats));
+        let pooled = suspicion
+            .others
+            .values()
+            .fold(suspicion.own, |sum, nats| sum.saturating_add(*nats));
         let enough = |&(who, nats, units): &(usize, u32, u32)| {
             contributors >= who && pooled >= nats && silence >= DECLARE_UNIT * units
         };
@@ -161,7 +189,8 @@ impl Watch {
         }
         for (subject, turn) in subjects {
             let watched = self.watched.entry(subject.rnode);
-            let watched = watched.or_insert_with(|| Watched::new(*subject, now + random.within(within)));
+            let watched =
+                watched.or_insert_with(|| Watched::new(*subject, now + random.within(within)));
             watched.passing = false;
             watched.turn = *turn;
             if watched.subject != *subject {
@@ -169,7 +198,8 @@ impl Watch {
                 watched.suspicion = None;
             }
         }
-        self.watched.retain(|_, watched| !watched.passing || watched.suspicion.is_some());
+        self.watched
+            .retain(|_, watched| !watched.passing || watched.suspicion.is_some());
     }
 
     /// Stops watching `rnode`, which is lost or gone.
@@ -190,7 +220,11 @@ impl Watch {
 
     /// A fellow watcher missed `subject`: probe it at once if it is ours to probe.
     pub(crate) fn suspected(&mut self, now: Time, subject: &Subject) {
-        if let Some(watched) = self.watched.get_mut(&subject.rnode).filter(|watched| watched.subject == *subject) {
+        if let Some(watched) = self
+            .watched
+            .get_mut(&subject.rnode)
+            .filter(|watched| watched.subject == *subject)
+        {
             watched.suspicion(now);
             watched.next_probe = watched.next_probe.min(now);
         }
@@ -199,7 +233,10 @@ impl Watch {
     /// Someone holds `subject` for lost from earlier: probe it, and need less evidence of our own.
     pub(crate) fn accused(&mut self, now: Time, subject: &Subject) {
         let watched = self.watched.entry(subject.rnode);
-        let watched = watched.or_insert_with(|| Watched { passing: true, ..Watched::new(*subject, now) });
+        let watched = watched.or_insert_with(|| Watched {
+            passing: true,
+            ..Watched::new(*subject, now)
+        });
         if watched.subject == *subject {
             watched.suspicion(now).accused = true;
             watched.next_probe = watched.next_probe.min(now);
@@ -207,8 +244,17 @@ impl Watch {
     }
 
     /// Takes in what the fellow watcher `from` has gathered.
-    pub(crate) fn evidence(&mut self, now: Time, (from, subject): (RnodeId, &Subject), millinats: u32) {
-        if let Some(watched) = self.watched.get_mut(&subject.rnode).filter(|watched| watched.subject == *subject) {
+    pub(crate) fn evidence(
+        &mut self,
+        now: Time,
+        (from, subject): (RnodeId, &Subject),
+        millinats: u32,
+    ) {
+        if let Some(watched) = self
+            .watched
+            .get_mut(&subject.rnode)
+            .filter(|watched| watched.subject == *subject)
+        {
             watched.suspicion(now).others.insert(from, millinats);
             watched.next_probe = watched.next_probe.min(now);
         }
@@ -223,12 +269,23 @@ impl Watch {
     }
 
     /// An answer came, with its sender's clock; the next probe is sent at our turn by it.
-    pub(crate) fn answered(&mut self, now: Time, (from, nonce): (&RnodeId, u32), clock: u32, interval: Duration) {
-        let Some(watched) = self.watched.get_mut(from) else { return };
-        let Some(at) = watched.open.iter().position(|open| open.nonce == nonce) else { return };
+    pub(crate) fn answered(
+        &mut self,
+        now: Time,
+        (from, nonce): (&RnodeId, u32),
+        clock: u32,
+        interval: Duration,
+    ) {
+        let Some(watched) = self.watched.get_mut(from) else {
+            return;
+        };
+        let Some(at) = watched.open.iter().position(|open| open.nonce == nonce) else {
+            return;
+        };
         let open = watched.open.remove(at);
         watched.sample(now.saturating_sub(open.sent));
-        watched.next_probe = now + watched.turn_after(Duration::from_millis(clock.into()), interval);
+        watched.next_probe =
+            now + watched.turn_after(Duration::from_millis(clock.into()), interval);
         if watched.suspicion.is_none() && !open.missed {
             self.miss -= self.miss / 32;
         }
@@ -258,14 +315,21 @@ impl Watch {
         for watched in self.watched.values_mut() {
             let timeout = watched.timeout();
             let suspected = watched.suspicion.is_some();
-            let late = watched.open.iter_mut().filter(|open| !open.missed && open.sent + timeout <= now);
+            let late = watched
+                .open
+                .iter_mut()
+                .filter(|open| !open.missed && open.sent + timeout <= now);
             let misses = late.map(|open| open.missed = true).count();
             if misses > 0 {
                 let suspicion = watched.suspicion(now);
                 let count = u32::try_from(misses).unwrap_or(1);
                 suspicion.own = suspicion.own.saturating_add(nats.saturating_mul(count));
                 let own = suspicion.own;
-                acts.push(if suspected { Act::Evidence(watched.subject, own) } else { Act::Suspect(watched.subject) });
+                acts.push(if suspected {
+                    Act::Evidence(watched.subject, own)
+                } else {
+                    Act::Suspect(watched.subject)
+                });
                 if !suspected {
                     missed_unsuspected += 1;
                     acts.push(Act::Evidence(watched.subject, own));
@@ -277,7 +341,11 @@ impl Watch {
                 continue;
             }
             if watched.next_probe <= now {
-                let interval = if watched.suspicion.is_some() { config.suspect_interval } else { config.probe_interval };
+                let interval = if watched.suspicion.is_some() {
+                    config.suspect_interval
+                } else {
+                    config.probe_interval
+                };
                 watched.next_probe = now + interval;
                 if watched.suspicion.is_some() {
                     if self.budget.0 == 0 {
@@ -289,11 +357,19 @@ impl Watch {
                 if watched.open.len() == OPEN_MAX {
                     watched.open.remove(0);
                 }
-                watched.open.push(Open { nonce: self.nonce, sent: now, missed: false });
-                acts.push(Act::Probe { to: watched.subject.rnode, nonce: self.nonce });
+                watched.open.push(Open {
+                    nonce: self.nonce,
+                    sent: now,
+                    missed: false,
+                });
+                acts.push(Act::Probe {
+                    to: watched.subject.rnode,
+                    nonce: self.nonce,
+                });
             }
         }
-        self.watched.retain(|_, watched| !watched.passing || watched.suspicion.is_some());
+        self.watched
+            .retain(|_, watched| !watched.passing || watched.suspicion.is_some());
         for _ in 0..missed_unsuspected {
             self.miss = (self.miss + (1024 - self.miss) / 32).min(MISS_MAX);
         }
@@ -303,7 +379,8 @@ impl Watch {
     fn refill(&mut self, now: Time) {
         let (tokens, since) = self.budget;
         let each = Duration::from_secs(1) / SUSPECT_PROBES_PER_SECOND;
-        let earned = u32::try_from(now.saturating_sub(since).as_micros() / each.as_micros()).unwrap_or(u32::MAX);
+        let earned = u32::try_from(now.saturating_sub(since).as_micros() / each.as_micros())
+            .unwrap_or(u32::MAX);
         if tokens.saturating_add(earned) >= SUSPECT_PROBES_PER_SECOND {
             self.budget = (SUSPECT_PROBES_PER_SECOND, now);
         } else if earned > 0 {
@@ -315,7 +392,11 @@ impl Watch {
     pub(crate) fn next(&self) -> Option<Time> {
         let times = self.watched.values().flat_map(|watched| {
             let timeout = watched.timeout();
-            let late = watched.open.iter().filter(|open| !open.missed).map(move |open| open.sent + timeout);
+            let late = watched
+                .open
+                .iter()
+                .filter(|open| !open.missed)
+                .map(move |open| open.sent + timeout);
             late.chain([watched.next_probe])
         });
         times.min()
@@ -323,7 +404,10 @@ impl Watch {
 
     /// Whom this rnode suspects.
     pub(crate) fn suspects(&self) -> impl Iterator<Item = RnodeId> {
-        self.watched.values().filter(|watched| watched.suspicion.is_some()).map(|watched| watched.subject.rnode)
+        self.watched
+            .values()
+            .filter(|watched| watched.suspicion.is_some())
+            .map(|watched| watched.subject.rnode)
     }
 }
 

@@ -96,13 +96,23 @@ pub(crate) struct Offer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Message {
     Hello(Box<Hello>),
-    Probe { nonce: u32, summary: Summary },
+    Probe {
+        nonce: u32,
+        summary: Summary,
+    },
     /// `clock` is the sender's own, in milliseconds, for its watchers to take turns by.
-    Ack { nonce: u32, summary: Summary, clock: u32 },
+    Ack {
+        nonce: u32,
+        summary: Summary,
+        clock: u32,
+    },
     /// Its watchers miss it: fellow watchers probe, the subject speaks up.
     Suspect(Subject),
     /// What its sender has gathered against the subject, in thousandths of a nat.
-    Evidence { subject: Subject, millinats: u32 },
+    Evidence {
+        subject: Subject,
+        millinats: u32,
+    },
     /// The subject lives: drop what was gathered.
     Clear(Subject),
     /// A watcher declares the subject lost.
@@ -113,8 +123,19 @@ pub(crate) enum Message {
     /// What heartbeat is newer than the one in the summary?
     Ask(Summary),
     Entries(Vec<Entry>),
-    Compare { extent: Extent, rows: Vec<Row>, document: Option<Offer> },
+    Compare {
+        extent: Extent,
+        rows: Vec<Row>,
+        document: Option<Offer>,
+    },
     Offer(Offer),
-    Want { id: DocumentId, offset: u32 },
-    Part { offer: Offer, offset: u32, bytes: Arc<[u8]> },
+    Want {
+        id: DocumentId,
+        offset: u32,
+    },
+    Part {
+        offer: Offer,
+        offset: u32,
+        bytes: Arc<[u8]>,
+    },
 }

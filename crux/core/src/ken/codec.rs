@@ -54,13 +54,21 @@ impl<'a> Reader<'a> {
     /// A length of two bytes, at most `max`, and so many bytes.
     pub(crate) fn bytes16(&mut self, max: usize) -> Result<&'a [u8], Malformed> {
         let length = usize::from(self.u16()?);
-        if length > max { Err(Malformed::Long) } else { self.take(length) }
+        if length > max {
+            Err(Malformed::Long)
+        } else {
+            self.take(length)
+        }
     }
 
     /// A length of four bytes, at most `max`, and so many bytes.
     pub(crate) fn bytes32(&mut self, max: usize) -> Result<&'a [u8], Malformed> {
         let length = usize::try_from(self.u32()?).map_err(|_| Malformed::Long)?;
-        if length > max { Err(Malformed::Long) } else { self.take(length) }
+        if length > max {
+            Err(Malformed::Long)
+        } else {
+            self.take(length)
+        }
     }
 }
 

@@ -29,8 +29,17 @@ impl DocumentId {
     /// This document's share of the fingerprint.
     pub(crate) fn mark(&self) -> u64 {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(b"document").update(&self.generation.to_be_bytes()).update(self.digest.as_bytes());
-        u64::from_be_bytes(*hasher.finalize().as_bytes().first_chunk().unwrap_or(&[0; 8]))
+        hasher
+            .update(b"document")
+            .update(&self.generation.to_be_bytes())
+            .update(self.digest.as_bytes());
+        u64::from_be_bytes(
+            *hasher
+                .finalize()
+                .as_bytes()
+                .first_chunk()
+                .unwrap_or(&[0; 8]),
+        )
     }
 }
 
@@ -46,7 +55,11 @@ impl Assembly {
     /// Begins, if `total` is within the limits.
     pub(crate) fn new(id: DocumentId, total: u32) -> Option<Self> {
         let total = usize::try_from(total).ok()?;
-        (1..=DOCUMENT_BYTES_MAX).contains(&total).then_some(Self { id, total, bytes: Vec::new() })
+        (1..=DOCUMENT_BYTES_MAX).contains(&total).then_some(Self {
+            id,
+            total,
+            bytes: Vec::new(),
+        })
     }
 
     /// Where the next part begins.
@@ -56,7 +69,9 @@ impl Assembly {
 
     /// Takes a part; false when it does not fit.
     pub(crate) fn push(&mut self, offset: u32, part: &[u8]) -> bool {
-        let fits = offset == self.offset() && !part.is_empty() && self.bytes.len() + part.len() <= self.total;
+        let fits = offset == self.offset()
+            && !part.is_empty()
+            && self.bytes.len() + part.len() <= self.total;
         if fits {
             self.bytes.extend_from_slice(part);
         }
@@ -70,7 +85,10 @@ impl Assembly {
 
     /// The document, if its bytes have the digest they were announced with.
     pub(crate) fn finish(self) -> Option<Document> {
-        (Digest::of(&self.bytes) == self.id.digest).then(|| Document { id: self.id, bytes: self.bytes.into() })
+        (Digest::of(&self.bytes) == self.id.digest).then(|| Document {
+            id: self.id,
+            bytes: self.bytes.into(),
+        })
     }
 }
 
@@ -80,12 +98,18 @@ mod tests {
 
     #[test]
     fn parts_make_the_document_only_in_order_and_only_with_its_digest() {
-        let id = DocumentId { generation: 1, digest: Digest::of(b"abcdef") };
+        let id = DocumentId {
+            generation: 1,
+            digest: Digest::of(b"abcdef"),
+        };
         let mut assembly = Assembly::new(id, 6).expect("within the limits");
         assert!(!assembly.push(3, b"def"));
         assert!(assembly.push(0, b"abc") && !assembly.is_whole() && !assembly.push(3, b"defg"));
         assert!(assembly.push(3, b"def") && assembly.is_whole());
-        assert_eq!(assembly.finish().map(|document| document.bytes.to_vec()), Some(b"abcdef".to_vec()));
+        assert_eq!(
+            assembly.finish().map(|document| document.bytes.to_vec()),
+            Some(b"abcdef".to_vec())
+        );
         let mut forged = Assembly::new(id, 6).expect("within the limits");
         assert!(forged.push(0, b"abcdeX"));
         assert_eq!(forged.finish(), None);

@@ -59,8 +59,11 @@ impl Draft<'_> {
     fn body(&self) -> Vec<u8> {
         let value = self.value.unwrap_or_default();
         let mut body = Vec::with_capacity(56 + self.key.len() + value.len());
-        body.put_u8(VERSION).put_u8(if self.value.is_none() { TOMBSTONE } else { 0 });
-        body.put(self.owner.as_bytes()).put_u64(self.generation).put_u64(self.sequence);
+        body.put_u8(VERSION)
+            .put_u8(if self.value.is_none() { TOMBSTONE } else { 0 });
+        body.put(self.owner.as_bytes())
+            .put_u64(self.generation)
+            .put_u64(self.sequence);
         body.put_bytes16(self.key.as_bytes()).put_bytes32(value);
         body
     }
@@ -69,7 +72,11 @@ impl Draft<'_> {
     ///
     /// # Errors
     /// [`Malformed::Long`] when key, value or signature is above its limit.
-    pub fn sign(&self, namespace: &NamespaceId, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> Result<Entry, Malformed> {
+    pub fn sign(
+        &self,
+        namespace: &NamespaceId,
+        sign: impl FnOnce(&[u8]) -> Vec<u8>,
+    ) -> Result<Entry, Malformed> {
         let body = self.body();
         let signature = sign(&signed_bytes(namespace, &body));
         let mut raw = Vec::with_capacity(body.len() + signature.len() + 6);
@@ -180,7 +187,13 @@ impl fmt::Debug for Entry {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = if self.withdrawn { " withdrawn" } else { "" };
         let (owner, key) = (self.owner.short(), self.key());
-        write!(formatter, "Entry({owner}/{key} {}.{}{mark} {} bytes)", self.generation, self.sequence, self.value.len())
+        write!(
+            formatter,
+            "Entry({owner}/{key} {}.{}{mark} {} bytes)",
+            self.generation,
+            self.sequence,
+            self.value.len()
+        )
     }
 }
 
@@ -189,7 +202,13 @@ mod tests {
     use super::*;
 
     fn draft(value: Option<&[u8]>) -> Draft<'_> {
-        Draft { owner: RnodeId::from_bytes([3; 32]), generation: 4, sequence: 5, key: "service/worker", value }
+        Draft {
+            owner: RnodeId::from_bytes([3; 32]),
+            generation: 4,
+            sequence: 5,
+            key: "service/worker",
+            value,
+        }
     }
 
     fn namespace() -> NamespaceId {
@@ -206,10 +225,18 @@ mod tests {
         let entry = entry.expect("within the limits");
         let again = Entry::read(&mut Reader::new(entry.raw())).expect("what was written");
         assert_eq!(again, entry);
-        assert_eq!((again.key(), again.value(), again.signature()), ("service/worker", &b"here"[..], &b"signature"[..]));
-        assert_eq!((again.generation(), again.sequence(), again.is_withdrawn()), (4, 5, false));
+        assert_eq!(
+            (again.key(), again.value(), again.signature()),
+            ("service/worker", &b"here"[..], &b"signature"[..])
+        );
+        assert_eq!(
+            (again.generation(), again.sequence(), again.is_withdrawn()),
+            (4, 5, false)
+        );
         assert_eq!(again.signed_bytes(&namespace()), signed);
-        let gone = draft(None).sign(&namespace(), |_| Vec::new()).expect("within the limits");
+        let gone = draft(None)
+            .sign(&namespace(), |_| Vec::new())
+            .expect("within the limits");
         assert!(gone.is_withdrawn() && gone.value().is_empty());
     }
 
@@ -222,17 +249,40 @@ mod tests {
         raw.put_bytes32(&body).put_bytes16(b"s");
         let entry = Entry::read(&mut Reader::new(&raw)).expect("later versions only add");
         assert_eq!(entry.raw(), raw);
-        assert!(entry.signed_bytes(&namespace()).ends_with(b"from the future"));
+        assert!(
+            entry
+                .signed_bytes(&namespace())
+                .ends_with(b"from the future")
+        );
     }
 
     #[test]
     fn what_is_too_long_or_too_short_is_refused() {
         let long = "k".repeat(KEY_BYTES_MAX + 1);
         let sign = |draft: Draft<'_>| draft.sign(&namespace(), |_| Vec::new()).err();
-        assert_eq!(sign(Draft { key: &long, ..draft(None) }), Some(Malformed::Long));
-        assert_eq!(sign(Draft { key: "", ..draft(None) }), Some(Malformed::Value));
-        assert_eq!(sign(draft(Some(&[0; VALUE_BYTES_MAX + 1]))), Some(Malformed::Long));
-        let raw = draft(Some(b"v")).sign(&namespace(), |_| vec![1; 64]).expect("within the limits").raw().to_vec();
+        assert_eq!(
+            sign(Draft {
+                key: &long,
+                ..draft(None)
+            }),
+            Some(Malformed::Long)
+        );
+        assert_eq!(
+            sign(Draft {
+                key: "",
+                ..draft(None)
+            }),
+            Some(Malformed::Value)
+        );
+        assert_eq!(
+            sign(draft(Some(&[0; VALUE_BYTES_MAX + 1]))),
+            Some(Malformed::Long)
+        );
+        let raw = draft(Some(b"v"))
+            .sign(&namespace(), |_| vec![1; 64])
+            .expect("within the limits")
+            .raw()
+            .to_vec();
         for end in 0..raw.len() {
             assert!(Entry::read(&mut Reader::new(&raw[..end])).is_err());
         }

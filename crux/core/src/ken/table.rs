@@ -55,8 +55,14 @@ struct Owner {
 
 impl Owner {
     fn shown(&self) -> impl Iterator<Item = &Entry> {
-        let lingering = self.lingering.values().filter(|entry| !self.current.contains_key(entry.key()));
-        self.current.values().chain(lingering).filter(|entry| !entry.is_withdrawn())
+        let lingering = self
+            .lingering
+            .values()
+            .filter(|entry| !self.current.contains_key(entry.key()));
+        self.current
+            .values()
+            .chain(lingering)
+            .filter(|entry| !entry.is_withdrawn())
     }
 
     fn begin(&mut self, generation: u64, until: Duration) {
@@ -64,7 +70,10 @@ impl Owner {
         if !self.lingering.is_empty() {
             self.lingering_until = Some(until);
         }
-        self.mark = OwnerMark { generation, ..OwnerMark::default() };
+        self.mark = OwnerMark {
+            generation,
+            ..OwnerMark::default()
+        };
         self.floor = 0;
         self.bytes = 0;
     }
@@ -86,7 +95,10 @@ impl Owner {
     }
 
     fn has_room(&self, entry: &Entry) -> bool {
-        let old = self.current.get(entry.key()).map_or(0, |old| old.raw().len());
+        let old = self
+            .current
+            .get(entry.key())
+            .map_or(0, |old| old.raw().len());
         let count = self.current.len() + usize::from(old == 0);
         count <= OWNER_ENTRIES_MAX && self.bytes - old + entry.raw().len() <= OWNER_BYTES_MAX
     }
@@ -107,12 +119,18 @@ impl Table {
     /// Whether `entry` is newer than what is known of its key.
     #[must_use]
     pub fn is_news(&self, entry: &Entry) -> bool {
-        let Some(owner) = self.owners.get(&entry.owner()) else { return true };
+        let Some(owner) = self.owners.get(&entry.owner()) else {
+            return true;
+        };
         if entry.generation() != owner.mark.generation {
             return entry.generation() > owner.mark.generation;
         }
         let swept = entry.sequence() < owner.floor && !entry.key().starts_with(RESERVED_PREFIX);
-        !swept && owner.current.get(entry.key()).is_none_or(|known| entry.sequence() > known.sequence())
+        !swept
+            && owner
+                .current
+                .get(entry.key())
+                .is_none_or(|known| entry.sequence() > known.sequence())
     }
 
     /// Whether `entry`, of an owner all of whose entries are here, cannot be one of them: then the owner has said
@@ -120,7 +138,8 @@ impl Table {
     pub(crate) fn contradicts(&self, entry: &Entry) -> bool {
         let owner = self.owners.get(&entry.owner());
         let known = owner.and_then(|owner| owner.current.get(entry.key()));
-        self.is_news(entry) || known.is_some_and(|known| known.sequence() == entry.sequence() && known != entry)
+        self.is_news(entry)
+            || known.is_some_and(|known| known.sequence() == entry.sequence() && known != entry)
     }
 
     /// Takes `entry`, whose signature was checked; an earlier generation's entries linger until `until`.
@@ -141,10 +160,18 @@ impl Table {
 
     /// Forgets what `owner` published below `floor`, but for the flock's own keys.
     pub(crate) fn sweep(&mut self, owner: &RnodeId, floor: u64) {
-        let Some(owner) = self.owners.get_mut(owner) else { return };
+        let Some(owner) = self.owners.get_mut(owner) else {
+            return;
+        };
         owner.floor = owner.floor.max(floor);
-        let old = |entry: &&Entry| entry.sequence() < floor && !entry.key().starts_with(RESERVED_PREFIX);
-        let keys: Vec<Box<str>> = owner.current.values().filter(old).map(|entry| entry.key().into()).collect();
+        let old =
+            |entry: &&Entry| entry.sequence() < floor && !entry.key().starts_with(RESERVED_PREFIX);
+        let keys: Vec<Box<str>> = owner
+            .current
+            .values()
+            .filter(old)
+            .map(|entry| entry.key().into())
+            .collect();
         for key in keys {
             owner.remove(&key);
         }
@@ -153,7 +180,11 @@ impl Table {
     /// What `owner` should sign again, once enough of its keys are withdrawn.
     pub(crate) fn compaction(&self, owner: &RnodeId) -> Option<Compaction> {
         let owner = self.owners.get(owner)?;
-        let withdrawn = owner.current.values().filter(|entry| entry.is_withdrawn()).count();
+        let withdrawn = owner
+            .current
+            .values()
+            .filter(|entry| entry.is_withdrawn())
+            .count();
         if withdrawn < SWEEP_FROM.max((owner.current.len() - withdrawn) / 2) {
             return None;
         }
@@ -164,12 +195,18 @@ impl Table {
         for entry in entries {
             if !entry.is_withdrawn() {
                 if renew.len() == SWEEP_RENEW_MAX {
-                    return Some(Compaction { renew, floor: entry.sequence() });
+                    return Some(Compaction {
+                        renew,
+                        floor: entry.sequence(),
+                    });
                 }
                 renew.push(entry.clone());
             }
         }
-        Some(Compaction { renew, floor: owner.mark.sequence_max + 1 })
+        Some(Compaction {
+            renew,
+            floor: owner.mark.sequence_max + 1,
+        })
     }
 
     /// Lets everything of `owner` go at `at`, as for a lost rnode.
@@ -195,48 +232,76 @@ impl Table {
                 gone.extend(owner.shown().map(|entry| (*id, entry.key().into())));
             } else if due(owner.lingering_until) {
                 owner.lingering_until = None;
-                gone.extend(std::mem::take(&mut owner.lingering).into_keys().map(|key| (*id, key)));
+                gone.extend(
+                    std::mem::take(&mut owner.lingering)
+                        .into_keys()
+                        .map(|key| (*id, key)),
+                );
             }
         }
-        self.owners.retain(|_, owner| owner.expires.is_none_or(|at| at > now));
+        self.owners
+            .retain(|_, owner| owner.expires.is_none_or(|at| at > now));
         gone
     }
 
     /// When something runs out next.
     pub(crate) fn next_expiry(&self) -> Option<Duration> {
-        self.owners.values().flat_map(|owner| [owner.expires, owner.lingering_until]).flatten().min()
+        self.owners
+            .values()
+            .flat_map(|owner| [owner.expires, owner.lingering_until])
+            .flatten()
+            .min()
     }
 
     /// Drops `owner` at once; returns its keys that were shown.
     pub(crate) fn remove(&mut self, owner: &RnodeId) -> Vec<Box<str>> {
         let gone = self.owners.remove(owner);
-        gone.iter().flat_map(Owner::shown).map(|entry| entry.key().into()).collect()
+        gone.iter()
+            .flat_map(Owner::shown)
+            .map(|entry| entry.key().into())
+            .collect()
     }
 
     /// What is shown of `key` from `owner`.
     #[must_use]
     pub fn get(&self, owner: &RnodeId, key: &str) -> Option<&Entry> {
         let owner = self.owners.get(owner)?;
-        let entry = owner.current.get(key).or_else(|| owner.lingering.get(key))?;
+        let entry = owner
+            .current
+            .get(key)
+            .or_else(|| owner.lingering.get(key))?;
         (!entry.is_withdrawn()).then_some(entry)
     }
 
     /// Everything shown whose key begins with `prefix`, by owner.
     pub fn entries(&self, prefix: &str) -> impl Iterator<Item = &Entry> {
-        self.owners.values().flat_map(Owner::shown).filter(move |entry| entry.key().starts_with(prefix))
+        self.owners
+            .values()
+            .flat_map(Owner::shown)
+            .filter(move |entry| entry.key().starts_with(prefix))
     }
 
     /// The entries of `owner`'s current generation above `after`, oldest first.
     pub(crate) fn since(&self, owner: &RnodeId, after: u64) -> Vec<Entry> {
-        let entries = self.owners.get(owner).into_iter().flat_map(|owner| owner.current.values());
-        let mut entries: Vec<Entry> = entries.filter(|entry| entry.sequence() > after).cloned().collect();
+        let entries = self
+            .owners
+            .get(owner)
+            .into_iter()
+            .flat_map(|owner| owner.current.values());
+        let mut entries: Vec<Entry> = entries
+            .filter(|entry| entry.sequence() > after)
+            .cloned()
+            .collect();
         entries.sort_by_key(Entry::sequence);
         entries
     }
 
     /// `owner` in few words; all zero when unknown.
     pub(crate) fn mark(&self, owner: &RnodeId) -> OwnerMark {
-        self.owners.get(owner).map(|owner| owner.mark).unwrap_or_default()
+        self.owners
+            .get(owner)
+            .map(|owner| owner.mark)
+            .unwrap_or_default()
     }
 
     /// How many owners have entries here.

@@ -41,7 +41,11 @@ pub(super) fn build(
     let start = Instant::now();
     let view = FlockView::of(&flock, start, LinkCounters::default());
     let shared = Arc::new(Shared {
-        machine: std::sync::Mutex::new(Machine { flock, pending: VecDeque::new(), wake: None }),
+        machine: std::sync::Mutex::new(Machine {
+            flock,
+            pending: VecDeque::new(),
+            wake: None,
+        }),
         start,
         work: Notify::new(),
         view: watch::channel(view).0,
@@ -53,7 +57,16 @@ pub(super) fn build(
         // A machine that has just been made refuses no hint.
         shared.step(Input::Admin(Admin::Hint(hint))).ok();
     }
-    (Actor { shared: Arc::clone(&shared), link, store, trust, shown: start }, Ref(shared))
+    (
+        Actor {
+            shared: Arc::clone(&shared),
+            link,
+            store,
+            trust,
+            shown: start,
+        },
+        Ref(shared),
+    )
 }
 
 /// What woke the actor.
@@ -89,9 +102,14 @@ impl Actor {
             }
             match self.wait(cancel).await {
                 Woken::Link(LinkEvent::Message { from, bytes }) => {
-                    self.give(Input::Message { from, bytes: bytes.to_vec() });
+                    self.give(Input::Message {
+                        from,
+                        bytes: bytes.to_vec(),
+                    });
                 }
-                Woken::Link(LinkEvent::Connected { peer, address }) => self.give(Input::PeerConnected { peer, address }),
+                Woken::Link(LinkEvent::Connected { peer, address }) => {
+                    self.give(Input::PeerConnected { peer, address })
+                }
                 Woken::Link(LinkEvent::Gone { peer }) => self.give(Input::PeerGone { peer }),
                 Woken::Trust => self.link.recheck(),
                 Woken::Work => {}
@@ -107,7 +125,11 @@ impl Actor {
     }
 
     async fn wait(&mut self, cancel: &CancellationToken) -> Woken {
-        let wake = self.shared.machine().wake.unwrap_or_else(|| Instant::now() + WAKE_MAX);
+        let wake = self
+            .shared
+            .machine()
+            .wake
+            .unwrap_or_else(|| Instant::now() + WAKE_MAX);
         tokio::select! {
             // Messages before the timer, so that after a stall what waited is heard before anyone is suspected.
             biased;
@@ -126,7 +148,9 @@ impl Actor {
         loop {
             let (output, addresses) = {
                 let mut machine = self.shared.machine();
-                let Some(output) = machine.pending.pop_front() else { break };
+                let Some(output) = machine.pending.pop_front() else {
+                    break;
+                };
                 let addresses = match &output {
                     Output::Send { peer, .. } => machine.flock.addresses(peer).to_vec(),
                     _ => Vec::new(),
@@ -135,9 +159,18 @@ impl Actor {
             };
             match output {
                 Output::Persist(floor) => self.store.keep(floor)?,
-                Output::Send { peer, bytes, reliable } => {
-                    let carriage = if reliable { Carriage::Stream } else { Carriage::Datagram };
-                    self.link.send(peer, &addresses, Bytes::from_owner(bytes), carriage);
+                Output::Send {
+                    peer,
+                    bytes,
+                    reliable,
+                } => {
+                    let carriage = if reliable {
+                        Carriage::Stream
+                    } else {
+                        Carriage::Datagram
+                    };
+                    self.link
+                        .send(peer, &addresses, Bytes::from_owner(bytes), carriage);
                 }
                 Output::Dial { address } => self.link.dial(address),
                 Output::Close { peer } => self.link.close(peer),
@@ -164,7 +197,11 @@ impl Actor {
             self.shown = Instant::now();
         } else if self.shown.elapsed() >= VIEW_AGE_MAX {
             self.shown = Instant::now();
-            let fresh = FlockView::of(&self.shared.machine().flock, self.shared.start, self.link.counters());
+            let fresh = FlockView::of(
+                &self.shared.machine().flock,
+                self.shared.start,
+                self.link.counters(),
+            );
             // Counters alone wake nobody.
             self.shared.view.send_if_modified(|view| {
                 *view = fresh;

@@ -33,7 +33,11 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn new(identity: RnodeIdentity, judge: DocumentJudge) -> Self {
         let own = (identity.id(), *identity.public_key());
-        Self { identity, judge, admitted: BTreeMap::from([own]) }
+        Self {
+            identity,
+            judge,
+            admitted: BTreeMap::from([own]),
+        }
     }
 
     /// What shows others that this rnode is enrolled.
@@ -46,7 +50,11 @@ impl Keys {
         let chain = self.identity.chain();
         bytes.push(u8::try_from(chain.len()).unwrap_or(u8::MAX));
         for certificate in chain {
-            bytes.extend_from_slice(&u16::try_from(certificate.len()).unwrap_or(u16::MAX).to_be_bytes());
+            bytes.extend_from_slice(
+                &u16::try_from(certificate.len())
+                    .unwrap_or(u16::MAX)
+                    .to_be_bytes(),
+            );
             bytes.extend_from_slice(certificate);
         }
         Ok(bytes)
@@ -55,9 +63,20 @@ impl Keys {
     /// The key of `rnode`, if `credential` shows that it is enrolled in our namespace.
     fn judge_credential(&self, rnode: &RnodeId, credential: &[u8]) -> Option<PublicKey> {
         let (point, signature, chain) = parse(credential)?;
-        let key = PublicKey::from_point(point).ok().filter(|key| key.rnode_id() == *rnode)?;
-        let shown = Signed { context: CONTEXT, payload: rnode.as_bytes(), signature, chain: &chain };
-        let principal = self.identity.trust().verify_signed(&shown, Acceptance::Kept).ok()?;
+        let key = PublicKey::from_point(point)
+            .ok()
+            .filter(|key| key.rnode_id() == *rnode)?;
+        let shown = Signed {
+            context: CONTEXT,
+            payload: rnode.as_bytes(),
+            signature,
+            chain: &chain,
+        };
+        let principal = self
+            .identity
+            .trust()
+            .verify_signed(&shown, Acceptance::Kept)
+            .ok()?;
         let ours = principal.namespace_id() == Some(self.identity.namespace_id())
             && principal.may(Verb::Peer, self.identity.namespace()).is_ok();
         matches!(principal.who, Who::Rnode { id, .. } if id == *rnode && ours).then_some(key)
@@ -92,7 +111,9 @@ fn parse(bytes: &[u8]) -> Option<Parts<'_>> {
 impl Authority for Keys {
     fn sign(&mut self, message: &[u8]) -> Vec<u8> {
         // An empty signature convinces nobody, so a failure here silences us and harms no one else.
-        self.identity.sign(ENTRY_CONTEXT, message).unwrap_or_default()
+        self.identity
+            .sign(ENTRY_CONTEXT, message)
+            .unwrap_or_default()
     }
 
     fn admit(&mut self, rnode: &RnodeId, credential: &[u8]) -> bool {
@@ -105,8 +126,11 @@ impl Authority for Keys {
     }
 
     fn verify(&mut self, rnode: &RnodeId, message: &[u8], signature: &[u8]) -> bool {
-        let Some(key) = self.admitted.get(rnode) else { return false };
-        key.verify(&[ENTRY_CONTEXT, message].concat(), signature).is_ok()
+        let Some(key) = self.admitted.get(rnode) else {
+            return false;
+        };
+        key.verify(&[ENTRY_CONTEXT, message].concat(), signature)
+            .is_ok()
     }
 
     fn accept_document(&mut self, generation: u64, bytes: &[u8]) -> bool {

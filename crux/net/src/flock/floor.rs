@@ -25,7 +25,11 @@ pub(super) struct FloorStore {
 }
 
 fn fault(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Floor { operation, path: path.to_owned(), source }
+    move |source| Error::Floor {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 impl FloorStore {
@@ -34,13 +38,19 @@ impl FloorStore {
         let path = dir.join("floor");
         let floor = match fs::read_to_string(&path) {
             Ok(text) => {
-                let damaged = || io::Error::new(io::ErrorKind::InvalidData, "it is not what we wrote");
-                parse(&text).ok_or_else(damaged).map_err(fault("read", &path))?
+                let damaged =
+                    || io::Error::new(io::ErrorKind::InvalidData, "it is not what we wrote");
+                parse(&text)
+                    .ok_or_else(damaged)
+                    .map_err(fault("read", &path))?
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Floor::default(),
             Err(error) => return Err(fault("read", &path)(error)),
         };
-        Ok(Self { dir: dir.to_owned(), floor })
+        Ok(Self {
+            dir: dir.to_owned(),
+            floor,
+        })
     }
 
     pub(super) const fn floor(&self) -> Floor {
@@ -49,7 +59,11 @@ impl FloorStore {
 
     /// Makes `floor` durable.
     pub(super) fn keep(&mut self, floor: Floor) -> Result<(), Error> {
-        let Floor { incarnation, sequence, term } = floor;
+        let Floor {
+            incarnation,
+            sequence,
+            term,
+        } = floor;
         let text = format!("{HEAD}\n{incarnation}\n{sequence}\n{term}\n");
         self.replace("floor", text.as_bytes())?;
         self.floor = floor;
@@ -73,7 +87,12 @@ impl FloorStore {
         let path = self.dir.join(name);
         let fresh = self.dir.join(format!("{name}.new"));
         let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&fresh)?;
             file.write_all(bytes)?;
             file.sync_all()?;
             fs::rename(&fresh, &path)?;
@@ -87,7 +106,11 @@ fn parse(text: &str) -> Option<Floor> {
     let mut lines = text.lines();
     (lines.next()? == HEAD).then_some(())?;
     let mut number = || lines.next()?.parse().ok();
-    Some(Floor { incarnation: number()?, sequence: number()?, term: number()? })
+    Some(Floor {
+        incarnation: number()?,
+        sequence: number()?,
+        term: number()?,
+    })
 }
 
 fn random<const N: usize>() -> Result<[u8; N], Error> {
@@ -112,13 +135,29 @@ mod tests {
         fs::remove_dir_all(&dir).ok();
         let mut store = FloorStore::open(&dir).expect("a fresh directory");
         assert_eq!(store.floor(), Floor::default());
-        let floor = Floor { incarnation: 3, sequence: 2048, term: 9 };
+        let floor = Floor {
+            incarnation: 3,
+            sequence: 2048,
+            term: 9,
+        };
         store.keep(floor).expect("it is writable");
         let secret = store.reset_secret().expect("it is writable");
         let again = FloorStore::open(&dir).expect("what was written");
-        assert_eq!((again.floor(), again.reset_secret().expect("what was written")), (floor, secret));
+        assert_eq!(
+            (
+                again.floor(),
+                again.reset_secret().expect("what was written")
+            ),
+            (floor, secret)
+        );
         fs::write(dir.join("floor"), b"radix flock floor 1\n7\n").expect("it is writable");
-        assert!(matches!(FloorStore::open(&dir), Err(Error::Floor { operation: "read", .. })));
+        assert!(matches!(
+            FloorStore::open(&dir),
+            Err(Error::Floor {
+                operation: "read",
+                ..
+            })
+        ));
         fs::remove_dir_all(&dir).expect("ours to remove");
     }
 }

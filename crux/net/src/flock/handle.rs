@@ -86,7 +86,10 @@ impl Ref {
     /// # Errors
     /// [`Refusal`]: key or value beyond their limits, too many entries, or this rnode has quit. Nothing changed.
     pub fn publish(&self, key: &str, value: &[u8]) -> Result<(), Refusal> {
-        self.ask(Input::Publish { key: key.to_owned(), value: value.to_vec() })
+        self.ask(Input::Publish {
+            key: key.to_owned(),
+            value: value.to_vec(),
+        })
     }
 
     /// Takes `key` back; nothing happens when it was not published.
@@ -94,7 +97,9 @@ impl Ref {
     /// # Errors
     /// [`Refusal::Ended`].
     pub fn withdraw(&self, key: &str) -> Result<(), Refusal> {
-        self.ask(Input::Withdraw { key: key.to_owned() })
+        self.ask(Input::Withdraw {
+            key: key.to_owned(),
+        })
     }
 
     /// Asks for what only a seated leader may allow.
@@ -128,8 +133,14 @@ impl Ref {
     /// # Errors
     /// [`Refusal::Stale`], [`Refusal::Signature`], [`Refusal::Document`]; nothing changed.
     pub fn put_document(&self, generation: u64, bytes: &[u8]) -> Result<(), Refusal> {
-        let id = DocumentId { generation, digest: Digest::of(bytes) };
-        self.ask(Input::PutDocument { id, bytes: Arc::from(bytes) })
+        let id = DocumentId {
+            generation,
+            digest: Digest::of(bytes),
+        };
+        self.ask(Input::PutDocument {
+            id,
+            bytes: Arc::from(bytes),
+        })
     }
 
     /// The newest document of the namespace.

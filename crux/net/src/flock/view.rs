@@ -67,7 +67,11 @@ impl FlockView {
     /// How long the leader has led; zero when there is none.
     #[must_use]
     pub fn tenure(&self) -> Duration {
-        if self.leader.is_some() { self.leader_since.elapsed() } else { Duration::ZERO }
+        if self.leader.is_some() {
+            self.leader_since.elapsed()
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Whether this rnode leads.
@@ -78,7 +82,9 @@ impl FlockView {
 
     /// Members, without those lost or left.
     pub fn up(&self) -> impl Iterator<Item = &MemberView> {
-        self.members.iter().filter(|member| member.state == State::Up)
+        self.members
+            .iter()
+            .filter(|member| member.state == State::Up)
     }
 
     pub(super) fn of(flock: &Flock, start: Instant, link: LinkCounters) -> Self {

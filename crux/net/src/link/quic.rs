@@ -138,15 +138,30 @@ impl QuicLink {
     /// # Errors
     /// When the socket or the keys cannot be used.
     pub fn open(config: QuicConfig) -> Result<Self, Error> {
-        let QuicConfig { socket, credentials, namespace, own, reset_secret } = config;
+        let QuicConfig {
+            socket,
+            credentials,
+            namespace,
+            own,
+            reset_secret,
+        } = config;
         let server = transport::server(credentials.quic_server_config(ALPN)?);
         let endpoint = transport::endpoint(&reset_secret);
-        let io = |source| Error::Io { operation: "open", path: "the flock's socket".into(), source };
+        let io = |source| Error::Io {
+            operation: "open",
+            path: "the flock's socket".into(),
+            source,
+        };
         socket.set_nonblocking(true).map_err(io)?;
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = quinn::Endpoint::new(endpoint, Some(server), socket, runtime).map_err(io)?;
         let namespace_id = NamespaceId::of(&credentials.trust().owner(), &namespace);
-        let gate = Arc::new(Gate { credentials, namespace, namespace_id, counts: Counts::default() });
+        let gate = Arc::new(Gate {
+            credentials,
+            namespace,
+            namespace_id,
+            counts: Counts::default(),
+        });
         let (sender, happenings) = mpsc::channel(EVENTS_MAX);
         let accepting = accept(endpoint.clone(), Arc::clone(&gate), sender.clone());
         Ok(Self {
@@ -181,15 +196,26 @@ impl QuicLink {
             Target::Address(_) => Expect::Owner,
         };
         let client = self.gate.credentials.quic_client_config(expect, ALPN).ok();
-        let Some(client) = client.filter(|_| self.dials.len() < DIALS_MAX && !addresses.is_empty()) else {
+        let Some(client) = client.filter(|_| self.dials.len() < DIALS_MAX && !addresses.is_empty())
+        else {
             return false;
         };
-        let (endpoint, gate, sender) = (self.endpoint.clone(), Arc::clone(&self.gate), self.sender.clone());
+        let (endpoint, gate, sender) = (
+            self.endpoint.clone(),
+            Arc::clone(&self.gate),
+            self.sender.clone(),
+        );
         self.dials.insert(target, VecDeque::new());
         let dial = async move {
             let mut found = None;
             for address in addresses {
-                found = connect(&endpoint, transport::client(Arc::clone(&client)), address, &gate).await;
+                found = connect(
+                    &endpoint,
+                    transport::client(Arc::clone(&client)),
+                    address,
+                    &gate,
+                )
+                .await;
                 if found.is_some() {
                     break;
                 }
@@ -206,13 +232,19 @@ impl QuicLink {
                 let waiting = self.dials.remove(&target).unwrap_or_default();
                 if peer == self.own {
                     connection.close(0_u8.into(), b"met itself");
-                    return Some(LinkEvent::Connected { peer, address: address_of(target) });
+                    return Some(LinkEvent::Connected {
+                        peer,
+                        address: address_of(target),
+                    });
                 }
                 self.keep(peer, connection, self.own);
                 for (message, carriage) in waiting {
                     self.send(peer, &[], message, carriage);
                 }
-                Some(LinkEvent::Connected { peer, address: address_of(target) })
+                Some(LinkEvent::Connected {
+                    peer,
+                    address: address_of(target),
+                })
             }
             Happening::Dialled(target, None) => {
                 let waiting = self.dials.remove(&target).unwrap_or_default();
@@ -222,7 +254,10 @@ impl QuicLink {
             }
             Happening::Accepted(peer, connection) => {
                 self.keep(peer, connection, peer);
-                Some(LinkEvent::Connected { peer, address: None })
+                Some(LinkEvent::Connected {
+                    peer,
+                    address: None,
+                })
             }
             Happening::Message(from, bytes) => Some(LinkEvent::Message { from, bytes }),
             Happening::Closed(peer, id) => {
@@ -245,11 +280,19 @@ impl QuicLink {
         if let Some(other) = sessions.last().filter(|other| other.crossed(&session)) {
             // Both sides dialled at once and both keep the dial of the smaller name; its dialler ends the other in a
             // while, so that nothing on its way is lost.
-            let surplus = if other.dialler < session.dialler { &session } else { other };
+            let surplus = if other.dialler < session.dialler {
+                &session
+            } else {
+                other
+            };
             if surplus.dialler == self.own {
                 surplus.close_later();
             }
-            let at = if other.dialler < session.dialler { sessions.len() - 1 } else { sessions.len() };
+            let at = if other.dialler < session.dialler {
+                sessions.len() - 1
+            } else {
+                sessions.len()
+            };
             sessions.insert(at, session);
         } else {
             sessions.push(session);
@@ -304,8 +347,18 @@ async fn accept(endpoint: quinn::Endpoint, gate: Arc<Gate>, sender: mpsc::Sender
 }
 
 impl Link for QuicLink {
-    fn send(&mut self, peer: RnodeId, addresses: &[SocketAddr], message: Bytes, carriage: Carriage) {
-        while let Some(session) = self.sessions.get(&peer).and_then(|sessions| sessions.last()) {
+    fn send(
+        &mut self,
+        peer: RnodeId,
+        addresses: &[SocketAddr],
+        message: Bytes,
+        carriage: Carriage,
+    ) {
+        while let Some(session) = self
+            .sessions
+            .get(&peer)
+            .and_then(|sessions| sessions.last())
+        {
             match session.send(message.clone(), carriage) {
                 session::Sent::Yes => return,
                 session::Sent::Full => {
@@ -367,11 +420,16 @@ impl Link for QuicLink {
     }
 
     async fn finish(&mut self) {
-        let sessions: Vec<Session> = std::mem::take(&mut self.sessions).into_values().flatten().collect();
+        let sessions: Vec<Session> = std::mem::take(&mut self.sessions)
+            .into_values()
+            .flatten()
+            .collect();
         let flushed = futures_util::future::join_all(sessions.iter().map(Session::flush));
         timeout(FINISH_TIMEOUT, flushed).await.ok();
         self.endpoint.close(0_u8.into(), b"done");
-        timeout(FINISH_TIMEOUT, self.endpoint.wait_idle()).await.ok();
+        timeout(FINISH_TIMEOUT, self.endpoint.wait_idle())
+            .await
+            .ok();
     }
 }
 

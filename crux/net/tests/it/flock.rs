@@ -31,7 +31,12 @@ fn socket() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").expect("a free port")
 }
 
-fn start(world: &World, identity: &RnodeIdentity, socket: UdpSocket, hints: Vec<SocketAddr>) -> Rnode {
+fn start(
+    world: &World,
+    identity: &RnodeIdentity,
+    socket: UdpSocket,
+    hints: Vec<SocketAddr>,
+) -> Rnode {
     let name = format!("flock-{}", identity.id());
     let address = socket.local_addr().expect("it is bound");
     let config = Config {
@@ -48,7 +53,13 @@ fn start(world: &World, identity: &RnodeIdentity, socket: UdpSocket, hints: Vec<
     let (actor, flock) = config.build().expect("it builds");
     let cancel = CancellationToken::new();
     let task = spawn("flock", Policy::ABORT, actor.run(cancel.clone()));
-    Rnode { id: identity.id(), address, flock, cancel, task }
+    Rnode {
+        id: identity.id(),
+        address,
+        flock,
+        cancel,
+        task,
+    }
 }
 
 impl Rnode {
@@ -67,19 +78,26 @@ impl Rnode {
     fn counter(&self, name: &str) -> u64 {
         let view = self.flock.view();
         let view = view.borrow();
-        view.counters.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value)
+        view.counters
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map_or(0, |(_, value)| *value)
     }
 }
 
 async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    tokio::time::timeout(LIMIT, wait).await.unwrap_or_else(|_| panic!("{what} did not happen"))
+    tokio::time::timeout(LIMIT, wait)
+        .await
+        .unwrap_or_else(|_| panic!("{what} did not happen"))
 }
 
 /// Waits until the view of each satisfies `holds`.
 async fn all(what: &str, rnodes: &[Rnode], holds: impl Fn(&FlockView) -> bool) {
     for rnode in rnodes {
         let mut view = rnode.flock.view();
-        let seen = within(what, view.wait_for(|view| holds(view))).await.map(|_| ());
+        let seen = within(what, view.wait_for(|view| holds(view)))
+            .await
+            .map(|_| ());
         seen.expect("the flock lives");
     }
 }
@@ -101,19 +119,27 @@ fn one_flock(view: &FlockView, count: usize) -> bool {
 async fn same_leader(rnodes: &[Rnode], count: usize) -> RnodeId {
     loop {
         all("one flock", rnodes, |view| one_flock(view, count)).await;
-        let leaders: Vec<_> = rnodes.iter().filter_map(|rnode| rnode.flock.view().borrow().leader).collect();
+        let leaders: Vec<_> = rnodes
+            .iter()
+            .filter_map(|rnode| rnode.flock.view().borrow().leader)
+            .collect();
         if leaders.len() == rnodes.len() && leaders.windows(2).all(|pair| pair[0] == pair[1]) {
             return leaders[0];
         }
         let mut changes = rnodes[0].flock.changes();
         changes.mark_unchanged();
-        tokio::time::timeout(Duration::from_millis(100), changes.changed()).await.ok();
+        tokio::time::timeout(Duration::from_millis(100), changes.changed())
+            .await
+            .ok();
     }
 }
 
 fn chain(world: &World, namespace: &str, count: usize) -> Vec<Rnode> {
     let sockets: Vec<UdpSocket> = (0..count).map(|_| socket()).collect();
-    let addresses: Vec<SocketAddr> = sockets.iter().map(|socket| socket.local_addr().expect("bound")).collect();
+    let addresses: Vec<SocketAddr> = sockets
+        .iter()
+        .map(|socket| socket.local_addr().expect("bound"))
+        .collect();
     let rnodes = sockets.into_iter().enumerate().map(|(index, socket)| {
         let identity = world.rnode(namespace, &format!("n{index}"));
         let hints = addresses.get(index + 1).copied().into_iter().collect();
@@ -130,8 +156,16 @@ fn document(world: &World, namespace: &str, generation: u64, size: usize) -> Vec
         ..Document::default()
     };
     let payload = document.encode_to_vec();
-    let (signature, chain) = world.owner.sign_document(&payload).expect("the operator signs");
-    SignedDocument { payload, signature, chain }.encode_to_vec()
+    let (signature, chain) = world
+        .owner
+        .sign_document(&payload)
+        .expect("the operator signs");
+    SignedDocument {
+        payload,
+        signature,
+        chain,
+    }
+    .encode_to_vec()
 }
 
 /// Shows in part: FLK-02, FLK-03, FLK-15, KEN-02
@@ -141,26 +175,53 @@ async fn ten_rnodes_form_one_flock_and_tell_each_other_everything() {
     let mut rnodes = chain(&world, "stix", 10);
     let leader = same_leader(&rnodes, 10).await;
     for (index, rnode) in rnodes.iter().enumerate() {
-        rnode.flock.publish(&format!("service/s{index}"), &[1; 500]).expect("within the limits");
+        rnode
+            .flock
+            .publish(&format!("service/s{index}"), &[1; 500])
+            .expect("within the limits");
     }
     for rnode in &rnodes {
-        until("every entry everywhere", rnode, |flock| flock.entries("service/").len() == 10).await;
+        until("every entry everywhere", rnode, |flock| {
+            flock.entries("service/").len() == 10
+        })
+        .await;
     }
     let bytes = document(&world, "stix", 1, 200_000);
-    rnodes[3].flock.put_document(1, &bytes).expect("it is signed");
+    rnodes[3]
+        .flock
+        .put_document(1, &bytes)
+        .expect("it is signed");
     for rnode in &rnodes {
         let mut held = rnode.flock.document();
-        let held = within("the document everywhere", held.wait_for(|held| held.is_some())).await.expect("it lives");
-        assert_eq!(held.as_ref().map(|held| held.bytes.to_vec()), Some(bytes.clone()));
+        let held = within(
+            "the document everywhere",
+            held.wait_for(|held| held.is_some()),
+        )
+        .await
+        .expect("it lives");
+        assert_eq!(
+            held.as_ref().map(|held| held.bytes.to_vec()),
+            Some(bytes.clone())
+        );
     }
-    let victim = rnodes.iter().position(|rnode| rnode.id != leader).expect("not all lead");
+    let victim = rnodes
+        .iter()
+        .position(|rnode| rnode.id != leader)
+        .expect("not all lead");
     let victim = rnodes.remove(victim);
     let lost = victim.id;
     victim.kill().await;
-    let is_lost = |view: &FlockView| view.members.iter().any(|member| member.id == lost && member.state == State::Down);
+    let is_lost = |view: &FlockView| {
+        view.members
+            .iter()
+            .any(|member| member.id == lost && member.state == State::Down)
+    };
     all("the loss known to all", &rnodes, is_lost).await;
     for rnode in &rnodes {
-        until("its entry gone", rnode, |flock| flock.entries("service/").len() == 9).await;
+        until("its entry gone", rnode, |flock| {
+            flock.entries("service/").len() == 9
+        })
+        .await;
     }
     same_leader(&rnodes, 9).await;
 }
@@ -171,27 +232,50 @@ async fn a_leader_that_dies_is_followed_by_another_and_comes_back_under_a_new_in
     let world = World::new();
     let mut rnodes = chain(&world, "stix", 4);
     let leader = same_leader(&rnodes, 4).await;
-    let at = rnodes.iter().position(|rnode| rnode.id == leader).expect("it is one of them");
+    let at = rnodes
+        .iter()
+        .position(|rnode| rnode.id == leader)
+        .expect("it is one of them");
     let old = rnodes.remove(at);
-    old.flock.publish("service/a", b"before").expect("within the limits");
+    old.flock
+        .publish("service/a", b"before")
+        .expect("within the limits");
     for rnode in &rnodes {
-        until("the entry everywhere", rnode, |flock| !flock.entries("service/a").is_empty()).await;
+        until("the entry everywhere", rnode, |flock| {
+            !flock.entries("service/a").is_empty()
+        })
+        .await;
     }
     let incarnation = old.flock.view().borrow().incarnation;
     let socket = old.kill().await;
-    all("another leader", &rnodes, |view| view.leader.is_some_and(|next| next != leader)).await;
+    all("another leader", &rnodes, |view| {
+        view.leader.is_some_and(|next| next != leader)
+    })
+    .await;
     let dir = world.rnode_dir("stix", &format!("n{at}"));
-    let identity = RnodeIdentity::open(&dir).expect("it opens").expect("it was claimed");
+    let identity = RnodeIdentity::open(&dir)
+        .expect("it opens")
+        .expect("it was claimed");
     let back = start(&world, &identity, socket, vec![rnodes[0].address]);
     assert_eq!(back.id, leader);
-    back.flock.publish("service/a", b"after").expect("within the limits");
+    back.flock
+        .publish("service/a", b"after")
+        .expect("within the limits");
     rnodes.push(back);
     let returned = |view: &FlockView| {
-        one_flock(view, 4) && view.up().any(|member| member.id == leader && member.incarnation > incarnation)
+        one_flock(view, 4)
+            && view
+                .up()
+                .any(|member| member.id == leader && member.incarnation > incarnation)
     };
     all("all are there again", &rnodes, returned).await;
     for rnode in &rnodes {
-        let is_new = |flock: &Ref| flock.entries("service/a").iter().any(|entry| entry.value() == b"after");
+        let is_new = |flock: &Ref| {
+            flock
+                .entries("service/a")
+                .iter()
+                .any(|entry| entry.value() == b"after")
+        };
         until("the new entry in place of the old", rnode, is_new).await;
     }
 }
@@ -205,7 +289,11 @@ async fn who_quits_is_gone_at_once_and_may_do_nothing_more() {
     let gone = rnodes.remove(1);
     within("the end", gone.flock.quit()).await;
     assert_eq!(gone.flock.publish("k", b"v"), Err(Refusal::Ended));
-    let left = |view: &FlockView| view.members.iter().any(|member| member.id == gone.id && member.state == State::Left);
+    let left = |view: &FlockView| {
+        view.members
+            .iter()
+            .any(|member| member.id == gone.id && member.state == State::Left)
+    };
     all("the departure known to all", &rnodes, left).await;
     gone.task.await.expect("no panic").expect("nothing failed");
 }
@@ -218,11 +306,19 @@ async fn foreign_owners_and_namespaces_change_nothing_and_are_counted() {
     same_leader(&ours, 2).await;
     let hints = vec![ours[0].address, ours[1].address];
     let before = ours[0].flock.view().borrow().members.clone();
-    let foreign = start(&stranger, &stranger.rnode("stix", "n0"), socket(), hints.clone());
+    let foreign = start(
+        &stranger,
+        &stranger.rnode("stix", "n0"),
+        socket(),
+        hints.clone(),
+    );
     let other = start(&world, &world.rnode("other", "n0"), socket(), hints);
     for rnode in [&foreign, &other] {
         let own = |view: &FlockView| view.leader == Some(view.own);
-        within("it leads itself", rnode.flock.view().wait_for(own)).await.map(|_| ()).expect("it lives");
+        within("it leads itself", rnode.flock.view().wait_for(own))
+            .await
+            .map(|_| ())
+            .expect("it lives");
     }
     let counted = async {
         while ours[0].counter("link_refused") == 0 || ours[0].counter("link_foreign") == 0 {
@@ -231,9 +327,17 @@ async fn foreign_owners_and_namespaces_change_nothing_and_are_counted() {
     };
     within("both are counted", counted).await;
     let after = ours[0].flock.view().borrow().members.clone();
-    let names = |members: &[crux_net::flock::MemberView]| members.iter().map(|member| member.id).collect::<Vec<_>>();
+    let names = |members: &[crux_net::flock::MemberView]| {
+        members.iter().map(|member| member.id).collect::<Vec<_>>()
+    };
     assert_eq!(names(&before), names(&after));
-    assert_eq!((foreign.flock.view().borrow().up().count(), other.flock.view().borrow().up().count()), (1, 1));
+    assert_eq!(
+        (
+            foreign.flock.view().borrow().up().count(),
+            other.flock.view().borrow().up().count()
+        ),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -243,16 +347,34 @@ async fn what_needs_a_seated_leader_is_refused_as_unsupported() {
     let key = || "service/one".to_owned();
     let requests = [
         Seated::Claim { key: key() },
-        Seated::CompareAndSet { key: key(), expected: None, value: vec![1] },
-        Seated::Single { class: "worker".to_owned() },
+        Seated::CompareAndSet {
+            key: key(),
+            expected: None,
+            value: vec![1],
+        },
+        Seated::Single {
+            class: "worker".to_owned(),
+        },
     ];
     for request in requests {
         assert_eq!(rnodes[0].flock.seated(request), Err(Refusal::Unsupported));
     }
-    assert_eq!(rnodes[0].flock.publish("flock/record", b"no"), Err(Refusal::Reserved));
-    assert_eq!(rnodes[0].flock.put_document(1, b"unsigned"), Err(Refusal::Signature));
+    assert_eq!(
+        rnodes[0].flock.publish("flock/record", b"no"),
+        Err(Refusal::Reserved)
+    );
+    assert_eq!(
+        rnodes[0].flock.put_document(1, b"unsigned"),
+        Err(Refusal::Signature)
+    );
     let foreign = document(&World::new(), "stix", 1, 10);
-    assert_eq!(rnodes[0].flock.put_document(1, &foreign), Err(Refusal::Signature));
+    assert_eq!(
+        rnodes[0].flock.put_document(1, &foreign),
+        Err(Refusal::Signature)
+    );
     let elsewhere = document(&world, "other", 1, 10);
-    assert_eq!(rnodes[0].flock.put_document(1, &elsewhere), Err(Refusal::Signature));
+    assert_eq!(
+        rnodes[0].flock.put_document(1, &elsewhere),
+        Err(Refusal::Signature)
+    );
 }

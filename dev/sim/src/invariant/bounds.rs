@@ -17,11 +17,30 @@ pub(super) fn check(step: &Step<'_>) -> Result<(), String> {
     if step.outputs.len() > OUTPUTS_MAX {
         return Err(format!("put out {} things in one step", step.outputs.len()));
     }
-    let wakes = step.outputs.iter().filter(|output| matches!(output, Output::Wake(_))).count();
-    if wakes > 1 { Err(format!("asked to be woken {wakes} times in one step")) } else { Ok(()) }
+    let wakes = step
+        .outputs
+        .iter()
+        .filter(|output| matches!(output, Output::Wake(_)))
+        .count();
+    if wakes > 1 {
+        Err(format!("asked to be woken {wakes} times in one step"))
+    } else {
+        Ok(())
+    }
 }
 
 pub(super) fn sent((bytes, reliable): (&[u8], bool)) -> Result<(), String> {
-    let max = if reliable { MESSAGE_BYTES_MAX } else { DATAGRAM_BYTES_MAX };
-    if bytes.len() > max { Err(format!("sent a message of {} bytes, limit {max}", bytes.len())) } else { Ok(()) }
+    let max = if reliable {
+        MESSAGE_BYTES_MAX
+    } else {
+        DATAGRAM_BYTES_MAX
+    };
+    if bytes.len() > max {
+        Err(format!(
+            "sent a message of {} bytes, limit {max}",
+            bytes.len()
+        ))
+    } else {
+        Ok(())
+    }
 }

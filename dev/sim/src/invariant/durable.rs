@@ -9,7 +9,11 @@ use crate::rnode::Rnode;
 
 pub(super) fn check(step: &Step<'_>) -> Result<(), String> {
     let (disk, floor) = (step.rnode.disk, step.flock.floor());
-    if disk == floor { Ok(()) } else { Err(format!("holds {floor:?} with {disk:?} on disk")) }
+    if disk == floor {
+        Ok(())
+    } else {
+        Err(format!("holds {floor:?} with {disk:?} on disk"))
+    }
 }
 
 pub(super) fn sent(rnode: &Rnode, inspection: &Inspection) -> Result<(), String> {
@@ -20,7 +24,10 @@ pub(super) fn sent(rnode: &Rnode, inspection: &Inspection) -> Result<(), String>
     {
         return Err(format!("leads in term {term} with {disk:?} on disk"));
     }
-    let own = inspection.entries.iter().filter(|entry| entry.owner() == rnode.id);
+    let own = inspection
+        .entries
+        .iter()
+        .filter(|entry| entry.owner() == rnode.id);
     for entry in own {
         let said = (entry.generation(), entry.sequence());
         if said > (disk.incarnation, disk.sequence) {

@@ -21,7 +21,10 @@ pub(super) struct Ownership {
 }
 
 fn place(entry: &Entry) -> ((RnodeId, u64, u64), [u8; 32]) {
-    ((entry.owner(), entry.generation(), entry.sequence()), *blake3::hash(entry.raw()).as_bytes())
+    (
+        (entry.owner(), entry.generation(), entry.sequence()),
+        *blake3::hash(entry.raw()).as_bytes(),
+    )
 }
 
 impl Ownership {
@@ -49,7 +52,9 @@ impl Ownership {
         for entry in &inspection.entries {
             if entry.owner() == rnode.id {
                 if !self.say(entry) && !self.was_said(entry) {
-                    return Err(format!("said {entry:?} where it said something else before"));
+                    return Err(format!(
+                        "said {entry:?} where it said something else before"
+                    ));
                 }
             } else if !self.was_said(entry) {
                 return Err(format!("passed on {entry:?}, which its owner never said"));
@@ -60,10 +65,19 @@ impl Ownership {
 
     pub(super) fn check(&mut self, step: &Step<'_>) -> Result<(), String> {
         for output in step.outputs {
-            let Output::EntryChanged { owner, key } = output else { continue };
-            let entries = step.flock.entries(key).filter(|entry| entry.owner() == *owner && entry.key() == &**key);
+            let Output::EntryChanged { owner, key } = output else {
+                continue;
+            };
+            let entries = step
+                .flock
+                .entries(key)
+                .filter(|entry| entry.owner() == *owner && entry.key() == &**key);
             for entry in entries {
-                let known = if *owner == step.rnode.id { self.say(entry) } else { self.was_said(entry) };
+                let known = if *owner == step.rnode.id {
+                    self.say(entry)
+                } else {
+                    self.was_said(entry)
+                };
                 if !known {
                     return Err(format!("shows {entry:?}, which its owner never said"));
                 }

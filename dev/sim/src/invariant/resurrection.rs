@@ -23,12 +23,17 @@ impl Resurrection {
 
     pub(super) fn check(&mut self, step: &Step<'_>) -> Result<(), String> {
         for member in step.flock.members() {
-            let before = self.0[step.index].insert(member.id, (member.state, member.incarnation, member.sequence));
+            let before = self.0[step.index].insert(
+                member.id,
+                (member.state, member.incarnation, member.sequence),
+            );
             let back = match before {
                 Some((State::Down, incarnation, sequence)) if member.state == State::Up => {
                     (member.incarnation, member.sequence) > (incarnation, sequence)
                 }
-                Some((State::Left, incarnation, _)) if member.state != State::Left => member.incarnation > incarnation,
+                Some((State::Left, incarnation, _)) if member.state != State::Left => {
+                    member.incarnation > incarnation
+                }
                 _ => true,
             };
             if !back {

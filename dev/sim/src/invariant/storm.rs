@@ -19,13 +19,22 @@ impl Storm {
         Self(vec![(0, BTreeMap::new()); count])
     }
 
-    pub(super) fn sent(&mut self, index: usize, now: Duration, inspection: &Inspection) -> Result<(), String> {
+    pub(super) fn sent(
+        &mut self,
+        index: usize,
+        now: Duration,
+        inspection: &Inspection,
+    ) -> Result<(), String> {
         let (second, kinds) = &mut self.0[index];
         if *second != now.as_secs() {
             *second = now.as_secs();
             kinds.clear();
         }
         *kinds.entry(inspection.kind).or_insert(0) += 1;
-        if kinds.values().sum::<u64>() > MESSAGES_MAX { Err(format!("sends without end: {kinds:?}")) } else { Ok(()) }
+        if kinds.values().sum::<u64>() > MESSAGES_MAX {
+            Err(format!("sends without end: {kinds:?}"))
+        } else {
+            Ok(())
+        }
     }
 }

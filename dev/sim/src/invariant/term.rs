@@ -21,15 +21,23 @@ impl Term {
     pub(super) fn check(&mut self, step: &Step<'_>) -> Result<(), String> {
         let highest = &mut self.0[step.index];
         for output in step.outputs {
-            let Output::Leader { who, term, .. } = output else { continue };
+            let Output::Leader { who, term, .. } = output else {
+                continue;
+            };
             if who.is_some() && term < highest {
-                return Err(format!("acknowledged a leader in term {term} after term {highest}"));
+                return Err(format!(
+                    "acknowledged a leader in term {term} after term {highest}"
+                ));
             }
             *highest = (*highest).max(*term);
         }
         let view = step.flock.leader();
         if view.who.is_some() && view.term != step.flock.floor().term {
-            return Err(format!("follows a leader in term {} with {} accepted", view.term, step.flock.floor().term));
+            return Err(format!(
+                "follows a leader in term {} with {} accepted",
+                view.term,
+                step.flock.floor().term
+            ));
         }
         Ok(())
     }

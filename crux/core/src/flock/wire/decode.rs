@@ -1,6 +1,8 @@
 //! From bytes to messages.
 
-use super::{Extent, HEADER_BYTES, Header, Hello, Message, Offer, Row, Subject, Summary, VERSION_MIN};
+use super::{
+    Extent, HEADER_BYTES, Header, Hello, Message, Offer, Row, Subject, Summary, VERSION_MIN,
+};
 use crate::digest::Digest;
 use crate::flock::beacon::{BEACON_BYTES_MAX, Beacon};
 use crate::flock::limits::{DOCUMENT_PART_BYTES, MESSAGE_BYTES_MAX, REMEMBERED_MAX};
@@ -21,17 +23,31 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Header, Option<Message>), Malforme
     if version < VERSION_MIN {
         return Err(Malformed::Value);
     }
-    let header = Header { namespace: reader.array()?, sender: reader.array()?, incarnation: reader.u64()? };
+    let header = Header {
+        namespace: reader.array()?,
+        sender: reader.array()?,
+        incarnation: reader.u64()?,
+    };
     Ok((header, message(kind, &mut reader)?))
 }
 
 fn message(kind: u8, reader: &mut Reader<'_>) -> Result<Option<Message>, Malformed> {
     let message = match kind {
         1 => Message::Hello(Box::new(hello(reader)?)),
-        2 => Message::Probe { nonce: reader.u32()?, summary: summary(reader)? },
-        3 => Message::Ack { nonce: reader.u32()?, summary: summary(reader)?, clock: reader.u32()? },
+        2 => Message::Probe {
+            nonce: reader.u32()?,
+            summary: summary(reader)?,
+        },
+        3 => Message::Ack {
+            nonce: reader.u32()?,
+            summary: summary(reader)?,
+            clock: reader.u32()?,
+        },
         4 => Message::Suspect(subject(reader)?),
-        5 => Message::Evidence { subject: subject(reader)?, millinats: reader.u32()? },
+        5 => Message::Evidence {
+            subject: subject(reader)?,
+            millinats: reader.u32()?,
+        },
         6 => Message::Clear(subject(reader)?),
         7 => Message::Declare(subject(reader)?),
         8 => Message::Accused(subject(reader)?),
@@ -40,7 +56,10 @@ fn message(kind: u8, reader: &mut Reader<'_>) -> Result<Option<Message>, Malform
         11 => Message::Entries(entries(reader)?),
         12 => compare(reader)?,
         13 => Message::Offer(offer(reader)?),
-        14 => Message::Want { id: id(reader)?, offset: reader.u32()? },
+        14 => Message::Want {
+            id: id(reader)?,
+            offset: reader.u32()?,
+        },
         15 => Message::Part {
             offer: offer(reader)?,
             offset: reader.u32()?,
@@ -78,7 +97,11 @@ fn summary(reader: &mut Reader<'_>) -> Result<Summary, Malformed> {
 
 fn subject(reader: &mut Reader<'_>) -> Result<Subject, Malformed> {
     let rnode = RnodeId::from_bytes(reader.array()?);
-    Ok(Subject { rnode, incarnation: reader.u64()?, sequence: reader.u64()? })
+    Ok(Subject {
+        rnode,
+        incarnation: reader.u64()?,
+        sequence: reader.u64()?,
+    })
 }
 
 fn entries(reader: &mut Reader<'_>) -> Result<Vec<Entry>, Malformed> {
@@ -97,22 +120,43 @@ fn compare(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
         return Err(Malformed::Long);
     }
     let rows = (0..count).map(|_| row(reader)).collect::<Result<_, _>>()?;
-    let document = if reader.u8()? == 0 { None } else { Some(offer(reader)?) };
-    Ok(Message::Compare { extent, rows, document })
+    let document = if reader.u8()? == 0 {
+        None
+    } else {
+        Some(offer(reader)?)
+    };
+    Ok(Message::Compare {
+        extent,
+        rows,
+        document,
+    })
 }
 
 fn row(reader: &mut Reader<'_>) -> Result<Row, Malformed> {
     let owner = RnodeId::from_bytes(reader.array()?);
     let record = reader.u64()?;
-    let mark =
-        OwnerMark { generation: reader.u64()?, sequence_max: reader.u64()?, fingerprint: reader.u64()? };
-    Ok(Row { owner, record, mark })
+    let mark = OwnerMark {
+        generation: reader.u64()?,
+        sequence_max: reader.u64()?,
+        fingerprint: reader.u64()?,
+    };
+    Ok(Row {
+        owner,
+        record,
+        mark,
+    })
 }
 
 fn id(reader: &mut Reader<'_>) -> Result<DocumentId, Malformed> {
-    Ok(DocumentId { generation: reader.u64()?, digest: Digest::from_bytes(reader.array()?) })
+    Ok(DocumentId {
+        generation: reader.u64()?,
+        digest: Digest::from_bytes(reader.array()?),
+    })
 }
 
 fn offer(reader: &mut Reader<'_>) -> Result<Offer, Malformed> {
-    Ok(Offer { id: id(reader)?, total: reader.u32()? })
+    Ok(Offer {
+        id: id(reader)?,
+        total: reader.u32()?,
+    })
 }

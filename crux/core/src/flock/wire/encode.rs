@@ -12,7 +12,11 @@ pub(crate) fn encode(header: &Header, message: &Message) -> Arc<[u8]> {
     let kind = put_message(&mut body, message);
     let mut bytes = Vec::with_capacity(body.len() + super::HEADER_BYTES);
     bytes.put_u8(VERSION).put_u8(kind).put_u16(0);
-    bytes.put(&header.namespace).put(&header.sender).put_u64(header.incarnation).put(&body);
+    bytes
+        .put(&header.namespace)
+        .put(&header.sender)
+        .put_u64(header.incarnation)
+        .put(&body);
     bytes.into()
 }
 
@@ -20,7 +24,11 @@ fn put_message(body: &mut Vec<u8>, message: &Message) -> u8 {
     match message {
         Message::Hello(hello) => put_hello(body, hello),
         Message::Probe { nonce, summary } => put_probe(body, 2, *nonce, summary),
-        Message::Ack { nonce, summary, clock } => {
+        Message::Ack {
+            nonce,
+            summary,
+            clock,
+        } => {
             put_probe(body, 3, *nonce, summary);
             body.put_u32(*clock);
             3
@@ -46,7 +54,11 @@ fn put_message(body: &mut Vec<u8>, message: &Message) -> u8 {
             put_entries(body, entries);
             11
         }
-        Message::Compare { extent, rows, document } => put_compare(body, *extent, rows, document.as_ref()),
+        Message::Compare {
+            extent,
+            rows,
+            document,
+        } => put_compare(body, *extent, rows, document.as_ref()),
         Message::Offer(offer) => {
             put_offer(body, offer);
             13
@@ -56,7 +68,11 @@ fn put_message(body: &mut Vec<u8>, message: &Message) -> u8 {
             body.put_u32(*offset);
             14
         }
-        Message::Part { offer, offset, bytes } => {
+        Message::Part {
+            offer,
+            offset,
+            bytes,
+        } => {
             put_offer(body, offer);
             body.put_u32(*offset).put_bytes32(bytes);
             15
@@ -65,11 +81,18 @@ fn put_message(body: &mut Vec<u8>, message: &Message) -> u8 {
 }
 
 fn put_hello(body: &mut Vec<u8>, hello: &Hello) -> u8 {
-    body.put_u8(hello.version_min).put_u8(hello.version_max).put_u8(u8::from(hello.answer_wanted));
-    body.put(hello.namespace.as_bytes()).put(hello.sender.as_bytes());
+    body.put_u8(hello.version_min)
+        .put_u8(hello.version_max)
+        .put_u8(u8::from(hello.answer_wanted));
+    body.put(hello.namespace.as_bytes())
+        .put(hello.sender.as_bytes());
     put_summary(body, &hello.summary);
     put_entries(body, &hello.entries);
-    let beacon = hello.beacon.as_ref().map(super::Beacon::raw).unwrap_or_default();
+    let beacon = hello
+        .beacon
+        .as_ref()
+        .map(super::Beacon::raw)
+        .unwrap_or_default();
     body.put_bytes16(beacon);
     1
 }
@@ -81,11 +104,16 @@ fn put_probe(body: &mut Vec<u8>, kind: u8, nonce: u32, summary: &Summary) -> u8 
 }
 
 fn put_summary(body: &mut Vec<u8>, summary: &Summary) {
-    body.put_u64(summary.fingerprint).put_u64(summary.term).put(&summary.leader).put_u64(summary.heartbeat);
+    body.put_u64(summary.fingerprint)
+        .put_u64(summary.term)
+        .put(&summary.leader)
+        .put_u64(summary.heartbeat);
 }
 
 fn put_subject(body: &mut Vec<u8>, kind: u8, subject: &Subject) -> u8 {
-    body.put(subject.rnode.as_bytes()).put_u64(subject.incarnation).put_u64(subject.sequence);
+    body.put(subject.rnode.as_bytes())
+        .put_u64(subject.incarnation)
+        .put_u64(subject.sequence);
     kind
 }
 
@@ -104,7 +132,9 @@ fn put_compare(body: &mut Vec<u8>, extent: Extent, rows: &[Row], document: Optio
     body.put_u16(u16::try_from(rows.len()).unwrap_or(u16::MAX));
     for row in rows.iter().take(usize::from(u16::MAX)) {
         body.put(row.owner.as_bytes()).put_u64(row.record);
-        body.put_u64(row.mark.generation).put_u64(row.mark.sequence_max).put_u64(row.mark.fingerprint);
+        body.put_u64(row.mark.generation)
+            .put_u64(row.mark.sequence_max)
+            .put_u64(row.mark.fingerprint);
     }
     body.put_u8(u8::from(document.is_some()));
     if let Some(offer) = document {

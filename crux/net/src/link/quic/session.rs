@@ -42,8 +42,17 @@ pub(super) enum Sent {
 impl Session {
     pub(super) fn new(connection: quinn::Connection, dialler: RnodeId, since: Instant) -> Self {
         let (stream, messages) = mpsc::channel(STREAM_QUEUE_MAX);
-        spawn("flock link write", Policy::DRAIN, write(connection.clone(), messages));
-        Self { connection, dialler, since, stream }
+        spawn(
+            "flock link write",
+            Policy::DRAIN,
+            write(connection.clone(), messages),
+        );
+        Self {
+            connection,
+            dialler,
+            since,
+            stream,
+        }
     }
 
     pub(super) fn id(&self) -> usize {
@@ -53,7 +62,9 @@ impl Session {
     /// Whether this and `newer` come from both sides dialling at the same time.
     pub(super) fn crossed(&self, newer: &Self) -> bool {
         let living = self.connection.close_reason().is_none();
-        living && self.dialler != newer.dialler && newer.since.duration_since(self.since) < CROSSED_WITHIN
+        living
+            && self.dialler != newer.dialler
+            && newer.since.duration_since(self.since) < CROSSED_WITHIN
     }
 
     pub(super) fn send(&self, message: Bytes, carriage: Carriage) -> Sent {
@@ -93,7 +104,8 @@ impl Session {
 
     /// Waits until the peer has all that was sent before.
     pub(super) async fn flush(&self) {
-        while self.stream.capacity() < STREAM_QUEUE_MAX && self.connection.close_reason().is_none() {
+        while self.stream.capacity() < STREAM_QUEUE_MAX && self.connection.close_reason().is_none()
+        {
             sleep(Duration::from_millis(5)).await;
         }
         if let Ok(mut stream) = self.connection.open_uni().await
@@ -106,7 +118,9 @@ impl Session {
 
 async fn write(connection: quinn::Connection, mut messages: mpsc::Receiver<Bytes>) {
     while let Some(message) = messages.recv().await {
-        let Ok(mut stream) = connection.open_uni().await else { return };
+        let Ok(mut stream) = connection.open_uni().await else {
+            return;
+        };
         // A failure here is the end of the connection, which the reader reports.
         if stream.write_all(&message).await.is_err() || stream.finish().is_err() {
             return;
@@ -119,7 +133,12 @@ pub(super) fn serve(peer: RnodeId, connection: quinn::Connection, sender: mpsc::
     spawn("flock link read", Policy::DRAIN, async move {
         let id = connection.stable_id();
         while let Some(message) = read(&connection).await {
-            if !message.is_empty() && sender.send(Happening::Message(peer, message)).await.is_err() {
+            if !message.is_empty()
+                && sender
+                    .send(Happening::Message(peer, message))
+                    .await
+                    .is_err()
+            {
                 break;
             }
         }

@@ -32,7 +32,14 @@ const INCOMING_MAX: usize = 64;
 struct Flat;
 
 impl Controller for Flat {
-    fn on_congestion_event(&mut self, _: std::time::Instant, _: std::time::Instant, _: bool, _: u64) {}
+    fn on_congestion_event(
+        &mut self,
+        _: std::time::Instant,
+        _: std::time::Instant,
+        _: bool,
+        _: u64,
+    ) {
+    }
 
     fn on_mtu_update(&mut self, _: u16) {}
 
@@ -94,7 +101,10 @@ pub(super) fn endpoint(secret: &[u8; 32]) -> EndpointConfig {
 
 pub(super) fn server(crypto: Arc<QuicServerConfig>) -> quinn::ServerConfig {
     let mut config = quinn::ServerConfig::with_crypto(crypto);
-    config.transport_config(transport()).migration(false).max_incoming(INCOMING_MAX);
+    config
+        .transport_config(transport())
+        .migration(false)
+        .max_incoming(INCOMING_MAX);
     config.validation_token_config(tokens());
     config
 }

@@ -16,7 +16,10 @@ fn ten_lone_rnodes_begin_with_ten_names_and_end_with_one() {
     world.start_all();
     world.run(3 * SECOND);
     let names = |world: &World| -> BTreeSet<String> {
-        (0..10).filter_map(|index| world.flock(index)).map(|flock| flock.flock().to_string()).collect()
+        (0..10)
+            .filter_map(|index| world.flock(index))
+            .map(|flock| flock.flock().to_string())
+            .collect()
     };
     assert_eq!(names(&world).len(), 10);
     for index in 0..9 {
@@ -30,7 +33,11 @@ fn ten_lone_rnodes_begin_with_ten_names_and_end_with_one() {
 #[test]
 fn a_chain_of_fifty_hints_makes_one_flock() {
     let mut world = World::new(2, 50, |index| Options {
-        hints: if index + 1 < 50 { vec![World::address(index + 1)] } else { Vec::new() },
+        hints: if index + 1 < 50 {
+            vec![World::address(index + 1)]
+        } else {
+            Vec::new()
+        },
         ..Options::default()
     });
     world.start_all();
@@ -45,9 +52,20 @@ fn who_crashes_is_dropped_after_a_while_and_who_quits_at_once() {
     world.run(20 * SECOND);
     world.crash(4);
     world.run(SECOND);
-    assert!(world.live().into_iter().all(|index| state(&world, index, 4) == Some(State::Up)), "silence alone is no proof");
+    assert!(
+        world
+            .live()
+            .into_iter()
+            .all(|index| state(&world, index, 4) == Some(State::Up)),
+        "silence alone is no proof"
+    );
     world.run(4 * SECOND);
-    assert!(world.live().into_iter().all(|index| state(&world, index, 4) == Some(State::Down)));
+    assert!(
+        world
+            .live()
+            .into_iter()
+            .all(|index| state(&world, index, 4) == Some(State::Down))
+    );
     world.input(2, Input::Admin(Admin::Quit));
     world.run(Duration::from_millis(5));
     for index in [0, 1, 3, 5] {
@@ -69,7 +87,10 @@ fn who_crashes_is_dropped_after_a_while_and_who_quits_at_once() {
 #[test]
 fn half_the_hints_may_be_dead_and_are_tried_at_a_bounded_rate() {
     let mut world = World::new(4, 20, |index| Options {
-        hints: vec![World::address((index + 1) % 20), World::address(100 + index)],
+        hints: vec![
+            World::address((index + 1) % 20),
+            World::address(100 + index),
+        ],
         ..Options::default()
     });
     world.start_all();
@@ -79,11 +100,18 @@ fn half_the_hints_may_be_dead_and_are_tried_at_a_bounded_rate() {
     world.run(600 * SECOND);
     let tried = dials(&world) - before;
     // Twenty dead addresses, each at most twice a minute, and not given up.
-    assert!((20 * 10..=20 * 21).contains(&tried), "{tried} tries in ten minutes");
+    assert!(
+        (20 * 10..=20 * 21).contains(&tried),
+        "{tried} tries in ten minutes"
+    );
 }
 
 fn dials(world: &World) -> u64 {
-    world.fired.get(&sim::FaultKind::DeadHint).copied().unwrap_or(0)
+    world
+        .fired
+        .get(&sim::FaultKind::DeadHint)
+        .copied()
+        .unwrap_or(0)
 }
 
 /// Shows in part: FLK-02
@@ -94,11 +122,20 @@ fn the_same_inputs_give_the_same_outputs() {
         let log: Arc<Mutex<Vec<Vec<Output>>>> = Arc::default();
         world.start_all();
         for round in 0..200 {
-            let outputs = world.input(round % 5, Input::Publish { key: format!("k{}", round % 7), value: vec![1; round] });
+            let outputs = world.input(
+                round % 5,
+                Input::Publish {
+                    key: format!("k{}", round % 7),
+                    value: vec![1; round],
+                },
+            );
             log.lock().expect("no panic").push(outputs);
             world.run(Duration::from_millis(100));
         }
-        (world.trace(), Arc::into_inner(log).and_then(|log| log.into_inner().ok()))
+        (
+            world.trace(),
+            Arc::into_inner(log).and_then(|log| log.into_inner().ok()),
+        )
     };
     assert_eq!(run(), run());
 }
@@ -109,7 +146,10 @@ fn a_rnode_that_can_hear_nobody_does_not_lead_those_who_hear_it() {
     world.run(40 * SECOND);
     let leading = super::leader(&world);
     let deaf = (leading + 1) % 6;
-    world.network.one_way = (0..6).filter(|from| *from != deaf).map(|from| (from, deaf)).collect();
+    world.network.one_way = (0..6)
+        .filter(|from| *from != deaf)
+        .map(|from| (from, deaf))
+        .collect();
     world.run(60 * SECOND);
     for index in (0..6).filter(|index| *index != deaf) {
         assert_eq!(super::led_by(&world, index).0, Some(leading));

@@ -42,7 +42,10 @@ fn the_highest_vote_leads_and_equal_votes_give_one_choice() {
         .collect();
     let world = voting(0, &[5; 5]);
     let highest = (0..5).max_by_key(|index| world.rnodes[*index].id);
-    assert_eq!(chosen.into_iter().collect::<Vec<_>>(), Vec::from_iter(highest));
+    assert_eq!(
+        chosen.into_iter().collect::<Vec<_>>(),
+        Vec::from_iter(highest)
+    );
 }
 
 /// Shows: FLK-08
@@ -80,7 +83,9 @@ fn a_leader_that_lowers_its_vote_is_followed_by_another_and_stays() {
 fn a_new_leader_knows_everything_without_being_told() {
     let mut world = chain(9, 8);
     for index in 0..8 {
-        world.rnodes[index].wanted.insert(format!("service/s{index}"), vec![7; 300]);
+        world.rnodes[index]
+            .wanted
+            .insert(format!("service/s{index}"), vec![7; 300]);
     }
     world.start_all();
     agree(&mut world, 30 * SECOND);
@@ -114,7 +119,10 @@ fn both_sides_of_a_split_work_on_and_become_one_again() {
     // The larger side's leader stays; nobody took a new incarnation.
     assert_eq!(Some(leader(&world)), ours);
     for rnode in &world.rnodes {
-        assert_eq!(rnode.flock.as_ref().map(|flock| flock.incarnation()), Some(1));
+        assert_eq!(
+            rnode.flock.as_ref().map(|flock| flock.incarnation()),
+            Some(1)
+        );
     }
 }
 
@@ -124,7 +132,10 @@ fn a_quarter_restarting_leaves_the_others_their_leader() {
     let mut world = flock(11, 48);
     world.run(40 * SECOND);
     let leading = leader(&world);
-    let cycled: Vec<usize> = (0..48).filter(|index| *index != leading).step_by(4).collect();
+    let cycled: Vec<usize> = (0..48)
+        .filter(|index| *index != leading)
+        .step_by(4)
+        .collect();
     for index in &cycled {
         world.crash(*index);
     }

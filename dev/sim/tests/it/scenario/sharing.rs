@@ -14,8 +14,13 @@ use super::{SECOND, agree, flock, leader};
 const CONVERGENCE_WINDOW: Duration = Duration::from_secs(5);
 
 fn knows(world: &World, index: usize, key: &str, value: &[u8]) -> bool {
-    let entries = world.flock(index).into_iter().flat_map(|flock| flock.entries(key));
-    entries.into_iter().any(|entry: &Entry| entry.key() == key && entry.value() == value)
+    let entries = world
+        .flock(index)
+        .into_iter()
+        .flat_map(|flock| flock.entries(key));
+    entries
+        .into_iter()
+        .any(|entry: &Entry| entry.key() == key && entry.value() == value)
 }
 
 /// Shows in part: KEN-01
@@ -32,7 +37,11 @@ fn a_write_is_everywhere_within_the_window_at_one_message_in_ten_lost() {
         let known = |world: &World| (0..50).all(|index| knows(world, index, "key", &[round; 128]));
         let taken = world.run_while_not(CONVERGENCE_WINDOW, known);
         assert!(taken.is_some(), "round {round} from {writer}");
-        println!("known to 50 after {:?}, {} bytes in all", world.now - start, sent(&world) - before);
+        println!(
+            "known to 50 after {:?}, {} bytes in all",
+            world.now - start,
+            sent(&world) - before
+        );
         world.run(2 * SECOND);
     }
 }
@@ -52,7 +61,9 @@ fn every_member_answers_alike_after_the_window() {
 #[test]
 fn everyone_lists_what_a_newcomer_offers_within_the_window() {
     let mut world = super::chain(3, 10);
-    world.rnodes[9].wanted.insert("service/new/0".to_owned(), b"address".to_vec());
+    world.rnodes[9]
+        .wanted
+        .insert("service/new/0".to_owned(), b"address".to_vec());
     for index in 0..9 {
         world.start(index);
     }
@@ -69,10 +80,15 @@ fn entries_go_with_their_owner_but_not_while_it_may_come_back() {
     world.run(20 * SECOND);
     world.crash(3);
     world.run(8 * SECOND);
-    assert!(knows(&world, 0, "service/a", b"1"), "its owner may come back");
+    assert!(
+        knows(&world, 0, "service/a", b"1"),
+        "its owner may come back"
+    );
     // It comes back and says something else instead.
     world.rnodes[3].wanted.clear();
-    world.rnodes[3].wanted.insert("service/b".to_owned(), b"2".to_vec());
+    world.rnodes[3]
+        .wanted
+        .insert("service/b".to_owned(), b"2".to_vec());
     world.start(3);
     agree(&mut world, 10 * SECOND);
     assert!(knows(&world, 0, "service/a", b"1") && knows(&world, 0, "service/b", b"2"));
@@ -90,24 +106,48 @@ fn a_document_survives_every_rnode_that_saw_it_put() {
     let put = |world: &mut World, index: usize, generation: u64| {
         let mut bytes = format!("signed: {generation}").into_bytes();
         bytes.resize(300_000, 7);
-        let id = DocumentId { generation, digest: Digest::of(&bytes) };
-        world.input(index, Input::PutDocument { id, bytes: Arc::from(bytes) });
+        let id = DocumentId {
+            generation,
+            digest: Digest::of(&bytes),
+        };
+        world.input(
+            index,
+            Input::PutDocument {
+                id,
+                bytes: Arc::from(bytes),
+            },
+        );
     };
-    let held = |world: &World, index: usize| world.flock(index)?.document().map(|document| document.id.generation);
+    let held = |world: &World, index: usize| {
+        world
+            .flock(index)?
+            .document()
+            .map(|document| document.id.generation)
+    };
     put(&mut world, 0, 1);
     world.run(10 * SECOND);
     for index in [0, leader(&world)] {
         world.crash(index);
     }
     world.run(5 * SECOND);
-    assert!(world.live().into_iter().all(|index| held(&world, index) == Some(1)));
+    assert!(
+        world
+            .live()
+            .into_iter()
+            .all(|index| held(&world, index) == Some(1))
+    );
     // The higher generation wins, wherever it is put, and an older one does not come back.
     let second = world.live()[1];
     put(&mut world, second, 2);
     put(&mut world, second, 1);
     world.start(0);
     world.run(10 * SECOND);
-    assert!(world.live().into_iter().all(|index| held(&world, index) == Some(2)));
+    assert!(
+        world
+            .live()
+            .into_iter()
+            .all(|index| held(&world, index) == Some(2))
+    );
 }
 
 #[test]
@@ -127,5 +167,10 @@ fn many_entries_and_much_churn_end_alike() {
     }
     let settled = |world: &World| world.disagreement().is_none() && world.wrong_entries().is_none();
     let taken = world.run_while_not(30 * SECOND, settled);
-    assert!(taken.is_some(), "{:?} {:?}", world.disagreement(), world.wrong_entries());
+    assert!(
+        taken.is_some(),
+        "{:?} {:?}",
+        world.disagreement(),
+        world.wrong_entries()
+    );
 }
