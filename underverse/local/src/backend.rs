@@ -78,17 +78,19 @@ fn documents(base: Arc<dyn Base>) -> impl Stream<Item = Document> {
     let state: (Arc<dyn Base>, Open, Duration) = (base, None, RETRY_MIN);
     stream::unfold(state, |(base, mut open, mut pause)| async move {
         loop {
+            if open.is_none() {
+                match base.documents().await {
+                    Ok(stream) => open = Some(stream),
+                    Err(error) => tracing::debug!(error = error.chain(), "the base is away"),
+                }
+            }
             if let Some(stream) = open.as_mut() {
                 match stream.next().await {
                     Some(Ok(document)) => return Some((document, (base, open, RETRY_MIN))),
-                    Some(Err(error)) => tracing::warn!(error = error.chain(), "documents stopped"),
+                    Some(Err(error)) => tracing::debug!(error = error.chain(), "documents stopped"),
                     None => {}
                 }
                 open = None;
-            }
-            match base.documents().await {
-                Ok(stream) => open = Some(stream),
-                Err(error) => tracing::debug!(error = error.chain(), "the base is away"),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);

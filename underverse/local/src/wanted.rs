@@ -379,5 +379,5 @@ fn weaker(spec: &HordeSpec, isolation: Isolation, facts: &Facts<'_>) -> Vec<(Str
 pub(crate) const NO_NETWORK_ISOLATION: &str =
     "rnodes share this machine's loopback network, which every local process can reach";
 /// How far the flock is private.
-pub(crate) const FLOCK_PRIVATE: &str = "services of Radix admit members of the namespace only, by certificate; \
-     ports that applications open can be reached by every process of this machine";
+pub(crate) const FLOCK_PRIVATE: &str =
+    "services of Radix admit members only; what applications open, any process here can reach";
