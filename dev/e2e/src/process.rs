@@ -122,11 +122,10 @@ fn bound_ports() -> BTreeSet<String> {
         for line in text.lines().skip(1) {
             let mut words = line.split_whitespace().skip(1);
             let (address, _, state) = (words.next(), words.next(), words.next());
-            if let (Some(address), Some(state)) = (address, state) {
-                if state == listening {
+            if let (Some(address), Some(state)) = (address, state)
+                && state == listening {
                     ports.insert(format!("{file} {address}"));
                 }
-            }
         }
     }
     ports

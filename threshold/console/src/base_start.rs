@@ -49,7 +49,7 @@ impl Ourselves {
 
 /// The store of this state directory.
 pub(crate) fn open_store(home: &Home) -> Outcome<Store> {
-    Store::open(&home.join("store")).map_err(|error| {
+    Store::open(home.join("store")).map_err(|error| {
         Failure::usage(format!("cannot open the store {}", home.join("store").display()))
             .because(&error)
     })

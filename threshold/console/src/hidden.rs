@@ -215,7 +215,6 @@ fn kv(rest: Vec<String>) -> Result<u8, String> {
 }
 
 /// An error and its sources on one line.
-#[expect(clippy::needless_pass_by_value, reason = "fits map_err")]
 fn chain(error: impl std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -27,11 +27,10 @@ pub(crate) fn translate(status: &mut Status) {
             rnode.agent_pid = pid;
         }
         for instance in &mut status.instances {
-            if instance.rnode == rnode.label {
-                if let Some(pid) = inside.get(&instance.pid) {
+            if instance.rnode == rnode.label
+                && let Some(pid) = inside.get(&instance.pid) {
                     instance.pid = *pid;
                 }
-            }
         }
     }
 }
@@ -55,11 +54,10 @@ fn descendants(processes: &BTreeMap<i32, Process>, root: i32) -> BTreeMap<i32, i
     let mut found = BTreeMap::new();
     let mut open = vec![root];
     while let Some(pid) = open.pop() {
-        if let Some(process) = processes.get(&pid) {
-            if found.insert(process.inner, pid).is_none() {
+        if let Some(process) = processes.get(&pid)
+            && found.insert(process.inner, pid).is_none() {
                 open.extend(children.get(&pid).into_iter().flatten());
             }
-        }
     }
     found
 }

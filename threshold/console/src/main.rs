@@ -79,7 +79,7 @@ fn run(command: Command) -> Outcome<()> {
         Command::Memoir(args) => command::memoir::run(args),
         Command::Ca(args) => command::ca::run(args),
         Command::Login(args) => command::ca::login(&args),
-        Command::Backend(args) => command::backend::run(args),
+        Command::Backend(args) => command::backend::run(&args),
         Command::Begat(args) => command::begat::run(args),
         Command::Myriad(args) => command::myriad::run(args),
         talking => {

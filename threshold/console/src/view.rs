@@ -167,11 +167,10 @@ impl Status {
         }
         rnodes.sort_by_key(|rnode| natural(&rnode.label));
         let mut problems = reply.problems.clone();
-        if let Some(horde) = horde {
-            if !horde.message.is_empty() && horde.phase != "done" {
+        if let Some(horde) = horde
+            && !horde.message.is_empty() && horde.phase != "done" {
                 problems.insert(0, format!("horde {}: {}", horde.phase, horde.message));
             }
-        }
         Self {
             namespace: reply.namespace.clone(),
             application: reply.application.clone(),

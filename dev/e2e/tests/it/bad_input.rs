@@ -81,7 +81,7 @@ fn a_taken_port_is_told_and_costs_nothing() {
 fn an_unwritable_state_directory_is_named() {
     let user = User::Ordinary;
     if !user.possible() {
-        println!("skipped: only root can become an ordinary user");
+        crate::skipped();
         return;
     }
     let sandbox = Sandbox::with_stix(user);

@@ -48,11 +48,11 @@ fn plan_prints_exactly_what_up_then_does() {
     assert_eq!(changed(&after, &last).len(), 6);
 
     let row = |body: &str| body.contains("renamed-by-the-test");
-    assert!(!get(&address, "/lookup/1").is_some_and(|body| row(&body)));
+    assert!(!get(&address, "/lookup/p0001").is_some_and(|body| row(&body)));
     change_a_row(&sandbox);
     let _ = sandbox.up().expect(0);
     let seen = wait_for(Duration::from_secs(30), || {
-        get(&address, "/lookup/1").filter(|body| row(body))
+        get(&address, "/lookup/p0001").filter(|body| row(body))
     });
     assert!(seen.is_some(), "the answers change with the CSV");
 }

@@ -9,7 +9,7 @@ use crate::{STIX, get, own_port, pids};
 /// `up` to a ready stix, seen from every side.
 fn rises(user: User) {
     if !user.possible() {
-        println!("skipped: only root can become an ordinary user");
+        crate::skipped();
         return;
     }
     let sandbox = Sandbox::with_stix(user);

@@ -107,11 +107,11 @@ fn the_other_worker_answers_when_one_is_killed() {
     let worker = |body: &str| {
         serde_json::from_str::<Value>(body).ok()?["worker"].as_str().map(str::to_owned)
     };
-    let first = get(&address, "/lookup/1").and_then(|body| worker(&body)).expect("a worker answers");
+    let first = get(&address, "/lookup/p0001").and_then(|body| worker(&body)).expect("a worker answers");
     let index = first.rsplit('/').next().expect("an index").to_owned();
     kill(i32::try_from(pids(&before)[&format!("prog1/{index}")]).expect("a pid"));
     let other = wait_for(Duration::from_secs(20), || {
-        get(&address, "/lookup/1").and_then(|body| worker(&body)).filter(|name| *name != first)
+        get(&address, "/lookup/p0001").and_then(|body| worker(&body)).filter(|name| *name != first)
     });
     assert!(other.is_some(), "the other answers");
     let _ = sandbox.until_settled(&STIX);

@@ -13,8 +13,8 @@ struct Backend {
 }
 
 /// Runs the command.
-pub(crate) fn run(command: BackendCommand) -> Outcome<()> {
-    let BackendCommand::List { format } = command;
+pub(crate) fn run(command: &BackendCommand) -> Outcome<()> {
+    let BackendCommand::List { format } = *command;
     let machine = underverse_local::limits::Machine::read();
     let room = |count: u32| underverse_local::limits::check(count, 0, &machine).is_ok();
     // The largest power of two of rnodes that fit: an order of size, not a promise.
