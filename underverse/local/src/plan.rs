@@ -6,14 +6,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use underverse::{Action, PlannedStep};
-
 use crate::address::Lease;
 use crate::base::ExecutionView;
 use crate::config::RnodeFile;
-use crate::label::{Label, Subject, rnode_label};
+use crate::label::{Label, Subject};
 use crate::record::{ContainerRecord, Door, Record};
 use crate::wanted::{USERS_PER_RNODE, Wanted, WantedRnode};
+
+mod ending;
+mod step;
+
+pub(crate) use ending::dissolve;
+use ending::{surplus, surplus_doors, surplus_ordinals};
+pub(crate) use step::{COMMON, Step};
 
 /// What is there.
 #[derive(Debug, Clone, Default)]
@@ -36,60 +41,6 @@ pub(crate) struct DirectoryView {
     /// What it was last started with.
     pub(crate) file: Option<RnodeFile>,
 }
-
-/// Something to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Writes down what is wanted, before anything is made.
-    Record,
-    /// Writes down that these are asked to end.
-    Mark(Vec<u32>),
-    /// Ends a forwarder.
-    EndForward {
-        execution: String,
-        listen: SocketAddr,
-        reason: &'static str,
-    },
-    /// Ends a cell and all in it.
-    EndCell {
-        execution: String,
-        ordinal: u32,
-        reason: &'static str,
-    },
-    /// Confirms the death of a cell and tells it.
-    Bury {
-        execution: String,
-        ordinal: u32,
-        how: String,
-    },
-    /// Removes a rnode's directory.
-    RemoveDirectory { ordinal: u32 },
-    /// Takes numbers, addresses and forwarders out of the record that are no longer wanted.
-    Forget {
-        ordinals: Vec<u32>,
-        doors: Vec<SocketAddr>,
-    },
-    /// Gives these an address.
-    Lease(Vec<u32>),
-    /// Gives these the number of their next start.
-    Number {
-        cells: Vec<(u32, u32)>,
-        forwards: Vec<(Door, u32)>,
-    },
-    /// Writes a rnode's directory.
-    Prepare { ordinal: u32 },
-    /// Starts a cell.
-    StartCell { ordinal: u32, reason: &'static str },
-    /// Tells the starts of these.
-    Announce(Vec<u32>),
-    /// Starts a forwarder.
-    StartForward { door: Door },
-    /// Removes all that is left of the horde.
-    RemoveHorde,
-}
-
-/// Subject of steps that concern the whole horde.
-pub(crate) const COMMON: &str = "horde";
 
 /// The steps between, and what cannot be had.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -219,92 +170,6 @@ fn records(wanted: &Wanted, record: &Record) -> bool {
         && record.weaker == wanted.weaker
         && record.user_range_start == wanted.user_range_start
         && record.isolation == wanted.isolation
-}
-
-fn surplus_ordinals(wanted: &Wanted, observed: &Observed) -> Vec<u32> {
-    let last = wanted.rnodes.len();
-    let beyond = |ordinal: &u32| usize::try_from(*ordinal).is_ok_and(|ordinal| ordinal > last);
-    let numbered = observed
-        .record
-        .iter()
-        .flat_map(|record| record.containers.keys().copied());
-    let leased = observed.leases.iter().map(|lease| lease.ordinal);
-    let all: BTreeSet<u32> = numbered.chain(leased).filter(beyond).collect();
-    all.into_iter().collect()
-}
-
-fn surplus_doors(wanted: &Wanted, record: Option<&Record>) -> Vec<SocketAddr> {
-    let kept: BTreeSet<SocketAddr> = wanted.doors.iter().map(|door| door.listen).collect();
-    let held = record
-        .into_iter()
-        .flat_map(|record| record.forwards.keys().copied());
-    held.filter(|listen| !kept.contains(listen)).collect()
-}
-
-/// Ends what is not wanted: rnodes beyond the count, highest first, doors that went, and strays.
-fn surplus(wanted: &Wanted, observed: &Observed, work: &mut Work) {
-    let record = observed.record.as_ref();
-    let last = wanted.rnodes.len();
-    let beyond = |ordinal: u32| usize::try_from(ordinal).is_ok_and(|ordinal| ordinal > last);
-    for execution in observed
-        .executions
-        .iter()
-        .filter(|execution| execution.ended.is_none())
-    {
-        let id = execution.id.clone();
-        match &execution.label.subject {
-            Subject::Cell { ordinal } => {
-                let current = record.and_then(|record| record.cell_label(*ordinal));
-                let reason = match () {
-                    () if beyond(*ordinal) => "the horde is smaller now",
-                    () if current.as_ref() != Some(&execution.label) => "nothing asked for it",
-                    () => continue,
-                };
-                work.end_cells.push(Step::EndCell {
-                    execution: id,
-                    ordinal: *ordinal,
-                    reason,
-                });
-            }
-            Subject::Forward {
-                listen,
-                class,
-                port,
-            } => {
-                let current = record.and_then(|record| record.forward_label(*listen));
-                let door = Door {
-                    listen: *listen,
-                    class: class.clone(),
-                    port: *port,
-                };
-                if current.as_ref() != Some(&execution.label) || !wanted.doors.contains(&door) {
-                    let reason = "it is not asked for any more";
-                    work.end_forwards.push(Step::EndForward {
-                        execution: id,
-                        listen: *listen,
-                        reason,
-                    });
-                }
-            }
-        }
-    }
-    work.end_cells.sort_by_key(|step| match step {
-        Step::EndCell { ordinal, .. } => std::cmp::Reverse(*ordinal),
-        _ => std::cmp::Reverse(0),
-    });
-    work.mark.extend(
-        surplus_ordinals(wanted, observed)
-            .into_iter()
-            .filter(|ordinal| container(record, *ordinal).is_some_and(|held| !held.ending)),
-    );
-    work.remove.extend(
-        observed
-            .directories
-            .keys()
-            .rev()
-            .filter(|ordinal| beyond(**ordinal))
-            .map(|&ordinal| Step::RemoveDirectory { ordinal }),
-    );
 }
 
 fn container(record: Option<&Record>, ordinal: u32) -> Option<&ContainerRecord> {
@@ -458,125 +323,6 @@ fn door_steps(
     }
     work.start_forwards
         .push(Step::StartForward { door: door.clone() });
-}
-
-/// Plans the end of the horde. `dissolving` is set before anything is ended.
-pub(crate) fn dissolve(observed: &Observed) -> Plan {
-    let mut plan = Plan::default();
-    let running = || {
-        observed
-            .executions
-            .iter()
-            .filter(|execution| execution.ended.is_none())
-    };
-    if !observed.exists && running().next().is_none() {
-        return plan;
-    }
-    let reason = "the horde is dissolved";
-    if observed
-        .record
-        .as_ref()
-        .is_some_and(|record| !record.dissolving)
-    {
-        plan.stage(vec![Step::Record]);
-    }
-    let mut forwards = Vec::new();
-    let mut cells = Vec::new();
-    for execution in running() {
-        let id = execution.id.clone();
-        match execution.label.subject {
-            Subject::Cell { ordinal } => {
-                cells.push(Step::EndCell {
-                    execution: id,
-                    ordinal,
-                    reason,
-                });
-            }
-            Subject::Forward { listen, .. } => {
-                forwards.push(Step::EndForward {
-                    execution: id,
-                    listen,
-                    reason,
-                });
-            }
-        }
-    }
-    plan.stage(forwards);
-    plan.stage(cells);
-    let directories = observed.directories.keys();
-    plan.stage(
-        directories
-            .map(|&ordinal| Step::RemoveDirectory { ordinal })
-            .collect(),
-    );
-    plan.stage(vec![Step::RemoveHorde]);
-    plan
-}
-
-impl Step {
-    /// The step for people; `None` for book-keeping they need not see.
-    pub(crate) fn planned(&self) -> Option<PlannedStep> {
-        let step = |action, subject: String, reason: &str| {
-            Some(PlannedStep {
-                action,
-                subject,
-                reason: reason.to_owned(),
-            })
-        };
-        match self {
-            Self::Record
-            | Self::Mark(_)
-            | Self::Forget { .. }
-            | Self::Lease(_)
-            | Self::Number { .. }
-            | Self::Bury { .. }
-            | Self::Announce(_) => None,
-            Self::EndForward { listen, reason, .. } => {
-                step(Action::Stop, format!("port {listen}"), reason)
-            }
-            Self::EndCell {
-                ordinal, reason, ..
-            } => step(Action::Stop, rnode_label(*ordinal), reason),
-            Self::RemoveDirectory { ordinal } => step(
-                Action::Remove,
-                rnode_label(*ordinal),
-                "it is not asked for any more",
-            ),
-            Self::Prepare { ordinal } => step(
-                Action::Create,
-                rnode_label(*ordinal),
-                "its directory and address",
-            ),
-            Self::StartCell { ordinal, reason } => {
-                step(Action::Start, rnode_label(*ordinal), reason)
-            }
-            Self::StartForward { door } => step(
-                Action::Start,
-                format!("port {}", door.listen),
-                "it is asked for",
-            ),
-            Self::RemoveHorde => step(Action::Remove, "horde".to_owned(), "it is dissolved"),
-        }
-    }
-
-    /// What the step is about.
-    pub(crate) fn subject(&self) -> String {
-        match self {
-            Self::EndCell { ordinal, .. }
-            | Self::Bury { ordinal, .. }
-            | Self::RemoveDirectory { ordinal }
-            | Self::Prepare { ordinal }
-            | Self::StartCell { ordinal, .. } => rnode_label(*ordinal),
-            Self::EndForward { listen, .. } => format!("port {listen}"),
-            Self::StartForward { door } => format!("port {}", door.listen),
-            _ => COMMON.to_owned(),
-        }
-    }
-
-    /// Whether it forgets what earlier steps must have ended.
-    pub(crate) const fn forgets(&self) -> bool {
-        matches!(self, Self::Forget { .. } | Self::RemoveHorde)
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,131 @@
+//! Steps that end and remove.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use underverse::{Effect, Error, EventKind, Kind};
+
+use super::{END_POLL, Pass, each, io_at, io_error};
+use crate::base::EndSignal;
+use crate::config::Isolation;
+use crate::label::rnode_label;
+use crate::{durable, mark, record};
+
+/// Time a forwarder is given to end after being asked: it holds nothing that must be kept.
+pub(super) const FORWARD_GRACE: Duration = Duration::from_secs(2);
+/// Time for the kernel to take away what was ended by force.
+const FORCE_GRACE: Duration = Duration::from_secs(10);
+
+impl Pass<'_> {
+    /// Asks an execution to end, waits, forces it, and returns when the base says that it ended.
+    pub(super) async fn end(&self, execution: &str, grace: Duration) -> Result<(), Error> {
+        for (signal, grace) in [(EndSignal::Ask, grace), (EndSignal::Force, FORCE_GRACE)] {
+            match self.local.base().signal(execution, signal).await {
+                Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+                other => other?,
+            }
+            if tokio::time::timeout(grace, self.ended(execution))
+                .await
+                .is_ok()
+            {
+                return Ok(());
+            }
+        }
+        Err(Error::new(
+            Kind::DeadlineExceeded,
+            "end an execution",
+            "it does not end",
+        )
+        .effect(Effect::Unknown)
+        .with("execution", execution))
+    }
+
+    pub(super) async fn ended(&self, execution: &str) {
+        loop {
+            // A base that is away for a moment is asked again; the time-out around us is the limit.
+            if let Ok(list) = self.local.base().list().await
+                && list
+                    .iter()
+                    .all(|view| view.id != execution || view.ended.is_some())
+            {
+                return;
+            }
+            tokio::time::sleep(END_POLL).await;
+        }
+    }
+
+    /// Without a pid namespace, ends what carries the rnode's mark: only then is it dead.
+    pub(super) async fn sweep(&self, ordinal: u32) -> Result<(), Error> {
+        let isolation = self
+            .record
+            .lock()
+            .await
+            .as_ref()
+            .map(|record| record.isolation);
+        if isolation == Some(Isolation::PidMount) {
+            return Ok(());
+        }
+        let label = rnode_label(ordinal);
+        let mark = mark::rnode_mark(self.horde.as_str(), &label, &self.base.owner);
+        let swept = self.local.ground().sweep(mark).await;
+        swept.map_err(|error| io_error("end a rnode's processes", error).with("rnode", label))
+    }
+
+    pub(super) async fn bury(&self, execution: &str, ordinal: u32, how: &str) -> Result<(), Error> {
+        self.sweep(ordinal).await?;
+        let asked = {
+            let record = self.record.lock().await;
+            let held = record
+                .as_ref()
+                .and_then(|record| record.containers.get(&ordinal));
+            held.is_some_and(|held| held.ending)
+        };
+        if !asked {
+            let kind = EventKind::ContainerFailed {
+                container: execution.to_owned(),
+                reason: how.to_owned(),
+            };
+            self.tell(vec![(rnode_label(ordinal), kind)])?;
+        }
+        self.change(|record| each(record, &[ordinal], |held| held.buried = true))
+            .await
+    }
+
+    pub(super) async fn remove_directory(&self, ordinal: u32) -> Result<(), Error> {
+        self.sweep(ordinal).await?;
+        let path = self
+            .local
+            .settings()
+            .home
+            .rnode(self.horde.as_str(), &rnode_label(ordinal));
+        durable::remove_tree(&path).map_err(io_at("remove a rnode's directory", &path))
+    }
+
+    pub(super) async fn forget(&self, ordinals: &[u32], doors: &[SocketAddr]) -> Result<(), Error> {
+        let mut leases = self.leases.lock().await;
+        let mut kept = leases.clone();
+        kept.retain(|lease| !ordinals.contains(&lease.ordinal));
+        self.write_leases(&kept)?;
+        *leases = kept;
+        drop(leases);
+        self.change(|record| {
+            record
+                .containers
+                .retain(|ordinal, _| !ordinals.contains(ordinal));
+            record.forwards.retain(|listen, _| !doors.contains(listen));
+        })
+        .await
+    }
+
+    pub(super) fn remove_horde(&self) -> Result<(), Error> {
+        let home = &self.local.settings().home;
+        let directory = home.horde(self.horde.as_str());
+        let generation = home.generation(self.horde.as_str());
+        record::keep_generation(home, self.horde.as_str(), self.generation.0)
+            .map_err(io_at("keep the horde's last generation", &generation))?;
+        durable::remove_tree(&directory)
+            .map_err(io_at("remove the horde's directory", &directory))?;
+        durable::remove_empty_dir(&home.hordes());
+        Ok(())
+    }
+}

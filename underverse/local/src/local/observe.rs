@@ -1,0 +1,192 @@
+//! Looks at disk and base: what is there of a horde, and what may be asked of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+use underverse::{Effective, Error, Generation, HordeName, HordeSpec, Kind, Running};
+
+use super::Local;
+use crate::address::{self, Lease};
+use crate::base::ExecutionView;
+use crate::config::RnodeFile;
+use crate::execute::{io_at, is_of};
+use crate::label::{Subject, ordinal_of};
+use crate::plan::{DirectoryView, Observed};
+use crate::record::{self, Door, Record};
+use crate::report;
+use crate::wanted::{Facts, Wanted, wanted};
+
+/// What can be seen of a horde.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) running: Vec<Running>,
+    pub(crate) effective: Effective,
+    pub(crate) leases: Vec<Lease>,
+}
+
+impl Local {
+    /// Looks at disk and base.
+    pub(crate) async fn observe(&self, horde: &HordeName) -> Result<Observed, Error> {
+        let (home, name) = (&self.settings.home, horde.as_str());
+        let executions = self.base.list().await?;
+        let executions = executions
+            .into_iter()
+            .filter(|view| is_of(view, name))
+            .collect();
+        let directory = home.horde(name);
+        let record = Record::read(home, name)
+            .map_err(io_at("read the horde's record", &home.record(name)))?;
+        let leases = address::read(home, name)
+            .map_err(io_at("read the horde's addresses", &home.addresses(name)))?;
+        let directories =
+            directories(&directory).map_err(io_at("read the horde's directory", &directory))?;
+        Ok(Observed {
+            record,
+            leases,
+            directories,
+            executions,
+            doors_taken: BTreeMap::new(),
+            exists: directory.exists(),
+        })
+    }
+
+    /// The doors that nobody of ours holds and that cannot be had.
+    pub(super) fn doors_taken(&self, doors: &[Door], observed: &mut Observed) {
+        for door in doors {
+            let ours = observed.executions.iter().any(|view| {
+                view.ended.is_none()
+                    && matches!(view.label.subject, Subject::Forward { listen, .. } if listen == door.listen)
+            });
+            if ours {
+                continue;
+            }
+            if let Err(error) = self.ground.can_listen(door.listen) {
+                observed
+                    .doors_taken
+                    .insert(door.listen, why_closed(door.listen, &error));
+            }
+        }
+    }
+
+    pub(super) fn wanted(
+        &self,
+        generation: Generation,
+        spec: &HordeSpec,
+        observed: &Observed,
+    ) -> Result<Wanted, Error> {
+        let user_ranges_taken = self.user_ranges_taken(spec.name.as_str());
+        let ground = self.ground();
+        let facts = Facts {
+            settings: &self.settings,
+            uid: ground.uid(),
+            exists: &|path: &Path| ground.exists(path),
+            record: observed.record.as_ref(),
+            user_ranges_taken: &user_ranges_taken,
+        };
+        wanted(generation, spec, &facts)
+    }
+
+    pub(super) fn user_ranges_taken(&self, horde: &str) -> BTreeSet<u32> {
+        let home = &self.settings.home;
+        let others = horde_directories(&home.hordes()).unwrap_or_default();
+        let held = |other: &String| Record::read(home, other).ok()??.user_range_start;
+        others
+            .iter()
+            .filter(|other| *other != horde)
+            .filter_map(held)
+            .collect()
+    }
+
+    /// Refuses a generation below the highest that was ever written down for the horde.
+    pub(super) fn check_generation(
+        &self,
+        generation: Generation,
+        horde: &HordeName,
+        observed: &Observed,
+    ) -> Result<(), Error> {
+        let held = observed.record.as_ref().map(Record::generation);
+        let last = record::last_generation(&self.settings.home, horde.as_str());
+        let last = last.map(Generation::of_document);
+        match held.max(last) {
+            Some(highest) if generation < highest => Err(Error::new(
+                Kind::Stale,
+                "change a horde",
+                format!("generation {generation} is older than {highest}, which was seen"),
+            )
+            .with("horde", horde)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The horde's executions as the base lists them.
+    pub(crate) async fn executions(&self, horde: &HordeName) -> Result<Vec<ExecutionView>, Error> {
+        let executions = self.base.list().await?;
+        Ok(executions
+            .into_iter()
+            .filter(|view| is_of(view, horde.as_str()))
+            .collect())
+    }
+
+    /// What can be seen of a horde now; `None` if it is not there.
+    pub(crate) async fn seen(&self, horde: &HordeName) -> Result<Option<Seen>, Error> {
+        let mut observed = self.observe(horde).await?;
+        let Some(record) = observed.record.clone() else {
+            return Ok(None);
+        };
+        self.doors_taken(&record.doors, &mut observed);
+        Ok(Some(Seen {
+            running: report::running(&self.settings.home, horde, &observed),
+            effective: report::effective(horde, record.generation(), &observed),
+            leases: observed.leases,
+        }))
+    }
+}
+
+fn why_closed(listen: std::net::SocketAddr, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!("port {} of {} is taken", listen.port(), listen.ip()),
+        io::ErrorKind::PermissionDenied => {
+            format!("port {} may not be opened by this user", listen.port())
+        }
+        io::ErrorKind::AddrNotAvailable => format!("{} is not an address here", listen.ip()),
+        _ => format!("port {} of {}: {error}", listen.port(), listen.ip()),
+    }
+}
+
+/// The rnode directories below a horde's, with what each was last started with.
+fn directories(horde: &Path) -> io::Result<BTreeMap<u32, DirectoryView>> {
+    let mut found = BTreeMap::new();
+    let entries = match std::fs::read_dir(horde) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let ordinal = entry.file_name().to_str().and_then(ordinal_of);
+        let Some(ordinal) = ordinal.filter(|_| entry.path().is_dir()) else {
+            continue;
+        };
+        // A file that cannot be read is written anew before the next start.
+        let file = RnodeFile::read(&entry.path()).ok().flatten();
+        found.insert(ordinal, DirectoryView { file });
+    }
+    Ok(found)
+}
+
+pub(super) fn horde_directories(hordes: &Path) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(hordes) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.path().is_dir() {
+            names.extend(entry.file_name().to_str().map(str::to_owned));
+        }
+    }
+    Ok(names)
+}

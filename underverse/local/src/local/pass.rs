@@ -1,0 +1,221 @@
+//! One pass: looks, plans and acts until nothing is left to do.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::stream;
+use tokio::sync::mpsc;
+use underverse::{
+    Effect, End, Error, Failure, Generation, HordeName, HordeSpec, Kind, Progress, ProgressStream,
+};
+
+use super::Local;
+use crate::execute::{Pass, follow};
+use crate::label::{Subject, rnode_label};
+use crate::plan::{self, Observed, Plan};
+use crate::wanted::Wanted;
+use crate::{limits, report};
+
+/// Most rounds of one pass; each takes at least one step, and replacing takes one a rnode.
+const ROUNDS_MAX: u32 = 2 * limits::RNODES_MAX + 8;
+/// Items a progress stream holds while nobody polls.
+const PROGRESS_BUFFER: usize = 64;
+
+/// What a pass is asked for.
+pub(super) enum Ask<'a> {
+    Realise(Generation, &'a HordeSpec),
+    Dissolve(Generation, &'a HordeName),
+}
+
+impl Local {
+    /// Observes, checks and plans.
+    pub(super) async fn look(
+        &self,
+        ask: &Ask<'_>,
+        hold: &BTreeSet<String>,
+    ) -> Result<(Observed, Option<Wanted>, Plan), Error> {
+        match ask {
+            Ask::Realise(generation, spec) => {
+                spec.validate()?;
+                let mut observed = self.observe(&spec.name).await?;
+                self.check_generation(*generation, &spec.name, &observed)?;
+                let running = observed
+                    .executions
+                    .iter()
+                    .filter(|view| view.ended.is_none())
+                    .filter(|view| matches!(view.label.subject, Subject::Cell { .. }))
+                    .count();
+                let running = u32::try_from(running).unwrap_or(u32::MAX);
+                limits::check(spec.count(), running, &self.ground.machine())
+                    .map_err(|error| error.with("horde", &spec.name))?;
+                let wanted = self.wanted(*generation, spec, &observed)?;
+                self.doors_taken(&wanted.doors, &mut observed);
+                let plan = plan::realise(&wanted, &observed, hold);
+                Ok((observed, Some(wanted), plan))
+            }
+            Ask::Dissolve(generation, horde) => {
+                let observed = self.observe(horde).await?;
+                if observed.exists {
+                    self.check_generation(*generation, horde, &observed)?;
+                }
+                let plan = plan::dissolve(&observed);
+                Ok((observed, None, plan))
+            }
+        }
+    }
+
+    /// Looks, plans and acts until nothing is left to do.
+    pub(super) async fn pass(
+        &self,
+        ask: &Ask<'_>,
+        hold: &BTreeSet<String>,
+        progress: &mpsc::Sender<Progress>,
+    ) -> End {
+        let (horde, generation) = match ask {
+            Ask::Realise(generation, spec) => (&spec.name, *generation),
+            Ask::Dissolve(generation, horde) => (*horde, *generation),
+        };
+        let gate = self.gate(horde);
+        let _held = gate.lock().await;
+        for round in 0..ROUNDS_MAX {
+            let (observed, wanted, plan) = match self.look(ask, hold).await {
+                Ok(looked) => looked,
+                Err(error) if round == 0 => return End::Refused(error),
+                Err(error) => return End::Unknown(error.effect(Effect::Unknown)),
+            };
+            if plan.is_empty() {
+                return ended(horde, generation, &observed, &plan);
+            }
+            let base = match self.base.describe().await {
+                Ok(base) => base,
+                Err(error) if round == 0 => return End::Refused(error),
+                Err(error) => return End::Unknown(error.effect(Effect::Unknown)),
+            };
+            let numbers = (generation.document, generation.term);
+            let pass = Pass::new(self, horde, (wanted.as_ref(), numbers), base, &observed);
+            let mut failures = follow(&pass, &plan, progress).await;
+            if !failures.is_empty() {
+                failures.extend(unobtained(&plan));
+                return self.partial(horde, generation, failures).await;
+            }
+        }
+        let error = Error::new(
+            Kind::Bug,
+            "converge",
+            format!("not done in {ROUNDS_MAX} rounds"),
+        );
+        End::Unknown(error.effect(Effect::Unknown))
+    }
+
+    pub(super) async fn partial(
+        &self,
+        horde: &HordeName,
+        generation: Generation,
+        failures: Vec<Failure>,
+    ) -> End {
+        match self.observe(horde).await {
+            Ok(observed) => End::Partial(report::effective(horde, generation, &observed), failures),
+            Err(error) => End::Unknown(error.effect(Effect::Unknown)),
+        }
+    }
+
+    /// A pass as a stream that works while it is polled.
+    pub(super) fn stream<'a>(
+        &'a self,
+        ask: Ask<'a>,
+        hold: BTreeSet<String>,
+        deadline: Duration,
+    ) -> ProgressStream<'a> {
+        let (tx, rx) = mpsc::channel(PROGRESS_BUFFER);
+        let work = Box::pin(async move {
+            match tokio::time::timeout(deadline, self.pass(&ask, &hold, &tx)).await {
+                Ok(end) => end,
+                Err(_) => self.too_late(&ask, deadline).await,
+            }
+        });
+        Box::pin(stream::unfold(
+            (Some(work), rx, None),
+            |(mut work, mut rx, mut end)| async move {
+                loop {
+                    if let Some(running) = work.as_mut() {
+                        tokio::select! {
+                            biased;
+                            Some(item) = rx.recv() => return Some((item, (work, rx, end))),
+                            ended = running => {
+                                end = Some(ended);
+                                work = None;
+                            }
+                        }
+                    } else if let Ok(item) = rx.try_recv() {
+                        return Some((item, (work, rx, end)));
+                    } else {
+                        let ended = end.take()?;
+                        return Some((Progress::End(Box::new(ended)), (work, rx, end)));
+                    }
+                }
+            },
+        ))
+    }
+
+    pub(super) async fn too_late(&self, ask: &Ask<'_>, deadline: Duration) -> End {
+        let (horde, generation) = match ask {
+            Ask::Realise(generation, spec) => (&spec.name, *generation),
+            Ask::Dissolve(generation, horde) => (*horde, *generation),
+        };
+        let message = format!("{} s have passed", deadline.as_secs_f32());
+        let error =
+            Error::new(Kind::DeadlineExceeded, "finish in time", message).effect(Effect::Unknown);
+        self.partial(
+            horde,
+            generation,
+            vec![Failure {
+                subject: horde.to_string(),
+                error,
+            }],
+        )
+        .await
+    }
+
+    /// As [`Underverse::realise`], but the dead executions in `hold` are not started again yet.
+    pub fn tend<'a>(
+        &'a self,
+        generation: Generation,
+        spec: &'a HordeSpec,
+        hold: BTreeSet<String>,
+        deadline: Duration,
+    ) -> ProgressStream<'a> {
+        self.stream(Ask::Realise(generation, spec), hold, deadline)
+    }
+}
+
+/// How a pass with nothing left to do ended.
+fn ended(horde: &HordeName, generation: Generation, observed: &Observed, plan: &Plan) -> End {
+    let effective = report::effective(horde, generation, observed);
+    let failures = unobtained(plan);
+    if failures.is_empty() {
+        End::Done(effective)
+    } else {
+        End::Partial(effective, failures)
+    }
+}
+
+/// What the plan itself says cannot be had now.
+fn unobtained(plan: &Plan) -> Vec<Failure> {
+    let mut failures: Vec<Failure> = plan
+        .refused
+        .iter()
+        .map(|(door, reason)| Failure {
+            subject: format!("port {}", door.listen),
+            error: Error::new(Kind::Taken, "open a port", reason.clone()),
+        })
+        .collect();
+    failures.extend(plan.waiting.iter().map(|ordinal| Failure {
+        subject: rnode_label(*ordinal),
+        error: Error::new(
+            Kind::Unavailable,
+            "start a rnode",
+            "it ended and waits to be restarted",
+        ),
+    }));
+    failures
+}

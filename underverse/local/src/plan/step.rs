@@ -1,0 +1,128 @@
+//! What a plan is made of.
+
+use std::net::SocketAddr;
+
+use underverse::{Action, PlannedStep};
+
+use crate::label::rnode_label;
+use crate::record::Door;
+
+/// Subject of steps that concern the whole horde.
+pub(crate) const COMMON: &str = "horde";
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Writes down what is wanted, before anything is made.
+    Record,
+    /// Writes down that these are asked to end.
+    Mark(Vec<u32>),
+    /// Ends a forwarder.
+    EndForward {
+        execution: String,
+        listen: SocketAddr,
+        reason: &'static str,
+    },
+    /// Ends a cell and all in it.
+    EndCell {
+        execution: String,
+        ordinal: u32,
+        reason: &'static str,
+    },
+    /// Confirms the death of a cell and tells it.
+    Bury {
+        execution: String,
+        ordinal: u32,
+        how: String,
+    },
+    /// Removes a rnode's directory.
+    RemoveDirectory { ordinal: u32 },
+    /// Takes numbers, addresses and forwarders out of the record that are no longer wanted.
+    Forget {
+        ordinals: Vec<u32>,
+        doors: Vec<SocketAddr>,
+    },
+    /// Gives these an address.
+    Lease(Vec<u32>),
+    /// Gives these the number of their next start.
+    Number {
+        cells: Vec<(u32, u32)>,
+        forwards: Vec<(Door, u32)>,
+    },
+    /// Writes a rnode's directory.
+    Prepare { ordinal: u32 },
+    /// Starts a cell.
+    StartCell { ordinal: u32, reason: &'static str },
+    /// Tells the starts of these.
+    Announce(Vec<u32>),
+    /// Starts a forwarder.
+    StartForward { door: Door },
+    /// Removes all that is left of the horde.
+    RemoveHorde,
+}
+
+impl Step {
+    /// The step for people; `None` for book-keeping they need not see.
+    pub(crate) fn planned(&self) -> Option<PlannedStep> {
+        let step = |action, subject: String, reason: &str| {
+            Some(PlannedStep {
+                action,
+                subject,
+                reason: reason.to_owned(),
+            })
+        };
+        match self {
+            Self::Record
+            | Self::Mark(_)
+            | Self::Forget { .. }
+            | Self::Lease(_)
+            | Self::Number { .. }
+            | Self::Bury { .. }
+            | Self::Announce(_) => None,
+            Self::EndForward { listen, reason, .. } => {
+                step(Action::Stop, format!("port {listen}"), reason)
+            }
+            Self::EndCell {
+                ordinal, reason, ..
+            } => step(Action::Stop, rnode_label(*ordinal), reason),
+            Self::RemoveDirectory { ordinal } => step(
+                Action::Remove,
+                rnode_label(*ordinal),
+                "it is not asked for any more",
+            ),
+            Self::Prepare { ordinal } => step(
+                Action::Create,
+                rnode_label(*ordinal),
+                "its directory and address",
+            ),
+            Self::StartCell { ordinal, reason } => {
+                step(Action::Start, rnode_label(*ordinal), reason)
+            }
+            Self::StartForward { door } => step(
+                Action::Start,
+                format!("port {}", door.listen),
+                "it is asked for",
+            ),
+            Self::RemoveHorde => step(Action::Remove, "horde".to_owned(), "it is dissolved"),
+        }
+    }
+
+    /// What the step is about.
+    pub(crate) fn subject(&self) -> String {
+        match self {
+            Self::EndCell { ordinal, .. }
+            | Self::Bury { ordinal, .. }
+            | Self::RemoveDirectory { ordinal }
+            | Self::Prepare { ordinal }
+            | Self::StartCell { ordinal, .. } => rnode_label(*ordinal),
+            Self::EndForward { listen, .. } => format!("port {listen}"),
+            Self::StartForward { door } => format!("port {}", door.listen),
+            _ => COMMON.to_owned(),
+        }
+    }
+
+    /// Whether it forgets what earlier steps must have ended.
+    pub(crate) const fn forgets(&self) -> bool {
+        matches!(self, Self::Forget { .. } | Self::RemoveHorde)
+    }
+}
