@@ -36,7 +36,7 @@ pub struct Config {
     pub socket: UdpSocket,
     /// Where others can reach that socket; empty: where it is bound.
     pub addresses: Vec<SocketAddr>,
-    /// Where others may be.
+    /// Where others may be; where members were before a restart is known without.
     pub hints: Vec<SocketAddr>,
     /// Our vote.
     pub vote: u32,
@@ -125,6 +125,8 @@ impl Config {
             floor::seed()?,
         );
         let trust = self.identity.trust().changes();
-        Ok(actor_task::build(flock, link, store, (trust, self.hints)))
+        let mut hints = self.hints;
+        hints.extend_from_slice(store.peers());
+        Ok(actor_task::build(flock, link, store, (trust, hints)))
     }
 }

@@ -190,10 +190,26 @@ impl Actor {
         Ok(ended)
     }
 
+    /// Keeps where the members are, as hints for the next start.
+    fn remember(&mut self) {
+        let peers = {
+            let machine = self.shared.machine();
+            let own = machine.flock.id();
+            let up = machine
+                .flock
+                .members()
+                .filter(|member| member.state == State::Up && member.id != own);
+            up.filter_map(|member| member.addresses.first().copied())
+                .collect()
+        };
+        self.store.remember(peers);
+    }
+
     fn show(&mut self, now: bool) {
         if now {
             self.shared.show(self.link.counters());
             self.shared.changes.send_modify(|version| *version += 1);
+            self.remember();
             self.shown = Instant::now();
         } else if self.shown.elapsed() >= VIEW_AGE_MAX {
             self.shown = Instant::now();

@@ -3,10 +3,12 @@
 //! ```text
 //! floor: "radix flock floor 1", incarnation, sequence, term, one a line; replaced whole, synced before anything follows
 //! reset: 32 random bytes
+//! peers: where members were last, an address a line; hints for the next start, so it may be old, or missing
 //! ```
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +24,11 @@ const HEAD: &str = "radix flock floor 1";
 pub(super) struct FloorStore {
     dir: PathBuf,
     floor: Floor,
+    peers: Vec<SocketAddr>,
 }
+
+/// Most addresses remembered for the next start.
+const PEERS_MAX: usize = 64;
 
 fn fault(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Floor {
@@ -47,14 +53,38 @@ impl FloorStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Floor::default(),
             Err(error) => return Err(fault("read", &path)(error)),
         };
+        let peers = fs::read_to_string(dir.join("peers")).unwrap_or_default();
+        let peers = peers.lines().filter_map(|line| line.parse().ok());
         Ok(Self {
             dir: dir.to_owned(),
             floor,
+            peers: peers.take(PEERS_MAX).collect(),
         })
     }
 
     pub(super) const fn floor(&self) -> Floor {
         self.floor
+    }
+
+    /// Where members were last.
+    pub(super) fn peers(&self) -> &[SocketAddr] {
+        &self.peers
+    }
+
+    /// Remembers where members are. Losing it costs a restart its hints and nothing else, so it is not waited for.
+    pub(super) fn remember(&mut self, mut peers: Vec<SocketAddr>) {
+        peers.truncate(PEERS_MAX);
+        if peers == self.peers || peers.is_empty() {
+            return;
+        }
+        let text: String = peers.iter().map(|peer| format!("{peer}\n")).collect();
+        let fresh = self.dir.join("peers.new");
+        let kept =
+            fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, self.dir.join("peers")));
+        if let Err(error) = kept {
+            tracing::warn!(%error, "where members are was not remembered");
+        }
+        self.peers = peers;
     }
 
     /// Makes `floor` durable.

@@ -378,3 +378,27 @@ async fn what_needs_a_seated_leader_is_refused_as_unsupported() {
         Err(Refusal::Signature)
     );
 }
+
+/// Shows in part: FLK-18, BOO-06
+#[tokio::test]
+async fn all_that_stop_at_once_find_each_other_again_without_hints() {
+    let world = World::new();
+    let rnodes = chain(&world, "stix", 4);
+    same_leader(&rnodes, 4).await;
+    let mut sockets = Vec::new();
+    for rnode in rnodes {
+        sockets.push(rnode.kill().await);
+    }
+    let again = sockets.into_iter().enumerate().map(|(index, socket)| {
+        let dir = world.rnode_dir("stix", &format!("n{index}"));
+        let identity = RnodeIdentity::open(&dir)
+            .expect("it opens")
+            .expect("claimed");
+        start(&world, &identity, socket, Vec::new())
+    });
+    let again: Vec<Rnode> = again.collect();
+    same_leader(&again, 4).await;
+    for rnode in &again {
+        assert_eq!(rnode.flock.view().borrow().incarnation, 2);
+    }
+}
