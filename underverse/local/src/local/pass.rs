@@ -176,7 +176,7 @@ impl Local {
         .await
     }
 
-    /// As [`Underverse::realise`], but the dead executions in `hold` are not started again yet.
+    /// As [`underverse::Underverse::realise`], but the dead executions in `hold` are not started again yet.
     pub fn tend<'a>(
         &'a self,
         generation: Generation,
