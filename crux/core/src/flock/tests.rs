@@ -1,3 +1,5 @@
+//! The machine by itself: single steps, and small flocks without a simulator.
+
 use std::sync::Arc;
 
 use super::wire::{Subject, Summary};

@@ -127,7 +127,7 @@ pub struct Report {
 /// What the driver must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Start an execution; answer with [`Reconciler::started`] or [`Reconciler::start_failed`].
+    /// Start an execution; answer with `Reconciler::started` or `Reconciler::start_failed`.
     Start {
         /// Of this instance.
         instance: InstanceId,

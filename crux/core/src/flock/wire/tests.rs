@@ -1,3 +1,5 @@
+//! Messages there and back, and bytes that are none.
+
 use std::time::Duration;
 
 use super::*;
