@@ -6,6 +6,7 @@
 )]
 
 mod backend;
+mod client;
 mod fake;
 mod follow;
 mod forward;
