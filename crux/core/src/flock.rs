@@ -97,6 +97,8 @@ pub struct Flock {
     document: Option<Document>,
     fetch: Option<Fetch>,
     refused_documents: BTreeSet<DocumentId>,
+    /// Whose credential is no longer accepted.
+    denied: BTreeSet<RnodeId>,
     watch: Watch,
     lead: Lead,
     contacts: Contacts,
@@ -150,6 +152,7 @@ impl Flock {
             document: None,
             fetch: None,
             refused_documents: BTreeSet::new(),
+            denied: BTreeSet::new(),
             lead,
             contacts: Contacts::default(),
             greeted: BTreeMap::new(),
@@ -225,6 +228,7 @@ impl Flock {
             Input::PutDocument { id, bytes } => self.put_document(id, bytes),
             Input::PeerConnected { peer, address } => self.connected(peer, address),
             Input::PeerGone { peer } => self.watch.hurry(self.now, &peer),
+            Input::Recheck => self.recheck(),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::names::{NamespaceId, RnodeId};
 
 /// Most bytes of an encoded heartbeat.
 pub(crate) const BEACON_BYTES_MAX: usize = 1024;
+/// Most bytes of what a heartbeat's signature covers.
 const BODY_BYTES_MAX: usize = BEACON_BYTES_MAX - SIGNATURE_BYTES_MAX - 4;
 const CONTEXT: &[u8] = b"radix-flock-heartbeat/1\0";
 const VERSION: u8 = 1;

@@ -56,6 +56,8 @@ pub enum Input {
         /// The address that was dialled, if we dialled.
         address: Option<SocketAddr>,
     },
+    /// What is believed of others changed: those whose credential is no longer accepted are dropped.
+    Recheck,
     /// The link to `peer` ended.
     PeerGone {
         /// The rnode.

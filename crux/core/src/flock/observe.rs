@@ -2,7 +2,7 @@
 
 use super::limits::WATCHERS;
 use super::members::{Member, State};
-use super::record::{RECORD_KEY, Record};
+use super::record::{CREDENTIAL_KEY, RECORD_KEY, Record};
 use super::watch::Act;
 use super::wire::{Message, Subject};
 use super::{Flock, Output};
@@ -202,6 +202,34 @@ impl Flock {
         for key in self.table.remove(&rnode) {
             self.out.push(Output::EntryChanged { owner: rnode, key });
         }
+    }
+
+    /// Judges every credential again and drops whoever is no longer accepted, with all it published.
+    pub(super) fn recheck(&mut self) {
+        let others: Vec<RnodeId> = self.others().chain(self.denied.iter().copied()).collect();
+        for rnode in others {
+            let credential = self.table.get(&rnode, CREDENTIAL_KEY).cloned();
+            match credential {
+                Some(credential) if !self.authority.admit(&rnode, credential.value()) => {
+                    self.counters.refused += 1;
+                    self.deny(rnode);
+                }
+                // Someone accepted again has to come and say so.
+                None => drop(self.denied.remove(&rnode)),
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn deny(&mut self, rnode: RnodeId) {
+        let Some(subject) = self.members.get(&rnode).map(Member::subject) else {
+            return;
+        };
+        self.lose(subject);
+        self.contacts.settled(&rnode);
+        self.forget(rnode);
+        self.denied.insert(rnode);
+        self.out.push(Output::Close { peer: rnode });
     }
 
     fn tell_membership(&mut self, rnode: RnodeId) {

@@ -41,6 +41,10 @@ impl Flock {
             self.greet(from, true);
             return true;
         };
+        if self.denied.contains(&from) {
+            self.counters.refused += 1;
+            return false;
+        }
         if incarnation < member.incarnation
             || (incarnation == member.incarnation && member.state == State::Left)
         {

@@ -175,6 +175,9 @@ impl Flock {
     /// Whether the entry's owner may have entries here, and this one may be its next.
     fn is_welcome(&mut self, from: RnodeId, entry: &Entry) -> bool {
         let owner = entry.owner();
+        if self.denied.contains(&owner) {
+            return false;
+        }
         let record = entry.key() == RECORD_KEY;
         let known = self.table.mark(&owner).generation;
         let begins = entry.generation() > known;

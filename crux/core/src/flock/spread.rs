@@ -105,6 +105,9 @@ impl Flock {
     /// Gathers what the sender of `row` lacks of its owner; true if we may lack something ourselves.
     fn row_came(&mut self, from: RnodeId, row: &Row, entries: &mut Vec<Entry>) -> bool {
         let mine = self.table.mark(&row.owner);
+        if self.denied.contains(&row.owner) {
+            return false;
+        }
         match self
             .members
             .get(&row.owner)

@@ -10,8 +10,8 @@ use crate::names::NamespaceId;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Signs with a number; admits whoever shows its own name.
-struct Keys(RnodeId);
+/// Signs with a keyed hash; admits whoever shows its own name, but for the one that is denied.
+struct Keys(RnodeId, Option<RnodeId>);
 
 fn signature(id: &RnodeId, message: &[u8]) -> Vec<u8> {
     blake3::keyed_hash(id.as_bytes(), message)
@@ -25,7 +25,7 @@ impl Authority for Keys {
     }
 
     fn admit(&mut self, rnode: &RnodeId, credential: &[u8]) -> bool {
-        credential == rnode.as_bytes()
+        credential == rnode.as_bytes() && self.1 != Some(*rnode)
     }
 
     fn verify(&mut self, rnode: &RnodeId, message: &[u8], given: &[u8]) -> bool {
@@ -62,7 +62,7 @@ fn make(id: u8, in_namespace: u8, floor: Floor) -> Flock {
         Config::default(),
         me,
         floor,
-        Box::new(Keys(rnode(id))),
+        Box::new(Keys(rnode(id), None)),
         u64::from(id),
     )
 }
@@ -572,4 +572,50 @@ fn a_machine_survives_any_bytes_from_a_member() {
         );
         assert!(flocks[0].members().count() <= REMEMBERED_MAX);
     }
+}
+
+#[test]
+fn who_is_denied_is_dropped_with_all_it_said() {
+    let (mut flocks, now) = pair();
+    give(
+        &mut flocks,
+        1,
+        now,
+        Input::Publish {
+            key: "k".to_owned(),
+            value: vec![1],
+        },
+    );
+    assert_eq!(flocks[0].entries("").count(), 1);
+    flocks[0].step(now, Input::Recheck);
+    assert_eq!(flocks[0].members.up_count(), 2, "nothing changed");
+    flocks[0].authority = Box::new(Keys(rnode(1), Some(rnode(2))));
+    let outputs = flocks[0].step(now, Input::Recheck);
+    assert!(outputs.contains(&Output::Close { peer: rnode(2) }));
+    assert_eq!(
+        (flocks[0].entries("").count(), flocks[0].members.up_count()),
+        (0, 1)
+    );
+    give(
+        &mut flocks,
+        1,
+        now,
+        Input::PeerConnected {
+            peer: rnode(1),
+            address: None,
+        },
+    );
+    give(
+        &mut flocks,
+        1,
+        now,
+        Input::Publish {
+            key: "k".to_owned(),
+            value: vec![2],
+        },
+    );
+    assert_eq!(
+        (flocks[0].entries("").count(), flocks[0].members.up_count()),
+        (0, 1)
+    );
 }

@@ -17,17 +17,23 @@ use crate::names::RnodeId;
 
 /// Contributors, thousandths of a nat, and silence in units of [`DECLARE_UNIT`] that together declare a loss.
 const LADDER: [(usize, u32, u32); 3] = [(3, 20_700, 1), (2, 31_000, 2), (1, 52_000, 4)];
+/// Least silence before any declaration. 1.2 s: six fast probes; longer pauses of a machine are its own fault.
 const DECLARE_UNIT: Duration = Duration::from_millis(1200);
 /// Own evidence needed beside someone else's word that the subject is lost: two misses on a good network.
 const ACCUSED_MILLINATS: u32 = 4_000;
+/// Shortest time-out of a probe: a busy peer may need as long to answer.
 const TIMEOUT_MIN: Duration = Duration::from_millis(50);
 /// Time-out before the first answer: far above any local round trip, so that a cold start suspects nobody.
 const TIMEOUT_COLD: Duration = Duration::from_millis(400);
+/// Longest time-out of a probe, whatever was measured.
 const TIMEOUT_MAX: Duration = Duration::from_secs(2);
+/// Most probes of one rnode that wait for an answer; the oldest is forgotten.
 const OPEN_MAX: usize = 16;
 /// Chance of a miss before anything is known, of 1024: pessimistic, since estimates start cold.
 const MISS_COLD: u32 = 307;
+/// Least chance of a miss that is believed, of 1024: no network is perfect, and one miss is never proof.
 const MISS_MIN: u32 = 20;
+/// Highest chance of a miss that is believed, of 1024: beyond it a miss would say nothing at all.
 const MISS_MAX: u32 = 920;
 
 /// What watching wants done.

@@ -111,7 +111,10 @@ impl Actor {
                     self.give(Input::PeerConnected { peer, address })
                 }
                 Woken::Link(LinkEvent::Gone { peer }) => self.give(Input::PeerGone { peer }),
-                Woken::Trust => self.link.recheck(),
+                Woken::Trust => {
+                    self.link.recheck();
+                    self.give(Input::Recheck);
+                }
                 Woken::Work => {}
                 Woken::Timer => self.give(Input::Tick),
                 Woken::Cancelled => return Ok(()),

@@ -21,6 +21,7 @@ use crate::identity::{Acceptance, RnodeIdentity};
 const VERSION: u8 = 1;
 const CONTEXT: &[u8] = b"radix-flock-credential/1\n";
 const POINT_BYTES: usize = 65;
+/// Most certificates in a credential: the longest chain there is.
 const CHAIN_MAX: usize = 4;
 
 /// The keys of one rnode, and those of all it has admitted.
@@ -119,6 +120,7 @@ impl Authority for Keys {
     fn admit(&mut self, rnode: &RnodeId, credential: &[u8]) -> bool {
         let Some(key) = self.judge_credential(rnode, credential) else {
             tracing::warn!(rnode = %rnode.short(), "a rnode's enrolment was not accepted");
+            self.admitted.remove(rnode);
             return false;
         };
         self.admitted.insert(*rnode, key);

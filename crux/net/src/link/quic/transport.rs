@@ -16,6 +16,7 @@ const IDLE: VarInt = VarInt::from_u32(60_000);
 /// Bytes in flight, whatever happens: the machine above bounds its own rate, and a congestion window would hold probes
 /// back after losses, when they matter most.
 const WINDOW_BYTES: u64 = 65_536;
+/// Round trip assumed before any was measured: with it a dead address costs four packets.
 const INITIAL_RTT: Duration = Duration::from_millis(333);
 /// A stream carries at most one message of 64 KiB; documents come as many of 32 KiB. The anchor's 4 KiB would cost a
 /// round trip for each eighth of such a part; memory is only used while bytes wait.
@@ -24,7 +25,9 @@ const RECEIVE_WINDOW: VarInt = VarInt::from_u32(131_072);
 /// Room for a burst: a merge of two flocks sends a peer some tens of datagrams within a step.
 const DATAGRAM_RECEIVE_BYTES: usize = 65_536;
 const DATAGRAM_SEND_BYTES: usize = 32_768;
+/// Streams a peer may have open at once; each carries one message.
 const STREAMS_MAX: VarInt = VarInt::from_u32(16);
+/// Handshakes at once that wait to be looked at; more are dropped unanswered.
 const INCOMING_MAX: usize = 64;
 
 /// A window that never changes.
