@@ -19,7 +19,7 @@ pub const ITEMS_MAX: usize = 10_000;
 /// Most words on one line, continuations included.
 pub const WORDS_MAX: usize = 4096;
 /// Most rnodes that one block may ask for.
-pub const RNODES_MAX: u32 = 4096;
+pub const RNODES_MAX: u32 = 100_000;
 /// Highest count that a placement may name.
 pub const COUNT_MAX: i64 = 1_000_000;
 /// Longest part of a source line that a diagnostic shows, in characters.

@@ -46,10 +46,10 @@ fn every_error_of_all_four_files_is_reported_at_once() {
     let sandbox = Sandbox::with_stix(User::Ourselves);
     sandbox.edit("stix.khan", "prog1, 2", "prgo1, 2");
     sandbox.edit("stix.rnodes", "n = 6", "n = six");
-    sandbox.edit("stix.begat", "include(consul)", "include(consl)");
+    sandbox.edit("stix.begat", "-prod %prod", "-prod %prodd");
     let directory = sandbox.stix().display().to_string();
     let reply = sandbox.radix(&["check", &directory]).expect(2);
-    for file in ["stix.khan:", "stix.rnodes:", "stix.begat:1"] {
+    for file in ["stix.khan:", "stix.rnodes:", "stix.begat:"] {
         assert!(reply.stderr.contains(file), "{}", reply.stderr);
     }
 }
