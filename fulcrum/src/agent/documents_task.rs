@@ -30,48 +30,45 @@ pub(crate) async fn run(agent: Arc<Agent>) {
 
 /// Takes what the flock brings and gives it what we hold.
 async fn flock(agent: Arc<Agent>) {
-    let mut shared = agent.shared.changes();
+    let mut brought = agent.shared.document();
     let mut documents = agent.documents.changes();
-    let mut refused: Option<Vec<u8>> = None;
     loop {
-        shared.mark_unchanged();
         documents.mark_unchanged();
         if let Some(held) = agent.documents.newest(agent.me.namespace.as_str()) {
-            let bytes = held.signed.encode_to_vec();
-            agent.shared.put_document(held.document.generation, &bytes);
+            agent.shared.put_document(&held);
         }
-        if let Some(bytes) = agent.shared.document()
-            && refused.as_ref() != Some(&bytes)
-            && !take(&agent, &bytes).await
-        {
-            refused = Some(bytes);
+        let bytes = brought
+            .borrow_and_update()
+            .as_ref()
+            .map(|known| Arc::clone(&known.bytes));
+        if let Some(bytes) = bytes {
+            take(&agent, &bytes).await;
         }
         tokio::select! {
-            _ = shared.changed() => {}
+            _ = brought.changed() => {}
             _ = documents.changed() => {}
             () = agent.shutdown.cancelled() => return,
         }
     }
 }
 
-/// Takes a document from the flock; false if it is not one for us.
-async fn take(agent: &Agent, bytes: &[u8]) -> bool {
+/// Takes a document from the flock, if it is a newer one for us.
+async fn take(agent: &Agent, bytes: &[u8]) {
     let Ok(signed) = SignedDocument::decode(bytes) else {
-        return false;
+        return;
     };
     let held = agent.documents.newest(agent.me.namespace.as_str());
     if held.is_some_and(|held| held.signed == signed) {
-        return true;
+        return;
     }
-    let Ok((document, signer)) = accept::verify(agent, &signed, Acceptance::Kept) else {
-        return false;
-    };
-    match accept::take(agent, signed, document, (&signer, "flock"), false).await {
-        Ok(_) => true,
-        Err(status) => {
-            tracing::debug!(%status, "a document from the flock was not taken");
-            false
+    let taken = match accept::verify(agent, &signed, Acceptance::Kept) {
+        Ok((document, signer)) => {
+            accept::take(agent, signed, document, (&signer, "flock"), false).await
         }
+        Err(status) => Err(status),
+    };
+    if let Err(status) = taken {
+        tracing::debug!(%status, "a document from the flock was not taken");
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crux_wire::document::v1::Assignment;
 use prost::Message;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::context::{Agent, fields};
@@ -25,6 +26,7 @@ pub(crate) async fn run(agent: Arc<Agent>) {
     loop {
         shared.mark_unchanged();
         documents.mark_unchanged();
+        let mark = agent.shared.mark();
         told.tell(&agent);
         leading = match (agent.shared.leads(), leading) {
             (Some(term), Some((known, since))) if term == known => Some((known, since)),
@@ -48,13 +50,24 @@ pub(crate) async fn run(agent: Arc<Agent>) {
             None => withdraw(&agent, &BTreeSet::new()),
         }
         tokio::select! {
-            _ = shared.changed() => {}
+            () = placement_changed(&agent, &mut shared, mark) => {}
             _ = documents.changed() => {}
             () = tokio::time::sleep(wait) => continue,
             () = agent.shutdown.cancelled() => return,
         }
         // What changes together is placed together; the interval above bounds the wait.
         tokio::time::sleep(LEADER_DEBOUNCE).await;
+    }
+}
+
+/// Waits until something that placement depends on is no longer as marked.
+async fn placement_changed(agent: &Agent, shared: &mut watch::Receiver<u64>, mark: u64) {
+    loop {
+        // The sender lives in the agent, which outlives this task.
+        let _ = shared.changed().await;
+        if agent.shared.mark() != mark {
+            return;
+        }
     }
 }
 

@@ -72,40 +72,48 @@ pub(crate) async fn run(agent: Arc<Agent>) {
 
 /// Everything that makes a pass due.
 struct Wakes {
+    agent: Arc<Agent>,
     executions: watch::Receiver<u64>,
     documents: watch::Receiver<u64>,
     shared: watch::Receiver<u64>,
     registrations: watch::Receiver<u64>,
+    mark: u64,
 }
 
 impl Wakes {
-    fn new(agent: &Agent) -> Self {
+    fn new(agent: &Arc<Agent>) -> Self {
         Self {
+            agent: Arc::clone(agent),
             executions: agent.executions.changes(),
             documents: agent.documents.changes(),
             shared: agent.shared.changes(),
             registrations: agent.registrations.changes(),
+            mark: 0,
         }
     }
 
+    /// What changes from here on wakes.
     fn mark(&mut self) {
-        for changes in [
-            &mut self.executions,
-            &mut self.documents,
-            &mut self.shared,
-            &mut self.registrations,
-        ] {
-            changes.mark_unchanged();
-        }
+        self.executions.mark_unchanged();
+        self.documents.mark_unchanged();
+        self.shared.mark_unchanged();
+        self.registrations.mark_unchanged();
+        self.mark = self.agent.shared.mark();
     }
 
     async fn any(&mut self) {
-        // The senders live in the agent, which outlives this task.
-        tokio::select! {
-            _ = self.executions.changed() => {}
-            _ = self.documents.changed() => {}
-            _ = self.shared.changed() => {}
-            _ = self.registrations.changed() => {}
+        loop {
+            // The senders live in the agent, which outlives this task.
+            tokio::select! {
+                _ = self.executions.changed() => return,
+                _ = self.documents.changed() => return,
+                _ = self.registrations.changed() => return,
+                _ = self.shared.changed() => {
+                    if self.agent.shared.mark() != self.mark {
+                        return;
+                    }
+                }
+            }
         }
     }
 }

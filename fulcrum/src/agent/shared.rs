@@ -1,11 +1,12 @@
 //! Flock and shared data as the agent uses them: a thin face over [`crux_net::flock::Ref`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::Path;
 
 use crux_core::names::RnodeId;
-use crux_net::flock::{Config, Entry, MemberView, Ref, State, Timings};
+use crux_net::flock::{Config, Document, Entry, MemberView, Ref, State, Timings};
 use crux_net::identity::RnodeIdentity;
 use crux_wire::document::v1::RnodeRecord;
 use crux_wire::fulcrum::v1::{Counter, FlockReply, Member, SharedEntry};
@@ -14,6 +15,7 @@ use prost::Message;
 use tokio::sync::watch;
 
 use super::context::Agent;
+use super::documents::Accepted;
 use super::limits::CALL_TIMEOUT;
 use super::status::{ALIVE, host_port};
 use crate::config::RnodeConfig;
@@ -75,6 +77,38 @@ impl Shared {
     /// Wakes at each change of entries, members, leader or document.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.flock.changes()
+    }
+
+    /// A mark of all that placement and reconciling depend on: who is here, who leads, what is assigned and held.
+    ///
+    /// Blackboards and services change all the time; whoever compares marks need not look at them.
+    pub(crate) fn mark(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for prefix in ["assign/", "instance/", "rnode"] {
+            for entry in self.flock.entries(prefix) {
+                (
+                    entry.owner(),
+                    entry.key(),
+                    entry.generation(),
+                    entry.sequence(),
+                )
+                    .hash(&mut hasher);
+                entry.is_withdrawn().hash(&mut hasher);
+            }
+        }
+        let view = self.flock.view();
+        let view = view.borrow();
+        (view.leader, view.term).hash(&mut hasher);
+        for member in &view.members {
+            (
+                member.id,
+                member.state,
+                member.incarnation,
+                member.suspected,
+            )
+                .hash(&mut hasher);
+        }
+        hasher.finish()
     }
 
     /// Publishes an entry of ours.
@@ -177,15 +211,14 @@ impl Shared {
         all && view.up().count() >= wanted
     }
 
-    /// The document that the flock spreads, as signed bytes.
-    pub(crate) fn document(&self) -> Option<Vec<u8>> {
-        let document = self.flock.document();
-        let document = document.borrow();
-        document.as_ref().map(|document| document.bytes.to_vec())
+    /// The document that the flock spreads, and a way to wait for a newer one.
+    pub(crate) fn document(&self) -> watch::Receiver<Option<Document>> {
+        self.flock.document()
     }
 
     /// Gives the flock a document to spread, unless it has one as new.
-    pub(crate) fn put_document(&self, generation: u64, bytes: &[u8]) {
+    pub(crate) fn put_document(&self, accepted: &Accepted) {
+        let generation = accepted.document.generation;
         let held = self
             .flock
             .document()
@@ -195,7 +228,10 @@ impl Shared {
         if held.is_some_and(|held| held >= generation) {
             return;
         }
-        if let Err(error) = self.flock.put_document(generation, bytes) {
+        let put = self
+            .flock
+            .put_document(generation, &accepted.signed.encode_to_vec());
+        if let Err(error) = put {
             tracing::warn!(%error, generation, "a document is not spread");
         }
     }
