@@ -99,6 +99,49 @@ impl Capability {
     ];
 }
 
+impl Capability {
+    /// A fixed word for lists and formats: "host-mounts".
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Fulcrums => "fulcrums",
+            Self::Commands => "commands",
+            Self::Images => "images",
+            Self::HostMounts => "host-mounts",
+            Self::FileTrees => "file-trees",
+            Self::Volumes => "volumes",
+            Self::StorageCapacity => "storage-capacity",
+            Self::Tags => "tags",
+            Self::Limits => "limits",
+            Self::Users => "users",
+            Self::ProcessIsolation => "process-isolation",
+            Self::MountIsolation => "mount-isolation",
+            Self::NetworkIsolation => "network-isolation",
+            Self::HordePrivate => "horde-private",
+            Self::FlockPrivate => "flock-private",
+            Self::HordeConnected => "horde-connected",
+            Self::ExternalConnectionLimit => "external-connection-limit",
+            Self::Outbound => "outbound",
+            Self::ExposeTcp => "expose-tcp",
+            Self::ExposeUdp => "expose-udp",
+            Self::ExternalAddresses => "external-addresses",
+            Self::Names => "names",
+            Self::Ipv6 => "ipv6",
+            Self::Multicast => "multicast",
+            Self::Resize => "resize",
+            Self::Heal => "heal",
+            Self::Adopt => "adopt",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.word())
+    }
+}
+
 /// How strongly something holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Strength {

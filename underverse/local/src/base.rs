@@ -94,6 +94,8 @@ pub struct ExecutionView {
     pub pid: i32,
     /// Wall clock of its start.
     pub started_unix_ms: u64,
+    /// Whether it can still reach the base's agent; false once the keeper that started it is gone.
+    pub linked: bool,
     /// How it ended; `None` while it runs.
     pub ended: Option<Ended>,
 }

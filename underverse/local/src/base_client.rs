@@ -229,6 +229,7 @@ fn view(execution: Execution) -> Option<ExecutionView> {
         label,
         pid: execution.pid,
         started_unix_ms: execution.started_unix_ms,
+        linked: execution.has_socket,
         ended: execution.outcome.map(|outcome| Ended {
             how: how(&outcome),
             unix_ms: outcome.ended_unix_ms,

@@ -37,5 +37,6 @@ pub use ground::{Ground, ThisMachine};
 pub use label::{Label, Subject, ordinal_of, rnode_label};
 pub use layout::Home;
 pub use local::Local;
+pub use report::capabilities;
 pub use restarts::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET};
 pub use settings::{CELL_GRACE, Settings, VirtualServer};

@@ -116,6 +116,13 @@ pub fn check(wanted: u32, running: u32, machine: &Machine) -> Result<(), Error> 
     ))
 }
 
+/// How many rnodes of a new horde `machine` can hold now.
+#[must_use]
+pub fn largest(machine: &Machine) -> u32 {
+    let fits = |count: &u32| check(*count, 0, machine).is_ok();
+    (1..=RNODES_MAX).take_while(fits).last().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +140,12 @@ mod tests {
     #[test]
     fn six_rnodes_fit_and_ten_thousand_are_refused_with_every_reason() {
         assert!(check(6, 0, &laptop()).is_ok());
+        assert_eq!(largest(&laptop()), RNODES_MAX);
+        let small = Machine {
+            memory_available: RNODE_MEMORY.times(3),
+            ..laptop()
+        };
+        assert_eq!(largest(&small), 3);
         let error = check(10_000, 0, &laptop()).unwrap_err();
         assert_eq!(error.kind(), Kind::Limit);
         for part in [

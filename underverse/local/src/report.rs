@@ -183,8 +183,9 @@ fn port(door: &Door, record: &Record, observed: &Observed) -> EffectivePort {
     }
 }
 
-/// What this machine can do, given what namespaces it grants and who we are.
-pub(crate) fn capabilities(isolation: Isolation, uid: u32) -> Capabilities {
+/// What backend `local` can do on a machine that grants such namespaces to such a user.
+#[must_use]
+pub fn capabilities(isolation: Isolation, uid: u32) -> Capabilities {
     use Capability as C;
     let absent = |reason: &str| Strength::Absent(reason.to_owned());
     let weak = |reason: &str| Strength::Weak(reason.to_owned());

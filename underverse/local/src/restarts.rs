@@ -113,6 +113,7 @@ mod tests {
             label,
             pid: 1,
             started_unix_ms: 1000,
+            linked: true,
             ended,
         }
     }

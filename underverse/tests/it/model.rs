@@ -161,6 +161,9 @@ fn a_capability_that_is_not_stated_is_absent() {
     assert!(record.strength(Capability::Multicast).reason().is_some());
     let all: BTreeSet<Capability> = Capability::ALL.into_iter().collect();
     assert_eq!(all.len(), Capability::ALL.len());
+    let words: BTreeSet<&str> = Capability::ALL.map(Capability::word).into();
+    assert_eq!(words.len(), Capability::ALL.len());
+    assert_eq!(Capability::HostMounts.to_string(), "host-mounts");
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn execution(attempt: u32, subject: Subject) -> ExecutionView {
         label,
         pid: 1,
         started_unix_ms: 0,
+        linked: true,
         ended: None,
     }
 }

@@ -259,6 +259,7 @@ impl Base for FakeBase {
                     label: start.label.clone(),
                     pid: i32::try_from(1000 + now).unwrap(),
                     started_unix_ms: now,
+                    linked: true,
                     ended: None,
                 });
                 table.starts.push(start);
