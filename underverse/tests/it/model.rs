@@ -10,7 +10,7 @@ use underverse::{
     PortConnect, Program, Protocol, Strength, Tag, TagRule, finish, first_broken, properties,
 };
 
-// Shows in part: HRD-02
+// Shows: HRD-02
 #[test]
 fn an_execable_holds_every_field_it_was_given_and_has_none_for_an_id() {
     let mut horde = Horde::new("the_shire").unwrap();

@@ -50,7 +50,7 @@ fn marked(run: &Run) -> usize {
         .len()
 }
 
-// Shows: MYR-03
+// Shows in part: MYR-03
 #[test]
 fn a_block_without_a_fulcrum_runs_so_many_commands_with_name_and_address_appended() {
     let site = Site::new();

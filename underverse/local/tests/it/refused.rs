@@ -176,6 +176,7 @@ async fn a_user_of_its_own_is_leased_for_root_and_reported_weaker_for_others() {
     );
 }
 
+// Shows in part: HRD-12
 #[tokio::test]
 async fn a_base_that_refuses_one_start_leaves_the_others_and_a_later_pass_completes_it() {
     let world = World::new();

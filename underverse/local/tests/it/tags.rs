@@ -25,7 +25,7 @@ fn asking(count: u32, rules: &[&str]) -> HordeSpec {
     spec
 }
 
-// Shows: TAG-01
+// Shows in part: TAG-01
 #[tokio::test]
 async fn containers_list_the_tags_of_their_server_and_their_own() {
     let world = World::new();
@@ -48,7 +48,7 @@ async fn containers_list_the_tags_of_their_server_and_their_own() {
     assert_eq!(used.len(), 4, "spread over all");
 }
 
-// Shows: TAG-02
+// Shows: HRD-08, TAG-02
 #[tokio::test]
 async fn required_tags_all_hold_and_excluded_ones_do_not() {
     for (rules, servers) in [
