@@ -342,6 +342,16 @@ fn strays_are_ended() {
 }
 
 #[test]
+fn a_forwarder_that_lost_the_base_is_ended_for_another_to_take_over() {
+    let wanted = wanted(1, &[80]);
+    let mut observed = running(&wanted);
+    for execution in &mut observed.executions {
+        execution.linked = matches!(execution.label.subject, Subject::Cell { .. });
+    }
+    check(&wanted, &observed, &["close:80"]);
+}
+
+#[test]
 fn changed_rnodes_are_replaced_one_at_a_time() {
     let mut wanted = wanted(3, &[]);
     let observed = running(&wanted);
