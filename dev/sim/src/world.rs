@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crux_core::flock::{Admin, Flock, Input, Inspection, Output, inspect};
+use crux_core::ken::Entry;
 use crux_core::names::RnodeId;
 
 use crate::invariant::{Invariants, Step};
@@ -558,7 +559,14 @@ impl World {
             } else if flock.flock() != first.flock() {
                 "has another flock"
             } else if flock.fingerprint() != first.fingerprint() {
-                "has another table"
+                let differs = |(one, other): &(&Entry, &Entry)| one.raw() != other.raw();
+                let (ours, theirs) = (flock.entries("flock/"), first.entries("flock/"));
+                let pair = ours.zip(theirs).find(differs);
+                let (ours, theirs) = (flock.entries(""), first.entries(""));
+                let other = ours.zip(theirs).find(differs);
+                return Some(format!(
+                    "rnode {index} has another table: {pair:?} {other:?}"
+                ));
             } else {
                 continue;
             };

@@ -141,7 +141,14 @@ impl Flock {
             self.own_entry_came(entry);
             return false;
         }
-        if !self.is_welcome(from, entry) || !self.table.is_news(entry) {
+        if !self.is_welcome(from, entry) {
+            return false;
+        }
+        if !self.table.is_news(entry) {
+            // The owner lost its disk and said two things under one sequence: only it can mend that.
+            if let Some(known) = self.table.conflicting(entry).cloned() {
+                self.send(owner, &Message::Entries(vec![known]));
+            }
             return false;
         }
         if entry.key() == CREDENTIAL_KEY && !self.authority.admit(&owner, entry.value()) {

@@ -133,13 +133,19 @@ impl Table {
                 .is_none_or(|known| entry.sequence() > known.sequence())
     }
 
+    /// What is known under the very place of `entry`, if it says something else there.
+    pub(crate) fn conflicting(&self, entry: &Entry) -> Option<&Entry> {
+        let owner = self.owners.get(&entry.owner())?;
+        let known = owner.current.get(entry.key())?;
+        let same_place =
+            (known.generation(), known.sequence()) == (entry.generation(), entry.sequence());
+        (same_place && known != entry).then_some(known)
+    }
+
     /// Whether `entry`, of an owner all of whose entries are here, cannot be one of them: then the owner has said
     /// things that it does not know of.
     pub(crate) fn contradicts(&self, entry: &Entry) -> bool {
-        let owner = self.owners.get(&entry.owner());
-        let known = owner.and_then(|owner| owner.current.get(entry.key()));
-        self.is_news(entry)
-            || known.is_some_and(|known| known.sequence() == entry.sequence() && known != entry)
+        self.is_news(entry) || self.conflicting(entry).is_some()
     }
 
     /// Takes `entry`, whose signature was checked; an earlier generation's entries linger until `until`.

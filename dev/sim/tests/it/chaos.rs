@@ -13,7 +13,8 @@ fn run_all(seeds: Vec<u64>) -> Vec<Result<Outcome, String>> {
     seeds.into_iter().map(chaos::run).collect()
 }
 
-/// Shows in part: CLU-02, FLK-12, RND-05
+/// Shows: CLU-02
+/// Shows in part: FLK-12, RND-05
 #[test]
 fn after_chaos_every_flock_is_one_again_and_knows_everything() {
     if let Ok(seed) = std::env::var(SEED) {
