@@ -391,9 +391,12 @@ impl Driver {
 
     fn record(&self, instance: &InstanceId, report: &Report) -> InstanceRecord {
         let (generation, term) = match &self.plan {
-            Some(plan) => (plan.generation, plan.term),
-            // Not yet assigned anything by anyone we know of: what it was started by still holds.
-            None => {
+            Some(plan) if plan.application.spec(&instance.class) == report.spec => {
+                (plan.generation, plan.term)
+            }
+            // What it was started by still holds: nobody assigned anything yet, or it waits to be
+            // replaced and must not be taken for what the newer document asks for.
+            Some(_) | None => {
                 let known = self.agent.executions.get(&report.execution);
                 let label = known.and_then(|known| InstanceLabel::of(&known));
                 label.map_or((0, 0), |label| (label.generation, label.term))
