@@ -198,7 +198,7 @@ impl Base {
 /// A nested rnode of a base, alone in its flock.
 pub(crate) struct Nested {
     pub(crate) dir: PathBuf,
-    label: String,
+    pub(crate) label: String,
     mark: String,
     keeper: Option<Child>,
 }
@@ -209,6 +209,16 @@ pub(crate) const APP: &str = "app";
 impl Nested {
     /// Starts a keeper on a directory of its own, invited by the owner.
     pub(crate) async fn start(base: &Base, label: &str) -> Self {
+        Self::join(base, label, None).await
+    }
+
+    /// The same, told where another rnode is.
+    pub(crate) async fn join(base: &Base, label: &str, other: Option<&Self>) -> Self {
+        let mut hints = Vec::new();
+        if let Some(other) = other {
+            let port = other.contact().await["flock_port"].as_u64().unwrap();
+            hints.push(HostPort::new("127.0.0.1", u16::try_from(port).unwrap()));
+        }
         let dir = base.home.join("hordes").join(APP).join(label);
         fs::create_dir_all(&dir).unwrap();
         let contact = base.contact().await;
@@ -220,7 +230,7 @@ impl Nested {
             host: std::net::IpAddr::from([127, 0, 0, 1]),
             tcp_port: 0,
             flock_port: 0,
-            hints: Vec::new(),
+            hints,
             base: Some(HostPort::new("127.0.0.1", port)),
             memoir_dir: dir.join("memoir"),
             store_dir: dir.join("store"),
@@ -314,8 +324,9 @@ impl Nested {
     }
 }
 
-impl Drop for Nested {
-    fn drop(&mut self) {
+impl Nested {
+    /// Ends the rnode for good, as if its machine had gone.
+    pub(crate) fn kill(&mut self) {
         if let Some(mut keeper) = self.keeper.take() {
             let _ = keeper.kill();
             let _ = keeper.wait();
@@ -323,6 +334,12 @@ impl Drop for Nested {
         if let Err(error) = fulcrum::mark::end_marked(&self.mark, Duration::from_secs(10)) {
             eprintln!("processes of {} are left: {error}", self.mark);
         }
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod agent;
 mod agent_base;
+mod agent_flock;
 mod agent_instances;
 mod agent_rig;
 mod cell;
