@@ -180,6 +180,10 @@ impl Actor {
                 Output::Leader { .. } => shows = true,
                 Output::Membership { rnode, state, .. } => {
                     shows = true;
+                    if state == State::Down {
+                        // The next try shall dial anew, not wait for a connection to notice that it is dead.
+                        self.link.close(rnode);
+                    }
                     ended |= state == State::Left && rnode == self.shared.machine().flock.id();
                 }
                 Output::DocumentChanged(document) => {

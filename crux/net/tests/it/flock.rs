@@ -40,7 +40,11 @@ fn start(
     let name = format!("flock-{}", identity.id());
     let address = socket.local_addr().expect("it is bound");
     let config = Config {
-        timings: Timings::default(),
+        timings: Timings {
+            remove_after: Duration::from_secs(2),
+            declare_grace: Duration::from_secs(1),
+            ..Timings::default()
+        },
         identity: identity.clone(),
         socket,
         addresses: Vec::new(),
@@ -401,4 +405,57 @@ async fn all_that_stop_at_once_find_each_other_again_without_hints() {
     for rnode in &again {
         assert_eq!(rnode.flock.view().borrow().incarnation, 2);
     }
+}
+
+#[tokio::test]
+async fn a_rnode_that_restarts_knowing_nobody_is_met_again_by_those_who_know_it() {
+    let world = World::new();
+    let mut rnodes = chain(&world, "stix", 2);
+    same_leader(&rnodes, 2).await;
+    let socket = rnodes.remove(1).kill().await;
+    let identity = RnodeIdentity::open(&world.rnode_dir("stix", "n1"));
+    let identity = identity.expect("it opens").expect("claimed");
+    let peers = world
+        .dir
+        .join(&format!("flock-{}", identity.id()))
+        .join("peers");
+    std::fs::remove_file(peers).expect("it was kept");
+    let back = start(&world, &identity, socket, Vec::new());
+    rnodes.push(back);
+    let met =
+        |view: &FlockView| one_flock(view, 2) && view.up().any(|member| member.incarnation == 2);
+    all("they meet", &rnodes, met).await;
+}
+
+/// Shows in part: FLK-19
+#[tokio::test]
+async fn bytes_that_are_no_message_change_nothing() {
+    let world = World::new();
+    let rnodes = chain(&world, "stix", 2);
+    same_leader(&rnodes, 2).await;
+    let stranger = socket();
+    let mut bytes = vec![0_u8; 1200];
+    for round in 0..2000_usize {
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::try_from((at * 31 + round * 17 + round / 7) % 256).expect("below 256");
+        }
+        // Every kind of first byte that QUIC knows, and all others.
+        bytes[0] = u8::try_from(round % 256).expect("below 256");
+        let size = 1 + round % bytes.len();
+        stranger
+            .send_to(&bytes[..size], rnodes[round % 2].address)
+            .expect("loopback takes it");
+    }
+    rnodes[0]
+        .flock
+        .publish("still", b"here")
+        .expect("within the limits");
+    until("an entry after all that", &rnodes[1], |flock| {
+        !flock.entries("still").is_empty()
+    })
+    .await;
+    all("nobody came or went", &rnodes, |view| {
+        view.members.len() == 2 && one_flock(view, 2)
+    })
+    .await;
 }
