@@ -26,6 +26,7 @@ mod accept;
 mod application;
 mod base;
 mod base_task;
+mod blackboard;
 mod class_watch;
 mod context;
 mod describe;
@@ -157,6 +158,9 @@ async fn serve(
     };
     agent.record("agent.start", begun).await?;
 
+    blackboard::restore(&agent);
+
+    background("blackboard", blackboard::run(Arc::clone(&agent)));
     background("exits", watch_exits(Arc::clone(&agent), exits));
     background(
         "process-sockets",
@@ -253,6 +257,7 @@ async fn build(
         accepting: tokio::sync::Mutex::default(),
         registrations: registrations::Registrations::open(&agent_dir),
         resources: resources::discover(dir),
+        blackboard: blackboard::Blackboard::default(),
         trouble: trouble::Trouble::default(),
         weaker: std::sync::Mutex::default(),
         hordes: hordes::Hordes::open(&agent_dir).map_err(io("open the hordes"))?,
@@ -330,7 +335,7 @@ fn write_contact(agent: &Agent) -> io::Result<()> {
         "incarnation": agent.me.incarnation,
     });
     let path = agent.dir.join("agent").join("contact");
-    durable::replace(&path, contact.to_string().as_bytes())
+    durable::replace_unsynced(&path, contact.to_string().as_bytes())
 }
 
 /// Takes note of every end the keeper tells.

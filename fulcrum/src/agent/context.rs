@@ -15,6 +15,7 @@ use crux_wire::fulcrum::v1::Event;
 use tokio_util::sync::CancellationToken;
 
 use super::application::Applications;
+use super::blackboard::Blackboard;
 use super::class_watch::ClassWatches;
 use super::documents::Documents;
 use super::events::Events;
@@ -101,6 +102,8 @@ pub(crate) struct Agent {
     pub(crate) weaker: Mutex<BTreeSet<String>>,
     /// What the machine had when this agent began.
     pub(crate) resources: Resources,
+    /// What its processes wrote on blackboards.
+    pub(crate) blackboard: Blackboard,
     /// What is wrong here, for the status.
     pub(crate) trouble: Trouble,
     /// What backends hold (base).

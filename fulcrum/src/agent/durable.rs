@@ -3,27 +3,40 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Replaces `path` by `bytes`, readable by us alone; durable when it returns.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the path names no file",
-        ));
-    };
-    let beside = dir.join(format!(".{}.new", name.to_string_lossy()));
-    let mut file = OpenOptions::new()
+    let (file, dir) = write_beside(path, bytes)?;
+    file.sync_all()?;
+    fs::rename(beside(path), path)?;
+    File::open(dir)?.sync_all()
+}
+
+/// Replaces `path` by `bytes`, whole or not at all for whoever reads it; a power cut may take it back.
+pub(crate) fn replace_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_beside(path, bytes)?;
+    fs::rename(beside(path), path)
+}
+
+fn write_beside<'p>(path: &'p Path, bytes: &[u8]) -> io::Result<(File, &'p Path)> {
+    let dir = path.parent().filter(|_| path.file_name().is_some());
+    let dir =
+        dir.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
+    let mut options = OpenOptions::new();
+    let mut file = options
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(&beside)?;
+        .open(beside(path))?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(dir)?.sync_all()
+    Ok((file, dir))
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.new"))
 }
 
 /// Removes `path` if it is there; durable when it returns.

@@ -96,7 +96,7 @@ impl Hordes {
             if before.as_ref() == Some(&state) {
                 return Ok(before);
             }
-            durable::replace(&self.dir.join(&state.namespace), &state.encode_to_vec())?;
+            durable::replace_unsynced(&self.dir.join(&state.namespace), &state.encode_to_vec())?;
             held.insert(state.namespace.clone(), state);
             before
         };

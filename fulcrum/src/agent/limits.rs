@@ -117,5 +117,7 @@ pub(crate) const BACKEND_RETRY: (Duration, Duration) =
 pub(crate) const RETIRE_GRACE: Duration = Duration::from_secs(5);
 /// Sockets of executions that may wait to be served.
 pub(crate) const SOCKETS_WAITING_MAX: usize = 4096;
+/// Changes of the blackboard within this are written down together.
+pub(crate) const BLACKBOARD_SAVE: Duration = Duration::from_millis(500);
 /// Blackboard entries of one rnode's processes. 2048: half of what an owner may share.
 pub(crate) const BLACKBOARD_ENTRIES_MAX: usize = 2048;

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::blackboard;
 use super::context::{Agent, background, fields};
 use super::label::InstanceLabel;
 use super::limits::{
@@ -61,7 +62,11 @@ impl ProcessService {
     }
 
     fn blackboard_prefix(&self) -> Result<String, Status> {
-        Ok(format!("bb/{}/", self.instance()?.application))
+        Ok(format!(
+            "{}{}/",
+            blackboard::PREFIX,
+            self.instance()?.application
+        ))
     }
 }
 
@@ -200,6 +205,7 @@ impl Process for ProcessService {
         let key = self.blackboard(&wanted.key)?;
         if wanted.remove {
             self.agent.shared.withdraw(&key);
+            self.agent.blackboard.changed();
             return Ok(Response::new(PutReply {}));
         }
         if wanted.value.len() > BLACKBOARD_VALUE_MAX {
@@ -207,7 +213,7 @@ impl Process for ProcessService {
                 "put: at most {BLACKBOARD_VALUE_MAX} bytes are allowed"
             )));
         }
-        let own = self.agent.shared.own_keys("bb/");
+        let own = self.agent.shared.own_keys(blackboard::PREFIX);
         if own.len() >= BLACKBOARD_ENTRIES_MAX && !own.contains(&key) {
             return Err(Status::resource_exhausted(
                 "put: the blackboard of this rnode is full",
@@ -215,6 +221,7 @@ impl Process for ProcessService {
         }
         let put = self.agent.shared.publish(&key, &wanted.value);
         put.map_err(|error| Status::resource_exhausted(format!("put: {error}")))?;
+        self.agent.blackboard.changed();
         Ok(Response::new(PutReply {}))
     }
 

@@ -436,7 +436,7 @@ impl Driver {
         }
         let written = serde_json::to_vec(&remembered)
             .map_err(std::io::Error::other)
-            .and_then(|bytes| durable::replace(&memory_path(&self.agent), &bytes));
+            .and_then(|bytes| durable::replace_unsynced(&memory_path(&self.agent), &bytes));
         match written {
             Ok(()) => self.remembered = remembered,
             Err(error) => tracing::error!(%error, "the instances' history cannot be written"),

@@ -109,7 +109,7 @@ impl Registrations {
             if next == *held {
                 return Ok(());
             }
-            durable::replace(
+            durable::replace_unsynced(
                 &self.path,
                 &serde_json::to_vec(&next).map_err(io::Error::other)?,
             )?;

@@ -158,12 +158,16 @@ async fn an_instance_is_ready_once_it_has_registered_what_its_class_offers() {
     assert_eq!(services[0].checksum, base.worker.to_string());
 
     // It stays registered over its agent's death.
+    let kept = nested.dir.join("agent/blackboard");
+    until(async || kept.exists()).await;
     let contact = nested.contact().await;
     kill(i32::try_from(contact["pid"].as_i64().unwrap()).unwrap());
     until(async || nested.contact().await["pid"] != contact["pid"]).await;
     let after = nested.status(&base, |status| status.settled).await;
     assert_eq!(one(&after).execution, one(&settled).execution);
     assert_eq!(list().await, services);
+    // What it wrote on the blackboard was written once, and is there.
+    assert_eq!(said(&base, &nested).await, "prog1/0 registered");
 }
 
 #[tokio::test]
