@@ -123,9 +123,10 @@ fn bound_ports() -> BTreeSet<String> {
             let mut words = line.split_whitespace().skip(1);
             let (address, _, state) = (words.next(), words.next(), words.next());
             if let (Some(address), Some(state)) = (address, state)
-                && state == listening {
-                    ports.insert(format!("{file} {address}"));
-                }
+                && state == listening
+            {
+                ports.insert(format!("{file} {address}"));
+            }
         }
     }
     ports

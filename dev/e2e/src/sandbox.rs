@@ -233,7 +233,10 @@ fn ready(status: &Value, class: &str) -> u64 {
 }
 
 impl Drop for Sandbox {
-    #[expect(clippy::print_stdout, reason = "tells a failing test what it left running")]
+    #[expect(
+        clippy::print_stdout,
+        reason = "tells a failing test what it left running"
+    )]
     fn drop(&mut self) {
         let _ = self.radix(&["down", "--purge", "--yes", "--timeout", "20s"]);
         for (pid, command) in find_marked(&self.home()) {

@@ -47,7 +47,11 @@ pub(crate) fn name_of(directory: &Path) -> Outcome<String> {
             .collect()
     };
     // Included files bring no `.rnodes`, so that is what tells the application from its parts.
-    let candidates = [stems(FileKind::Rnodes), stems(FileKind::Khan), stems(FileKind::Begat)];
+    let candidates = [
+        stems(FileKind::Rnodes),
+        stems(FileKind::Khan),
+        stems(FileKind::Begat),
+    ];
     let found = candidates.iter().find(|stems| !stems.is_empty());
     match found.map(Vec::as_slice) {
         Some([one]) => Ok((*one).to_owned()),
@@ -67,7 +71,9 @@ pub(crate) fn name_of(directory: &Path) -> Outcome<String> {
 fn sources(directory: &Path) -> Outcome<Vec<Source>> {
     use std::io::Read as _;
     let mut sources = Vec::new();
-    let mut entries: Vec<_> = std::fs::read_dir(directory)?.filter_map(Result::ok).collect();
+    let mut entries: Vec<_> = std::fs::read_dir(directory)?
+        .filter_map(Result::ok)
+        .collect();
     entries.sort_by_key(std::fs::DirEntry::file_name);
     for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -78,9 +84,11 @@ fn sources(directory: &Path) -> Outcome<Vec<Source>> {
         let file = std::fs::File::open(entry.path()).map_err(|error| {
             Failure::usage(format!("cannot read {}", entry.path().display())).because(&error)
         })?;
-        file.take(READ_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| {
-            Failure::usage(format!("cannot read {}", entry.path().display())).because(&error)
-        })?;
+        file.take(READ_BYTES_MAX)
+            .read_to_end(&mut bytes)
+            .map_err(|error| {
+                Failure::usage(format!("cannot read {}", entry.path().display())).because(&error)
+            })?;
         sources.push(Source::new(name, bytes));
     }
     Ok(sources)
@@ -110,18 +118,29 @@ impl Described {
             Some(Provider::Myriad) | None => backend.to_owned(),
             Some(provider) => provider.word().to_owned(),
         };
-        Ok(Self { application, directory, shown, mounts, backend })
+        Ok(Self {
+            application,
+            directory,
+            shown,
+            mounts,
+            backend,
+        })
     }
 
     /// How many rnodes the description asks for.
     pub(crate) fn rnodes_wanted(&self) -> u32 {
-        let count = self.application.block().and_then(|block| block.count.as_ref());
+        let count = self
+            .application
+            .block()
+            .and_then(|block| block.count.as_ref());
         count.map_or(0, |count| count.value)
     }
 
     /// Refuses a backend that is not there, and what the backend cannot carry.
     pub(crate) fn check_backend(&self) -> Outcome<()> {
-        let Some(block) = self.application.block() else { return Ok(()) };
+        let Some(block) = self.application.block() else {
+            return Ok(());
+        };
         if self.backend != "local" {
             let message = format!("there is no backend `{}` in this radix", self.backend);
             let diagnostic = self
@@ -134,16 +153,20 @@ impl Described {
         let wanted = self.rnodes_wanted();
         let machine = underverse_local::limits::Machine::read();
         if let Err(error) = underverse_local::limits::check(wanted, 0, &machine) {
-            return Err(Failure::new(Fault::Unsatisfiable, format!("{wanted} rnodes do not fit"))
-                .because(&error)
-                .hint("lower `n` in the .rnodes file, or choose a larger underverse"));
+            return Err(
+                Failure::new(Fault::Unsatisfiable, format!("{wanted} rnodes do not fit"))
+                    .because(&error)
+                    .hint("lower `n` in the .rnodes file, or choose a larger underverse"),
+            );
         }
         Ok(())
     }
 
     /// Refuses an exposed port that somebody else has, unless we hold it already.
     pub(crate) async fn check_ports(&self, base: Option<&Base>) -> Outcome<()> {
-        let Some(block) = self.application.block() else { return Ok(()) };
+        let Some(block) = self.application.block() else {
+            return Ok(());
+        };
         let held = match base {
             Some(base) => base.hordes().await?,
             None => Vec::new(),
@@ -168,7 +191,11 @@ impl Described {
                 wrong.push(diagnostic);
             }
         }
-        if wrong.is_empty() { Ok(()) } else { Err(Failure::diagnostics(&wrong)) }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(Failure::diagnostics(&wrong))
+        }
     }
 }
 
@@ -179,12 +206,23 @@ fn mounts(application: &Application, directory: &Path) -> Outcome<Vec<Mount>> {
     for mount in application.block().iter().flat_map(|block| &block.mounts) {
         let host = directory.join(&mount.host.value);
         match host.canonicalize() {
-            Ok(host) => mounts.push(Mount { host, target: PathBuf::from(&mount.path.value) }),
+            Ok(host) => mounts.push(Mount {
+                host,
+                target: PathBuf::from(&mount.path.value),
+            }),
             Err(error) => {
                 let message = format!("cannot mount {}: {error}", host.display());
-                wrong.push(application.files.error(Code::MissingFile, mount.host.span, message));
+                wrong.push(
+                    application
+                        .files
+                        .error(Code::MissingFile, mount.host.span, message),
+                );
             }
         }
     }
-    if wrong.is_empty() { Ok(mounts) } else { Err(Failure::diagnostics(&wrong)) }
+    if wrong.is_empty() {
+        Ok(mounts)
+    } else {
+        Err(Failure::diagnostics(&wrong))
+    }
 }

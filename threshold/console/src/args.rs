@@ -8,8 +8,16 @@ use crate::output::Format;
 
 /// Describes, runs and watches distributed applications.
 #[derive(Debug, Parser)]
-#[command(name = "radix", version, about, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Start here: radix up examples/stix\nExit codes: 0 done, 1 failed, 2 usage or description, 3 unsatisfiable, 4 partial or timed out, 5 refused, 6 changes pending, 75 outcome unknown.")]
+#[command(
+    name = "radix",
+    version,
+    about,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Start here: radix up examples/stix\nExit codes: 0 done, 1 failed, 2 usage or description, 3 unsatisfiable, 4 partial or timed out, 5 refused, 6 changes pending, 75 outcome unknown."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -21,10 +29,14 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  radix up examples/stix\n  radix up --yes --timeout 60s")]
     Up(Up),
     /// Shows what `up` would change, and changes nothing.
-    #[command(after_help = "Examples:\n  radix plan examples/stix\n  radix plan --detailed-exitcode   # 6 when changes are pending")]
+    #[command(
+        after_help = "Examples:\n  radix plan examples/stix\n  radix plan --detailed-exitcode   # 6 when changes are pending"
+    )]
     Plan(Plan),
     /// Ends an application; its memoirs stay.
-    #[command(after_help = "Examples:\n  radix down examples/stix --yes\n  radix down --purge --yes   # everything of this state directory but the owner")]
+    #[command(
+        after_help = "Examples:\n  radix down examples/stix --yes\n  radix down --purge --yes   # everything of this state directory but the owner"
+    )]
     Down(Down),
     /// Shows how the application is doing.
     Status(Status),
@@ -43,7 +55,9 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  radix logs prog2 -f\n  radix logs prog1/0 --stderr")]
     Logs(Logs),
     /// Runs an allowed command on a rnode and passes on its output and exit code.
-    #[command(after_help = "Examples:\n  radix exec n1 stix/worker -- --help\n  radix exec --timeout 5s n2 stix/slave -- --once")]
+    #[command(
+        after_help = "Examples:\n  radix exec n1 stix/worker -- --help\n  radix exec --timeout 5s n2 stix/slave -- --once"
+    )]
     Exec(Exec),
     /// Checks the description files in DIR: every error in all files at once.
     Check(Check),
@@ -327,9 +341,13 @@ pub(crate) enum MyriadCommand {
 
 /// Reads `90s`, `2m`, `1h`, `500ms` or plain seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
-    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|character: char| !character.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| format!("`{text}` does not begin with a number"))?;
+    let number: u64 = number
+        .parse()
+        .map_err(|_| format!("`{text}` does not begin with a number"))?;
     let milliseconds = match unit {
         "ms" => Some(number),
         "" | "s" => number.checked_mul(1000),
@@ -337,7 +355,9 @@ pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> 
         "h" => number.checked_mul(3_600_000),
         _ => return Err(format!("unknown unit `{unit}`; use ms, s, m or h")),
     };
-    milliseconds.map(std::time::Duration::from_millis).ok_or_else(|| format!("`{text}` is too long"))
+    milliseconds
+        .map(std::time::Duration::from_millis)
+        .ok_or_else(|| format!("`{text}` is too long"))
 }
 
 #[cfg(test)]
@@ -353,7 +373,9 @@ mod tests {
     #[test]
     fn durations_are_read_with_and_without_units() {
         let check = |text: &str, expected: Option<u64>| {
-            let got = parse_duration(text).ok().map(|duration| duration.as_millis());
+            let got = parse_duration(text)
+                .ok()
+                .map(|duration| duration.as_millis());
             assert_eq!(got, expected.map(u128::from), "{text}");
         };
         check("90s", Some(90_000));

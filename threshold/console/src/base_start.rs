@@ -39,19 +39,28 @@ impl Ourselves {
         let source = std::env::current_exe()?;
         let stored = store.put_file(&source);
         let digest = stored.map(|info| info.digest).map_err(|error| {
-            Failure::usage(format!("cannot copy radix into the store {}", home.join("store").display()))
-                .because(&error)
-                .hint("free some space, or set RADIX_HOME to a directory on another file system")
+            Failure::usage(format!(
+                "cannot copy radix into the store {}",
+                home.join("store").display()
+            ))
+            .because(&error)
+            .hint("free some space, or set RADIX_HOME to a directory on another file system")
         })?;
-        Ok(Self { path: store.path(&digest), digest })
+        Ok(Self {
+            path: store.path(&digest),
+            digest,
+        })
     }
 }
 
 /// The store of this state directory.
 pub(crate) fn open_store(home: &Home) -> Outcome<Store> {
     Store::open(home.join("store")).map_err(|error| {
-        Failure::usage(format!("cannot open the store {}", home.join("store").display()))
-            .because(&error)
+        Failure::usage(format!(
+            "cannot open the store {}",
+            home.join("store").display()
+        ))
+        .because(&error)
     })
 }
 
@@ -72,12 +81,17 @@ impl StartRight {
                 Ok(lock) => return Ok(Self { _lock: lock }),
                 Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
                 Err((_, error)) => {
-                    return Err(Failure::failed(format!("cannot lock {}: {error}", path.display())));
+                    return Err(Failure::failed(format!(
+                        "cannot lock {}: {error}",
+                        path.display()
+                    )));
                 }
             }
             if begin.elapsed() > START_WAIT_MAX {
-                return Err(Failure::failed("another radix has been starting the base for too long")
-                    .hint("end it, then try again"));
+                return Err(Failure::failed(
+                    "another radix has been starting the base for too long",
+                )
+                .hint("end it, then try again"));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -95,7 +109,11 @@ pub(crate) async fn ensure(home: &Home, ourselves: &Ourselves) -> Outcome<Base> 
     if described.executable_digest != ourselves.digest.to_string() {
         crate::output::talk(&format!(
             "note: the base runs radix {}, this is {}; its agent is replaced",
-            described.executable_digest.chars().take(12).collect::<String>(),
+            described
+                .executable_digest
+                .chars()
+                .take(12)
+                .collect::<String>(),
             ourselves.digest.short()
         ));
         replace_agent(home, ourselves)?;
@@ -110,7 +128,10 @@ fn replace_agent(home: &Home, ourselves: &Ourselves) -> Outcome<()> {
     let directory = home.base();
     let mut config = RnodeConfig::load(&directory)
         .map_err(|error| Failure::failed("cannot read the base's configuration").because(&error))?;
-    config.executable = Executable { path: ourselves.path.clone(), digest: ourselves.digest };
+    config.executable = Executable {
+        path: ourselves.path.clone(),
+        digest: ourselves.digest,
+    };
     config
         .save(&directory)
         .map_err(|error| Failure::failed("cannot write the base's configuration").because(&error))
@@ -118,7 +139,12 @@ fn replace_agent(home: &Home, ourselves: &Ourselves) -> Outcome<()> {
 
 async fn start(home: &Home, ourselves: &Ourselves) -> Outcome<Base> {
     let directory = home.base();
-    let builder = |path: &Path| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let builder = |path: &Path| {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+    };
     builder(&directory)?;
     builder(&home.join("memoirs/base/base"))?;
     let host = underverse_local::base_host(nix::unistd::geteuid().as_raw()).map_err(|error| {
@@ -134,16 +160,19 @@ async fn start(home: &Home, ourselves: &Ourselves) -> Outcome<Base> {
         base: None,
         memoir_dir: home.join("memoirs/base/base"),
         store_dir: home.join("store"),
-        executable: Executable { path: ourselves.path.clone(), digest: ourselves.digest },
+        executable: Executable {
+            path: ourselves.path.clone(),
+            digest: ourselves.digest,
+        },
         mounts: Vec::new(),
         isolation: Isolation::None,
         user_range_start: None,
         tags: Vec::new(),
     };
     if Contact::of_base(home).is_none() || RnodeConfig::load(&directory).is_err() {
-        config
-            .save(&directory)
-            .map_err(|error| Failure::failed("cannot write the base's configuration").because(&error))?;
+        config.save(&directory).map_err(|error| {
+            Failure::failed("cannot write the base's configuration").because(&error)
+        })?;
     }
     operator::invite_base(home)?;
     let log = File::create(directory.join("keeper.log"))?;
@@ -151,7 +180,10 @@ async fn start(home: &Home, ourselves: &Ourselves) -> Outcome<Base> {
         .args(["keep", "--detach", "--dir"])
         .arg(&directory)
         .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        )
         .env("HOME", std::env::var_os("HOME").unwrap_or_default())
         .env("RADIX_HOME", home.root())
         .env("RADIX_RNODE", operator::mark(home, "base", "base")?)
@@ -177,9 +209,13 @@ async fn wait(home: &Home) -> Outcome<Base> {
             let log = std::fs::read_to_string(home.base().join("keeper.log")).unwrap_or_default();
             let tail: Vec<_> = log.lines().rev().take(5).collect();
             let tail: Vec<_> = tail.into_iter().rev().collect();
-            return Err(Failure::failed("the base rnode was started and does not answer").hint(
-                format!("its last words ({}): {}", home.base().join("keeper.log").display(), tail.join(" | ")),
-            ));
+            return Err(
+                Failure::failed("the base rnode was started and does not answer").hint(format!(
+                    "its last words ({}): {}",
+                    home.base().join("keeper.log").display(),
+                    tail.join(" | ")
+                )),
+            );
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -187,6 +223,8 @@ async fn wait(home: &Home) -> Outcome<Base> {
 
 /// Whether a keeper runs on the base's directory: it holds the pen.
 pub(crate) fn is_kept(home: &Home) -> bool {
-    let Ok(pen) = File::open(home.base().join("keeper/pen")) else { return false };
+    let Ok(pen) = File::open(home.base().join("keeper/pen")) else {
+        return false;
+    };
     Flock::lock(pen, FlockArg::LockSharedNonblock).is_err()
 }

@@ -47,8 +47,9 @@ pub(crate) fn products(
         return Ok(Products::default());
     }
     let begat = begat_directory(home);
-    let tree = Tree::open(&described.directory, &begat)
-        .map_err(|error| Failure::failed("cannot read the application's directory").because(&error))?;
+    let tree = Tree::open(&described.directory, &begat).map_err(|error| {
+        Failure::failed("cannot read the application's directory").because(&error)
+    })?;
     let graph = begat::graph(&described.application.begat, &tree).map_err(|problems| {
         let diagnostics: Vec<Diagnostic> = problems
             .iter()
@@ -64,7 +65,11 @@ pub(crate) fn products(
         Failure::diagnostics(&diagnostics)
     })?;
     let makes = |path: &PathBuf| {
-        let relative = path.strip_prefix(&described.directory).ok()?.to_str()?.to_owned();
+        let relative = path
+            .strip_prefix(&described.directory)
+            .ok()?
+            .to_str()?
+            .to_owned();
         graph.maker(&relative).map(|_| relative)
     };
     let wanted: Option<Vec<String>> = wanted.map(|paths| paths.iter().filter_map(makes).collect());
@@ -103,7 +108,9 @@ pub(crate) fn products(
 
 /// Says what starts and what has been built.
 fn tell(progress: &Mutex<Progress>, event: &begat::Progress<'_>) {
-    let Ok(mut progress) = progress.lock() else { return };
+    let Ok(mut progress) = progress.lock() else {
+        return;
+    };
     match event {
         begat::Progress::Started { dictum } => {
             progress.clear();
@@ -117,7 +124,9 @@ fn collect(report: &Report, described: &Described) -> Products {
     let mut products = Products::default();
     for kept in report.dictums.iter().filter_map(Made::record) {
         for made in &kept.record.outputs {
-            products.built.insert(described.directory.join(&made.path), made.digest);
+            products
+                .built
+                .insert(described.directory.join(&made.path), made.digest);
             products.builds.push(Build {
                 digest: made.digest.to_string(),
                 dictum: kept.record.key.to_string(),
@@ -165,4 +174,3 @@ fn failed(name: &str, error: &begat::Error, described: &Described) -> Failure {
         _ => Failure::failed(text),
     }
 }
-

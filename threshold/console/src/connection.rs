@@ -83,7 +83,10 @@ impl Base {
         let credentials = operator::credentials(home)?;
         let expected = operator::expect_rnode(&contact.rnode)?;
         match rpc::connect(&contact.address(), &credentials, expected).await {
-            Ok(channel) => Ok(Some(Self { rnode: RnodeConnection { channel }, credentials })),
+            Ok(channel) => Ok(Some(Self {
+                rnode: RnodeConnection { channel },
+                credentials,
+            })),
             Err(_) => Ok(None),
         }
     }
@@ -127,22 +130,31 @@ impl Base {
             }
             None => hordes.into_iter().next(),
         };
-        found.map(|horde| Namespace { name: horde.namespace.clone(), horde }).ok_or_else(|| {
-            let message = name.map_or_else(
-                || "no application runs here".to_owned(),
-                |name| format!("no namespace `{name}` runs here"),
-            );
-            let failure = Failure::failed(message);
-            if names.is_empty() {
-                failure.hint("start one with `radix up DIR`")
-            } else {
-                failure.hint(known())
-            }
-        })
+        found
+            .map(|horde| Namespace {
+                name: horde.namespace.clone(),
+                horde,
+            })
+            .ok_or_else(|| {
+                let message = name.map_or_else(
+                    || "no application runs here".to_owned(),
+                    |name| format!("no namespace `{name}` runs here"),
+                );
+                let failure = Failure::failed(message);
+                if names.is_empty() {
+                    failure.hint("start one with `radix up DIR`")
+                } else {
+                    failure.hint(known())
+                }
+            })
     }
 
     /// One rnode of a namespace by its label.
-    pub(crate) async fn rnode(&self, namespace: Option<&str>, label: &str) -> Outcome<RnodeConnection> {
+    pub(crate) async fn rnode(
+        &self,
+        namespace: Option<&str>,
+        label: &str,
+    ) -> Outcome<RnodeConnection> {
         if label == "base" {
             return Ok(self.itself());
         }
@@ -188,17 +200,25 @@ impl Base {
         let target = format!("{}:{}", rnode.host, rnode.port);
         let stream = self.tunnel(&target).await?;
         let expected = operator::expect_label(namespace, &rnode.label)?;
-        let channel = rpc::connect_over(stream, &self.credentials, expected).await.map_err(|error| {
-            Failure::failed(format!("rnode {} of {namespace} does not answer", rnode.label))
+        let channel = rpc::connect_over(stream, &self.credentials, expected)
+            .await
+            .map_err(|error| {
+                Failure::failed(format!(
+                    "rnode {} of {namespace} does not answer",
+                    rnode.label
+                ))
                 .because(&error)
-        })?;
+            })?;
         Ok(RnodeConnection { channel })
     }
 
     async fn tunnel(&self, target: &str) -> Outcome<DuplexStream> {
         let (ours, theirs) = tokio::io::duplex(TUNNEL_BYTES_MAX);
         let (sender, receiver) = tokio::sync::mpsc::channel(TUNNEL_QUEUE_MAX);
-        let first = wire::TunnelBytes { target: target.to_owned(), bytes: Vec::new() };
+        let first = wire::TunnelBytes {
+            target: target.to_owned(),
+            bytes: Vec::new(),
+        };
         let closed = |_| Failure::failed("failed to open a tunnel: its queue is closed");
         sender.send(first).await.map_err(closed)?;
         let replies = self
@@ -238,7 +258,10 @@ async fn pump_out(
 ) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(read) = reader.read(&mut buffer).await {
-        let bytes = wire::TunnelBytes { target: String::new(), bytes: buffer[..read].to_vec() };
+        let bytes = wire::TunnelBytes {
+            target: String::new(),
+            bytes: buffer[..read].to_vec(),
+        };
         if read == 0 || sender.send(bytes).await.is_err() {
             return;
         }
@@ -269,26 +292,40 @@ impl RnodeConnection {
 
     /// Who this rnode is.
     pub(crate) async fn describe(&self) -> Outcome<wire::DescribeReply> {
-        let reply = self.fulcrum().describe(limited(wire::DescribeRequest {})).await;
-        reply.map(tonic::Response::into_inner).map_err(|status| fail("describe the rnode", &status))
+        let reply = self
+            .fulcrum()
+            .describe(limited(wire::DescribeRequest {}))
+            .await;
+        reply
+            .map(tonic::Response::into_inner)
+            .map_err(|status| fail("describe the rnode", &status))
     }
 
     /// Its flock.
     pub(crate) async fn flock(&self) -> Outcome<wire::FlockReply> {
         let reply = self.fulcrum().flock(limited(wire::FlockRequest {})).await;
-        reply.map(tonic::Response::into_inner).map_err(|status| fail("ask for the flock", &status))
+        reply
+            .map(tonic::Response::into_inner)
+            .map_err(|status| fail("ask for the flock", &status))
     }
 
     /// Its service directory.
     pub(crate) async fn services(&self) -> Outcome<wire::ServicesReply> {
-        let reply = self.fulcrum().services(limited(wire::ServicesRequest::default())).await;
-        reply.map(tonic::Response::into_inner).map_err(|status| fail("list services", &status))
+        let reply = self
+            .fulcrum()
+            .services(limited(wire::ServicesRequest::default()))
+            .await;
+        reply
+            .map(tonic::Response::into_inner)
+            .map_err(|status| fail("list services", &status))
     }
 
     /// Its namespace's status.
     pub(crate) async fn status(&self) -> Outcome<wire::StatusReply> {
         let reply = self.fulcrum().status(limited(wire::StatusRequest {})).await;
-        reply.map(tonic::Response::into_inner).map_err(|status| fail("ask for the status", &status))
+        reply
+            .map(tonic::Response::into_inner)
+            .map_err(|status| fail("ask for the status", &status))
     }
 
     /// The document it holds for a namespace.
@@ -296,21 +333,37 @@ impl RnodeConnection {
         &self,
         namespace: &str,
     ) -> Outcome<Option<crux_wire::document::v1::SignedDocument>> {
-        let request = wire::GetDocumentRequest { namespace: namespace.to_owned() };
+        let request = wire::GetDocumentRequest {
+            namespace: namespace.to_owned(),
+        };
         let reply = self.fulcrum().get_document(limited(request)).await;
-        let reply = reply.map_err(|status| fail("read the document", &status))?.into_inner();
+        let reply = reply
+            .map_err(|status| fail("read the document", &status))?
+            .into_inner();
         Ok(reply.document.filter(|_| reply.found))
     }
 
     /// Its events.
-    pub(crate) async fn events(&self, after: String, follow: bool) -> Outcome<Streaming<wire::Event>> {
-        let reply = self.fulcrum().events(wire::EventsRequest { after, follow }).await;
-        reply.map(tonic::Response::into_inner).map_err(|status| fail("read events", &status))
+    pub(crate) async fn events(
+        &self,
+        after: String,
+        follow: bool,
+    ) -> Outcome<Streaming<wire::Event>> {
+        let reply = self
+            .fulcrum()
+            .events(wire::EventsRequest { after, follow })
+            .await;
+        reply
+            .map(tonic::Response::into_inner)
+            .map_err(|status| fail("read events", &status))
     }
 
     /// The configurations that may run there.
     pub(crate) async fn configurations(&self) -> Outcome<Vec<rexec::Configuration>> {
-        let reply = self.rexec().configurations(limited(rexec::ConfigurationsRequest {})).await;
+        let reply = self
+            .rexec()
+            .configurations(limited(rexec::ConfigurationsRequest {}))
+            .await;
         reply
             .map(|reply| reply.into_inner().configurations)
             .map_err(|status| fail("list what may run", &status))
@@ -322,7 +375,9 @@ impl RnodeConnection {
         request: rexec::OutputRequest,
     ) -> Outcome<Streaming<rexec::OutputChunk>> {
         let reply = self.rexec().output(request).await;
-        reply.map(tonic::Response::into_inner).map_err(|status| fail("read output", &status))
+        reply
+            .map(tonic::Response::into_inner)
+            .map_err(|status| fail("read output", &status))
     }
 
     /// Starts a command and follows it.
@@ -331,7 +386,9 @@ impl RnodeConnection {
         inputs: ReceiverStream<rexec::RunInput>,
     ) -> Outcome<Streaming<rexec::RunOutput>> {
         let reply = self.rexec().run(inputs).await;
-        reply.map(tonic::Response::into_inner).map_err(|status| fail("start the command", &status))
+        reply
+            .map(tonic::Response::into_inner)
+            .map_err(|status| fail("start the command", &status))
     }
 }
 

@@ -78,9 +78,20 @@ mod tests {
 
     #[test]
     fn history_does_not_change_the_digest_and_content_does() {
-        let document = Document { application: "stix".into(), ..Document::default() };
-        let later = Document { generation: 7, base: 6, signed_unix_ms: 1, ..document.clone() };
-        let other = Document { rnodes_wanted: 3, ..document.clone() };
+        let document = Document {
+            application: "stix".into(),
+            ..Document::default()
+        };
+        let later = Document {
+            generation: 7,
+            base: 6,
+            signed_unix_ms: 1,
+            ..document.clone()
+        };
+        let other = Document {
+            rnodes_wanted: 3,
+            ..document.clone()
+        };
         assert_eq!(digest(&document), digest(&later));
         assert_ne!(digest(&document), digest(&other));
     }

@@ -53,7 +53,12 @@ pub(crate) type Outcome<T> = Result<T, Failure>;
 impl Failure {
     /// A failure whose message reads after "error: ".
     pub(crate) fn new(fault: Fault, message: impl Into<String>) -> Self {
-        Self { fault, message: message.into(), causes: Vec::new(), hints: Vec::new() }
+        Self {
+            fault,
+            message: message.into(),
+            causes: Vec::new(),
+            hints: Vec::new(),
+        }
     }
 
     /// A failure of the work itself.
@@ -69,9 +74,14 @@ impl Failure {
     /// A description with errors, rendered one below the other.
     pub(crate) fn diagnostics(diagnostics: &[Diagnostic]) -> Self {
         let mut text: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
-        let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
+        let errors = diagnostics
+            .iter()
+            .filter(|diagnostic| diagnostic.is_error())
+            .count();
         let plural = if errors == 1 { "" } else { "s" };
-        text.push(format!("{errors} error{plural} in the description; nothing was changed"));
+        text.push(format!(
+            "{errors} error{plural} in the description; nothing was changed"
+        ));
         Self::usage(text.join("\n"))
     }
 

@@ -17,7 +17,10 @@ const HIDDEN_FAILED: u8 = 1;
 /// Turns argv\[0\] into a first word: called as `begat`, `radix begat …` is meant.
 pub(crate) fn name_to_word(words: &mut Vec<OsString>) {
     let name = words.first().map(PathBuf::from);
-    let name = name.as_deref().and_then(|path| path.file_name()).and_then(|name| name.to_str());
+    let name = name
+        .as_deref()
+        .and_then(|path| path.file_name())
+        .and_then(|name| name.to_str());
     let word = match name {
         Some("fulcrum") => "fulcrum",
         Some("begat") => "begat",
@@ -33,8 +36,11 @@ pub(crate) fn name_to_word(words: &mut Vec<OsString>) {
 
 /// Runs the hidden program that the first word names; `None` when it names none.
 pub(crate) fn run(words: &[OsString]) -> Option<ExitCode> {
-    let rest: Vec<String> =
-        words.iter().skip(2).map(|word| word.to_string_lossy().into_owned()).collect();
+    let rest: Vec<String> = words
+        .iter()
+        .skip(2)
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
     let result = match words.get(1)?.to_str()? {
         "keep" => keep(&rest),
         "cell" => cell(&rest),
@@ -57,7 +63,9 @@ pub(crate) fn run(words: &[OsString]) -> Option<ExitCode> {
 /// The value behind `--name`.
 fn option(rest: &[String], name: &str) -> Result<String, String> {
     let at = rest.iter().position(|word| word == name);
-    at.and_then(|at| rest.get(at + 1)).cloned().ok_or_else(|| format!("{name} is missing"))
+    at.and_then(|at| rest.get(at + 1))
+        .cloned()
+        .ok_or_else(|| format!("{name} is missing"))
 }
 
 fn directory(rest: &[String]) -> Result<PathBuf, String> {
@@ -68,7 +76,9 @@ fn keep(rest: &[String]) -> Result<u8, String> {
     if rest.iter().any(|word| word == "--detach") {
         nix::unistd::setsid().map_err(|error| format!("failed to leave the session: {error}"))?;
     }
-    fulcrum::keeper::run(&directory(rest)?).map(|()| 0).map_err(chain)
+    fulcrum::keeper::run(&directory(rest)?)
+        .map(|()| 0)
+        .map_err(chain)
 }
 
 fn cell(rest: &[String]) -> Result<u8, String> {
@@ -82,18 +92,27 @@ fn cell(rest: &[String]) -> Result<u8, String> {
 
 fn agent(rest: &[String]) -> Result<u8, String> {
     crate::log();
-    fulcrum::agent::run(&directory(rest)?).map(|()| 0).map_err(chain)
+    fulcrum::agent::run(&directory(rest)?)
+        .map(|()| 0)
+        .map_err(chain)
 }
 
 /// `fulcrum -rnode NAME -ip ADDRESS [-resource DIR]`: a rnode from flags, joined by `DIR/invitation`.
 fn fulcrum(rest: &[String]) -> Result<u8, String> {
     let label = option(rest, "-rnode")?;
-    let host = option(rest, "-ip")?.parse().map_err(|_| "-ip is not an address".to_owned())?;
+    let host = option(rest, "-ip")?
+        .parse()
+        .map_err(|_| "-ip is not an address".to_owned())?;
     let home = crate::home::Home::open().map_err(|failure| failure.to_string())?;
-    let directory = option(rest, "-resource")
-        .map_or_else(|_| home.join("rnodes").join(&label), PathBuf::from);
+    let directory =
+        option(rest, "-resource").map_or_else(|_| home.join("rnodes").join(&label), PathBuf::from);
     if !directory.join(fulcrum::config::FILE).exists() {
-        let start = RnodeStart { home: &home, directory: &directory, label: &label, host };
+        let start = RnodeStart {
+            home: &home,
+            directory: &directory,
+            label: &label,
+            host,
+        };
         start.write()?;
     }
     fulcrum::keeper::run(&directory).map(|()| 0).map_err(chain)
@@ -112,15 +131,26 @@ impl RnodeStart<'_> {
     fn write(&self) -> Result<(), String> {
         let file = self.directory.join("invitation");
         let text = std::fs::read_to_string(&file).map_err(|error| {
-            format!("{} cannot be read ({error}); `radix ca invite {}` makes one", file.display(), self.label)
+            format!(
+                "{} cannot be read ({error}); `radix ca invite {}` makes one",
+                file.display(),
+                self.label
+            )
         })?;
         let invitation = Invitation::decode(text.trim()).map_err(chain)?;
-        let namespace = invitation.namespace().map_or("base", |label| label.as_str()).to_owned();
+        let namespace = invitation
+            .namespace()
+            .map_or("base", |label| label.as_str())
+            .to_owned();
         let ourselves = crate::base_start::Ourselves::stored(self.home)
             .map_err(|failure| failure.to_string())?;
         let memoir_dir = self.home.join("memoirs").join(&namespace).join(self.label);
         std::fs::create_dir_all(&memoir_dir).map_err(chain)?;
-        let hints = invitation.hints().iter().filter_map(|hint| hint.parse().ok()).collect();
+        let hints = invitation
+            .hints()
+            .iter()
+            .filter_map(|hint| hint.parse().ok())
+            .collect();
         let config = RnodeConfig {
             label: self.label.to_owned(),
             namespace,
@@ -131,7 +161,10 @@ impl RnodeStart<'_> {
             base: None,
             memoir_dir,
             store_dir: self.directory.join("store"),
-            executable: Executable { path: ourselves.path, digest: ourselves.digest },
+            executable: Executable {
+                path: ourselves.path,
+                digest: ourselves.digest,
+            },
             mounts: Vec::new(),
             isolation: Isolation::None,
             user_range_start: None,
@@ -195,11 +228,15 @@ fn backend() -> Result<u8, String> {
 
 fn forward(rest: &[String]) -> Result<u8, String> {
     let wrong = |name: &str| format!("{name} cannot be read");
-    let listen = option(rest, "--listen")?.parse().map_err(|_| wrong("--listen"))?;
+    let listen = option(rest, "--listen")?
+        .parse()
+        .map_err(|_| wrong("--listen"))?;
     let followed = Followed {
         namespace: option(rest, "--namespace")?,
         class: option(rest, "--class")?,
-        port: option(rest, "--port")?.parse().map_err(|_| wrong("--port"))?,
+        port: option(rest, "--port")?
+            .parse()
+            .map_err(|_| wrong("--port"))?,
     };
     runtime()?.block_on(async {
         let channel = agent_channel()?;
@@ -211,7 +248,10 @@ fn forward(rest: &[String]) -> Result<u8, String> {
 }
 
 fn kv(rest: Vec<String>) -> Result<u8, String> {
-    runtime()?.block_on(crate::kv::run(rest)).map(|()| 0).map_err(chain)
+    runtime()?
+        .block_on(crate::kv::run(rest))
+        .map(|()| 0)
+        .map_err(chain)
 }
 
 /// An error and its sources on one line.

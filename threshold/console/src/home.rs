@@ -24,10 +24,16 @@ impl Home {
         } else if let Some(home) = variable("HOME") {
             Path::new(&home).join(".local/state/radix")
         } else {
-            return Err(Failure::usage("no state directory: RADIX_HOME and HOME are both unset")
-                .hint("set RADIX_HOME to a directory that you own"));
+            return Err(
+                Failure::usage("no state directory: RADIX_HOME and HOME are both unset")
+                    .hint("set RADIX_HOME to a directory that you own"),
+            );
         };
-        let root = if root.is_absolute() { root } else { std::env::current_dir()?.join(root) };
+        let root = if root.is_absolute() {
+            root
+        } else {
+            std::env::current_dir()?.join(root)
+        };
         Ok(Self { root })
     }
 
@@ -38,9 +44,15 @@ impl Home {
             Err(Failure::usage(what)
                 .hint("set RADIX_HOME to a directory that you own and may write to"))
         };
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&home.root);
+        let made = std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&home.root);
         if let Err(error) = made {
-            return refuse(format!("cannot make the state directory {}: {error}", home.root.display()));
+            return refuse(format!(
+                "cannot make the state directory {}: {error}",
+                home.root.display()
+            ));
         }
         let metadata = std::fs::metadata(&home.root)?;
         let uid = nix::unistd::geteuid().as_raw();
@@ -54,7 +66,10 @@ impl Home {
         let probe = home.root.join(format!(".probe-{}", std::process::id()));
         if let Err(error) = std::fs::write(&probe, b"radix") {
             let _ = std::fs::remove_file(&probe);
-            return refuse(format!("cannot write in the state directory {}: {error}", home.root.display()));
+            return refuse(format!(
+                "cannot write in the state directory {}: {error}",
+                home.root.display()
+            ));
         }
         std::fs::remove_file(&probe)?;
         Ok(home)
@@ -91,7 +106,10 @@ impl Home {
     /// Notes the highest generation of a namespace, durably.
     pub(crate) fn note_generation(&self, namespace: &str, generation: u64) -> Outcome<()> {
         if generation > self.generation(namespace) {
-            write_durably(&self.generation_file(namespace), generation.to_string().as_bytes())?;
+            write_durably(
+                &self.generation_file(namespace),
+                generation.to_string().as_bytes(),
+            )?;
         }
         Ok(())
     }
@@ -120,7 +138,12 @@ impl Home {
     }
 
     /// Notes that `generation` of `namespace` was applied from `directory`, durably.
-    pub(crate) fn note_tree(&self, directory: &Path, namespace: &str, generation: u64) -> Outcome<()> {
+    pub(crate) fn note_tree(
+        &self,
+        directory: &Path,
+        namespace: &str,
+        generation: u64,
+    ) -> Outcome<()> {
         let text = format!("{generation}\n{}\n{namespace}\n", directory.display());
         write_durably(&self.tree_file(directory), text.as_bytes())?;
         Ok(())
@@ -131,7 +154,10 @@ impl Home {
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write as _;
     let directory = path.parent().unwrap_or_else(|| Path::new("."));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
     let temporary = path.with_extension(format!("new-{}", std::process::id()));
     let written = std::fs::File::create(&temporary).and_then(|mut file| {
         file.write_all(bytes)?;

@@ -28,16 +28,19 @@ pub(crate) fn translate(status: &mut Status) {
         }
         for instance in &mut status.instances {
             if instance.rnode == rnode.label
-                && let Some(pid) = inside.get(&instance.pid) {
-                    instance.pid = *pid;
-                }
+                && let Some(pid) = inside.get(&instance.pid)
+            {
+                instance.pid = *pid;
+            }
         }
     }
 }
 
 /// The agent that `keeper` started: its child whose first word is `agent`.
 fn agent_of(processes: &BTreeMap<i32, Process>, keeper: i32) -> Option<i32> {
-    let mut children = processes.iter().filter(|(_, process)| process.parent == keeper);
+    let mut children = processes
+        .iter()
+        .filter(|(_, process)| process.parent == keeper);
     children.find_map(|(pid, _)| {
         let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let first = words.split(|byte| *byte == 0).nth(1)?;
@@ -55,16 +58,19 @@ fn descendants(processes: &BTreeMap<i32, Process>, root: i32) -> BTreeMap<i32, i
     let mut open = vec![root];
     while let Some(pid) = open.pop() {
         if let Some(process) = processes.get(&pid)
-            && found.insert(process.inner, pid).is_none() {
-                open.extend(children.get(&pid).into_iter().flatten());
-            }
+            && found.insert(process.inner, pid).is_none()
+        {
+            open.extend(children.get(&pid).into_iter().flatten());
+        }
     }
     found
 }
 
 /// Every process that this machine shows us.
 fn processes(proc: &Path) -> BTreeMap<i32, Process> {
-    let Ok(entries) = std::fs::read_dir(proc) else { return BTreeMap::new() };
+    let Ok(entries) = std::fs::read_dir(proc) else {
+        return BTreeMap::new();
+    };
     entries
         .filter_map(Result::ok)
         .filter_map(|entry| {
@@ -81,7 +87,10 @@ fn parse(text: &str) -> Option<Process> {
         let line = text.lines().find(|line| line.starts_with(name))?;
         line.split_whitespace().next_back()?.parse().ok()
     };
-    Some(Process { parent: field("PPid:")?, inner: field("NSpid:")? })
+    Some(Process {
+        parent: field("PPid:")?,
+        inner: field("NSpid:")?,
+    })
 }
 
 #[cfg(test)]
@@ -105,7 +114,13 @@ mod tests {
     #[test]
     fn a_status_file_tells_parent_and_inner_pid() {
         let text = "Name:\tradix\nPid:\t21\nPPid:\t20\nNSpid:\t21\t2\n";
-        assert_eq!(parse(text), Some(Process { parent: 20, inner: 2 }));
+        assert_eq!(
+            parse(text),
+            Some(Process {
+                parent: 20,
+                inner: 2
+            })
+        );
         assert_eq!(parse("Name:\tx\n"), None);
     }
 }

@@ -15,5 +15,8 @@ pub(crate) fn find(name: &str) -> Option<Vec<u8>> {
             return Some(bytes);
         }
     }
-    FILES.iter().find(|(known, _)| *known == name).map(|(_, text)| text.as_bytes().to_vec())
+    FILES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, text)| text.as_bytes().to_vec())
 }

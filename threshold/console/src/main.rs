@@ -64,10 +64,15 @@ fn finish(result: Outcome<()>) -> ExitCode {
 
 /// Talk of the libraries goes to stderr when `RADIX_LOG` names a level.
 fn log() {
-    let level = std::env::var("RADIX_LOG").ok().and_then(|text| text.parse().ok());
+    let level = std::env::var("RADIX_LOG")
+        .ok()
+        .and_then(|text| text.parse().ok());
     if let Some(level) = level {
         let level: tracing::Level = level;
-        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_writer(std::io::stderr)
+            .init();
     }
 }
 

@@ -28,7 +28,9 @@ pub(crate) fn owner(home: &Home) -> Outcome<OwnerStore> {
 /// What connections of the operator show.
 pub(crate) fn credentials(home: &Home) -> Outcome<Credentials> {
     let owner = owner(home)?;
-    owner.credentials().map_err(|error| Failure::failed("cannot act as operator").because(&error))
+    owner
+        .credentials()
+        .map_err(|error| Failure::failed("cannot act as operator").because(&error))
 }
 
 /// The owner's id in hex.
@@ -38,19 +40,24 @@ pub(crate) fn owner_id(home: &Home) -> Outcome<String> {
 
 /// A label, or a usage failure that names what it is for.
 pub(crate) fn label(what: &str, text: &str) -> Outcome<Label> {
-    Label::new(text).map_err(|error| Failure::usage(format!("`{text}` cannot be a {what}")).because(&error))
+    Label::new(text)
+        .map_err(|error| Failure::usage(format!("`{text}` cannot be a {what}")).because(&error))
 }
 
 /// The rnode with this permanent name and no other.
 pub(crate) fn expect_rnode(id: &str) -> Outcome<Expect> {
-    let id: RnodeId =
-        id.parse().map_err(|_| Failure::failed(format!("`{id}` is not the name of a rnode")))?;
+    let id: RnodeId = id
+        .parse()
+        .map_err(|_| Failure::failed(format!("`{id}` is not the name of a rnode")))?;
     Ok(Expect::Rnode(id))
 }
 
 /// A rnode with this label in this namespace.
 pub(crate) fn expect_label(namespace: &str, name: &str) -> Outcome<Expect> {
-    Ok(Expect::Label { namespace: label("namespace", namespace)?, label: label("label", name)? })
+    Ok(Expect::Label {
+        namespace: label("namespace", namespace)?,
+        label: label("label", name)?,
+    })
 }
 
 /// The mark that processes of a rnode carry.
@@ -70,7 +77,10 @@ pub(crate) fn invite_base(home: &Home) -> Outcome<()> {
     let invitation = owner(home)?
         .invite_named(&Label::base(), &Label::base())
         .map_err(|error| Failure::failed("cannot invite the base rnode").because(&error))?;
-    crate::home::write_durably(&directory.join("invitation"), invitation.encode().as_bytes())?;
+    crate::home::write_durably(
+        &directory.join("invitation"),
+        invitation.encode().as_bytes(),
+    )?;
     Ok(())
 }
 
@@ -80,7 +90,11 @@ pub(crate) fn sign(home: &Home, document: &Document) -> Outcome<SignedDocument> 
     let (signature, chain) = owner(home)?
         .sign_document(&payload)
         .map_err(|error| Failure::failed("cannot sign the document").because(&error))?;
-    Ok(SignedDocument { payload, signature, chain })
+    Ok(SignedDocument {
+        payload,
+        signature,
+        chain,
+    })
 }
 
 /// The grant that lets the base rnode host a namespace; empty without the root key.
@@ -105,7 +119,10 @@ pub(crate) async fn apply_base_document(
     ourselves: &Ourselves,
 ) -> Outcome<()> {
     let present = base.itself().document(BASE).await?;
-    let present = present.as_ref().map(crate::command::up::decode).transpose()?;
+    let present = present
+        .as_ref()
+        .map(crate::command::up::decode)
+        .transpose()?;
     let (_, size) = crate::base_start::open_store(home)?
         .open_verified(&ourselves.digest)
         .map_err(|error| Failure::failed("cannot read radix from the store").because(&error))?;
@@ -124,7 +141,10 @@ pub(crate) async fn apply_base_document(
         ..Document::default()
     };
     document.digest = crate::document::digest(&document).to_string();
-    if present.as_ref().is_some_and(|present| present.digest == document.digest) {
+    if present
+        .as_ref()
+        .is_some_and(|present| present.digest == document.digest)
+    {
         return Ok(());
     }
     let held = present.as_ref().map_or(0, |present| present.generation);

@@ -122,6 +122,9 @@ pub(crate) fn ask(question: &str, yes: bool) -> Outcome<()> {
     if matches!(answer.trim(), "y" | "Y" | "yes") {
         Ok(())
     } else {
-        Err(Failure::new(crate::failure::Fault::Refused, "not confirmed; nothing was changed"))
+        Err(Failure::new(
+            crate::failure::Fault::Refused,
+            "not confirmed; nothing was changed",
+        ))
     }
 }

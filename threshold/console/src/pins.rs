@@ -44,7 +44,10 @@ pub(crate) struct Mount {
 pub(crate) fn needs(application: &Application) -> Vec<Need> {
     let mut needs: Vec<Need> = Vec::new();
     let mut add = |need: Need| {
-        if !needs.iter().any(|known| known.value == need.value && known.command == need.command) {
+        if !needs
+            .iter()
+            .any(|known| known.value == need.value && known.command == need.command)
+        {
             needs.push(need);
         }
     };
@@ -57,15 +60,27 @@ pub(crate) fn needs(application: &Application) -> Vec<Need> {
                     Program::Builtin(name) => Value::Ourselves(name.clone()),
                 };
                 let span = entry.program.span;
-                add(Need { value, command: Some(entry.name.value.clone()), span });
+                add(Need {
+                    value,
+                    command: Some(entry.name.value.clone()),
+                    span,
+                });
             }
         }
         for file in rule.files() {
-            let value = match file.value.strip_prefix("blake3:").and_then(|hex| hex.parse().ok()) {
+            let value = match file
+                .value
+                .strip_prefix("blake3:")
+                .and_then(|hex| hex.parse().ok())
+            {
                 Some(digest) => Value::Content(digest),
                 None => Value::Path(file.value.to_owned()),
             };
-            add(Need { value, command: None, span: file.span });
+            add(Need {
+                value,
+                command: None,
+                span: file.span,
+            });
         }
     }
     needs
@@ -111,11 +126,19 @@ pub(crate) fn resolve(
         match pin(need, sources) {
             Ok(pin) => pins.push(pin),
             Err(message) => {
-                wrong.push(application.files.error(Code::MissingFile, need.span, message));
+                wrong.push(
+                    application
+                        .files
+                        .error(Code::MissingFile, need.span, message),
+                );
             }
         }
     }
-    if wrong.is_empty() { Ok(pins) } else { Err(wrong) }
+    if wrong.is_empty() {
+        Ok(pins)
+    } else {
+        Err(wrong)
+    }
 }
 
 fn pin(need: &Need, sources: &Sources<'_>) -> Result<Pin, String> {
@@ -130,7 +153,9 @@ fn pin(need: &Need, sources: &Sources<'_>) -> Result<Pin, String> {
         }
         Value::Content(digest) => {
             if !sources.store.has(digest) {
-                return Err(format!("no file with the content blake3:{digest} is in the store"));
+                return Err(format!(
+                    "no file with the content blake3:{digest} is in the store"
+                ));
             }
             (String::new(), *digest)
         }
@@ -166,7 +191,9 @@ fn take(store: &Store, host: &Path, path: &str) -> Result<Digest, String> {
         return Err(format!("{place} is not a file"));
     }
     let stored = store.put_file(host);
-    stored.map(|info| info.digest).map_err(|error| format!("{place} cannot be stored: {error}"))
+    stored
+        .map(|info| info.digest)
+        .map_err(|error| format!("{place} cannot be stored: {error}"))
 }
 
 #[cfg(test)]
@@ -175,8 +202,14 @@ mod tests {
 
     #[test]
     fn a_path_is_found_through_the_deepest_mount() {
-        let mount = |host: &str, target: &str| Mount { host: host.into(), target: target.into() };
-        let mounts = [mount("/home/a", "/var/stix"), mount("/data", "/var/stix/data")];
+        let mount = |host: &str, target: &str| Mount {
+            host: host.into(),
+            target: target.into(),
+        };
+        let mounts = [
+            mount("/home/a", "/var/stix"),
+            mount("/data", "/var/stix/data"),
+        ];
         let check = |path: &str, expected: &str| {
             assert_eq!(on_host(&mounts, path), Path::new(expected));
         };

@@ -11,7 +11,11 @@ use crate::pins::{self, Sources, Value};
 use crate::{build, operator};
 
 /// Builds and pins everything that `described` needs; nothing is started.
-pub(crate) fn draft(home: &Home, described: &Described, ourselves: &Ourselves) -> Outcome<Document> {
+pub(crate) fn draft(
+    home: &Home,
+    described: &Described,
+    ourselves: &Ourselves,
+) -> Outcome<Document> {
     let application = &described.application;
     operator::label("namespace", &application.name)?;
     let owner = operator::owner_id(home)?;
@@ -25,8 +29,12 @@ pub(crate) fn draft(home: &Home, described: &Described, ourselves: &Ourselves) -
         })
         .collect();
     let products = build::products(home, described, &store, Some(&hosts))?;
-    let sources =
-        Sources { mounts: &described.mounts, built: &products.built, store: &store, ourselves };
+    let sources = Sources {
+        mounts: &described.mounts,
+        built: &products.built,
+        store: &store,
+        ourselves,
+    };
     let pins = pins::resolve(application, &needs, &sources)
         .map_err(|diagnostics| Failure::diagnostics(&diagnostics))?;
     let content = Content {

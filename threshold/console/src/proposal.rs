@@ -50,12 +50,17 @@ impl Proposal {
             .collect();
         for class in &placement.classes {
             if let Some(short) = &class.short {
-                notes.push(format!("{} is short by {}: {}", class.class, short.by, short.reason));
+                notes.push(format!(
+                    "{} is short by {}: {}",
+                    class.class, short.by, short.reason
+                ));
             }
         }
         let before = Side {
             instances: status.as_ref().map(held).unwrap_or_default(),
-            specs: present.map(|present| specs(&read(present), present)).unwrap_or_default(),
+            specs: present
+                .map(|present| specs(&read(present), present))
+                .unwrap_or_default(),
         };
         let after = Side::of(&placement, specs(&described.application, draft));
         let plan = if present.is_some_and(|present| present.digest == draft.digest) {
@@ -98,7 +103,10 @@ impl Proposal {
         );
         output::line(&format!("plan for {}, from {from}:", self.namespace));
         if self.rnodes_from != self.rnodes_to {
-            output::line(&format!("  rnodes {} -> {}", self.rnodes_from, self.rnodes_to));
+            output::line(&format!(
+                "  rnodes {} -> {}",
+                self.rnodes_from, self.rnodes_to
+            ));
         }
         for line in self.plan.to_string().lines() {
             output::line(&format!("  {line}"));
@@ -125,11 +133,14 @@ impl Proposal {
 /// The description inside a document that was checked when it was signed.
 fn read(document: &Document) -> Application {
     let own = document.files.iter().filter(|file| !file.library);
-    let sources: Vec<Source> =
-        own.map(|file| Source::new(file.name.clone(), file.text.clone().into_bytes())).collect();
+    let sources: Vec<Source> = own
+        .map(|file| Source::new(file.name.clone(), file.text.clone().into_bytes()))
+        .collect();
     let library = |name: &str| {
         let mut files = document.files.iter().filter(|file| file.library);
-        files.find(|file| file.name == name).map(|file| file.text.clone().into_bytes())
+        files
+            .find(|file| file.name == name)
+            .map(|file| file.text.clone().into_bytes())
     };
     parse(&document.application, &sources, &library).0
 }
@@ -175,12 +186,18 @@ fn id_of(status: &Status, label: &str) -> String {
 
 /// The members as they will be: those that are there, and imagined ones up to `wanted`.
 fn view(status: Option<&Status>, wanted: u32) -> View {
-    let Some(status) = status else { return View::imagined(wanted) };
+    let Some(status) = status else {
+        return View::imagined(wanted);
+    };
     let mut rnodes: Vec<Rnode> = status
         .rnodes
         .iter()
         .map(|rnode| {
-            let id = if rnode.id.is_empty() { &rnode.label } else { &rnode.id };
+            let id = if rnode.id.is_empty() {
+                &rnode.label
+            } else {
+                &rnode.id
+            };
             Rnode::new(id.clone(), rnode.label.clone())
         })
         .collect();
@@ -194,7 +211,11 @@ fn view(status: Option<&Status>, wanted: u32) -> View {
     }
     let holders = held(status)
         .into_iter()
-        .map(|placed| Holder { class: placed.class, index: placed.index, rnode: placed.rnode })
+        .map(|placed| Holder {
+            class: placed.class,
+            index: placed.index,
+            rnode: placed.rnode,
+        })
         .collect();
     let mut ready: BTreeMap<String, u32> = BTreeMap::new();
     let mut released = BTreeSet::new();
@@ -210,5 +231,11 @@ fn view(status: Option<&Status>, wanted: u32) -> View {
         .filter(|instance| instance.state == "gave up")
         .map(|instance| (instance.class.clone(), id_of(status, &instance.rnode)))
         .collect();
-    View { rnodes, holders, ready, released, barred }
+    View {
+        rnodes,
+        holders,
+        ready,
+        released,
+        barred,
+    }
 }

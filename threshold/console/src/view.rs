@@ -146,8 +146,11 @@ impl Instance {
 impl Status {
     /// Joins what the namespace's flock says with what the base knows of its horde.
     pub(crate) fn from_wire(reply: &wire::StatusReply, horde: Option<&wire::HordeState>) -> Self {
-        let mut instances: Vec<_> =
-            reply.instances.iter().map(|record| Instance::from_wire(record, &reply.rnodes)).collect();
+        let mut instances: Vec<_> = reply
+            .instances
+            .iter()
+            .map(|record| Instance::from_wire(record, &reply.rnodes))
+            .collect();
         instances.sort_by(|a, b| (&a.class, a.index).cmp(&(&b.class, b.index)));
         let mut rnodes: Vec<_> = reply.rnodes.iter().map(Rnode::from_wire).collect();
         for held in horde.iter().flat_map(|horde| &horde.rnodes) {
@@ -168,9 +171,11 @@ impl Status {
         rnodes.sort_by_key(|rnode| natural(&rnode.label));
         let mut problems = reply.problems.clone();
         if let Some(horde) = horde
-            && !horde.message.is_empty() && horde.phase != "done" {
-                problems.insert(0, format!("horde {}: {}", horde.phase, horde.message));
-            }
+            && !horde.message.is_empty()
+            && horde.phase != "done"
+        {
+            problems.insert(0, format!("horde {}: {}", horde.phase, horde.message));
+        }
         Self {
             namespace: reply.namespace.clone(),
             application: reply.application.clone(),
@@ -179,7 +184,11 @@ impl Status {
             settled: reply.settled,
             rnodes_wanted: reply.rnodes_wanted,
             rnodes_running: reply.rnodes_running,
-            leader: reply.flock.as_ref().map(|flock| flock.leader_label.clone()).unwrap_or_default(),
+            leader: reply
+                .flock
+                .as_ref()
+                .map(|flock| flock.leader_label.clone())
+                .unwrap_or_default(),
             classes: reply.classes.iter().map(Class::from_wire).collect(),
             instances,
             rnodes,
@@ -243,7 +252,9 @@ impl Service {
             version: String::new(),
             checksum: String::new(),
         });
-        listings.chain(reply.services.iter().map(Self::from_record)).collect()
+        listings
+            .chain(reply.services.iter().map(Self::from_record))
+            .collect()
     }
 
     fn from_record(record: &ServiceRecord) -> Self {
@@ -294,7 +305,9 @@ impl Flock {
 
 /// Sorts n2 before n10.
 pub(crate) fn natural(label: &str) -> (String, u64) {
-    let digits = label.trim_end_matches(|character: char| character.is_ascii_digit()).len();
+    let digits = label
+        .trim_end_matches(|character: char| character.is_ascii_digit())
+        .len();
     let (head, tail) = label.split_at(digits);
     (head.to_owned(), tail.parse().unwrap_or(0))
 }

@@ -16,15 +16,51 @@ fn nothing_started(sandbox: &Sandbox) {
 fn a_wrong_description_is_refused_with_its_place_and_nothing_starts() {
     let sandbox = Sandbox::with_stix(User::Ourselves);
     let cases: [(&str, &str, &str, i32, &[&str]); 9] = [
-        ("stix.khan", "prog1, 2", "prgo1, 2", 2, &["stix.khan:", "did you mean", "prog1"]),
-        ("stix.khan", "prog1, 2", "prog1, 2, ALL, ALL", 2, &["stix.khan:"]),
+        (
+            "stix.khan",
+            "prog1, 2",
+            "prgo1, 2",
+            2,
+            &["stix.khan:", "did you mean", "prog1"],
+        ),
+        (
+            "stix.khan",
+            "prog1, 2",
+            "prog1, 2, ALL, ALL",
+            2,
+            &["stix.khan:"],
+        ),
         ("stix.rnodes", "n = 6", "n = 0", 2, &["stix.rnodes:"]),
         ("stix.rnodes", "n = 6", "n = 10000", 3, &["10000"]),
-        ("stix.rnodes", "myriad {", "kubernetes {", 2, &["kubernetes"]),
-        ("stix.begat", "include(consul)", "include(consl)", 2, &["stix.begat:1", "consul"]),
+        (
+            "stix.rnodes",
+            "myriad {",
+            "kubernetes {",
+            2,
+            &["kubernetes"],
+        ),
+        (
+            "stix.begat",
+            "include(consul)",
+            "include(consl)",
+            2,
+            &["stix.begat:1", "consul"],
+        ),
         ("stix.begat", "prods.csv", "absent.csv", 2, &["absent.csv"]),
-        ("stix.rexec", "bin/slave", "bin/nobody", 2, &["stix.rexec:", "bin/nobody"]),
-        ("stix.rnodes", "mount ", "muont ", 2, &["stix.rnodes:", "mount"]),
+        (
+            "stix.rexec",
+            "bin/slave",
+            "bin/nobody",
+            2,
+            &["stix.rexec:", "bin/nobody"],
+        ),
+        (
+            "stix.rnodes",
+            "mount ",
+            "muont ",
+            2,
+            &["stix.rnodes:", "mount"],
+        ),
     ];
     let directory = sandbox.stix().display().to_string();
     for (file, from, to, code, words) in cases {
@@ -32,9 +68,17 @@ fn a_wrong_description_is_refused_with_its_place_and_nothing_starts() {
         let good = std::fs::read_to_string(&path).expect("the file can be read");
         sandbox.edit(file, from, to);
         let reply = sandbox.radix(&["up", &directory, "--yes"]);
-        assert_eq!(reply.code, code, "{file}: {to}\n{}{}", reply.stdout, reply.stderr);
+        assert_eq!(
+            reply.code, code,
+            "{file}: {to}\n{}{}",
+            reply.stdout, reply.stderr
+        );
         for word in words {
-            assert!(reply.stderr.contains(word), "{file}: {to}: no `{word}` in\n{}", reply.stderr);
+            assert!(
+                reply.stderr.contains(word),
+                "{file}: {to}: no `{word}` in\n{}",
+                reply.stderr
+            );
         }
         nothing_started(&sandbox);
         std::fs::write(&path, good).expect("the file can be put back");
@@ -61,7 +105,11 @@ fn a_dictum_that_fails_shows_its_output() {
     std::fs::write(&source, "fn main() { this does not compile }\n").expect("written");
     let reply = sandbox.up().expect(1);
     assert!(reply.stderr.contains("error"), "{}", reply.stderr);
-    assert!(reply.stderr.contains("worker.rs"), "the compiler's words: {}", reply.stderr);
+    assert!(
+        reply.stderr.contains("worker.rs"),
+        "the compiler's words: {}",
+        reply.stderr
+    );
     nothing_started(&sandbox);
 }
 
@@ -104,7 +152,10 @@ fn hostile_sizes_are_refused_quickly() {
     let directory = sandbox.stix().display().to_string();
     let hostile = [
         ("stix.khan", "(".repeat(200_000)),
-        ("stix.khan", format!("x := {}1{}", "(".repeat(200_000), ")".repeat(200_000))),
+        (
+            "stix.khan",
+            format!("x := {}1{}", "(".repeat(200_000), ")".repeat(200_000)),
+        ),
         ("stix.begat", "a".repeat(10 * 1024 * 1024)),
         ("stix.rnodes", "{".repeat(200_000)),
         ("stix.rexec", "\u{0}".repeat(5000)),
@@ -114,8 +165,16 @@ fn hostile_sizes_are_refused_quickly() {
         let good = std::fs::read(&path).expect("the file can be read");
         std::fs::write(&path, text).expect("written");
         let reply = sandbox.radix(&["check", &directory]).expect(2);
-        assert!(reply.stderr.contains(file), "{}", &reply.stderr[..reply.stderr.len().min(2000)]);
-        assert!(reply.stderr.len() < 200_000, "bounded talk: {} bytes", reply.stderr.len());
+        assert!(
+            reply.stderr.contains(file),
+            "{}",
+            &reply.stderr[..reply.stderr.len().min(2000)]
+        );
+        assert!(
+            reply.stderr.len() < 200_000,
+            "bounded talk: {} bytes",
+            reply.stderr.len()
+        );
         std::fs::write(&path, good).expect("put back");
     }
 }

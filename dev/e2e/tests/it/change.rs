@@ -10,7 +10,11 @@ use crate::{STIX, get, own_port, pids};
 fn changed(before: &serde_json::Value, after: &serde_json::Value) -> Vec<String> {
     let (before, after) = (pids(before), pids(after));
     let names: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
-    names.into_iter().filter(|name| before.get(*name) != after.get(*name)).cloned().collect()
+    names
+        .into_iter()
+        .filter(|name| before.get(*name) != after.get(*name))
+        .cloned()
+        .collect()
 }
 
 // Shows: KHN-11, ADF-04
@@ -22,25 +26,39 @@ fn plan_prints_exactly_what_up_then_does() {
     let before = sandbox.until_settled(&STIX);
     let directory = sandbox.stix().display().to_string();
 
-    let plan = sandbox.radix(&["plan", &directory, "--detailed-exitcode"]).expect(0);
+    let plan = sandbox
+        .radix(&["plan", &directory, "--detailed-exitcode"])
+        .expect(0);
     assert!(plan.stdout.contains("nothing to change"), "{}", plan.stdout);
 
     sandbox.edit("stix.khan", "pick(prog1, 2, ALL)", "pick(prog1, 3, ALL)");
-    let plan = sandbox.radix(&["plan", &directory, "--format", "json"]).expect(0).json();
+    let plan = sandbox
+        .radix(&["plan", &directory, "--format", "json"])
+        .expect(0)
+        .json();
     let actions = plan["actions"].as_array().cloned().unwrap_or_default();
     assert_eq!(actions.len(), 1, "{plan}");
     assert_eq!(actions[0]["action"], "start");
     assert_eq!(actions[0]["class"], "prog1");
-    let _ = sandbox.radix(&["plan", &directory, "--detailed-exitcode"]).expect(6);
+    let _ = sandbox
+        .radix(&["plan", &directory, "--detailed-exitcode"])
+        .expect(6);
     let _ = sandbox.up().expect(0);
     let after = sandbox.until_settled(&[("prog1", 3), ("prog2", 6)]);
     assert_eq!(changed(&before, &after), ["prog1/2"]);
 
     sandbox.edit("stix.khan", "pick(prog2, size(ALL), ALL)", "");
-    let plan = sandbox.radix(&["plan", &directory, "--format", "json"]).expect(0).json();
+    let plan = sandbox
+        .radix(&["plan", &directory, "--format", "json"])
+        .expect(0)
+        .json();
     let actions = plan["actions"].as_array().cloned().unwrap_or_default();
     assert_eq!(actions.len(), 6, "{plan}");
-    assert!(actions.iter().all(|action| action["action"] == "stop" && action["class"] == "prog2"));
+    assert!(
+        actions
+            .iter()
+            .all(|action| action["action"] == "stop" && action["class"] == "prog2")
+    );
     let without = sandbox.radix(&["up", &directory]).expect(2);
     assert!(without.stderr.contains("--yes"), "{}", without.stderr);
     let _ = sandbox.up().expect(0);
@@ -78,12 +96,23 @@ fn an_edited_worker_is_rebuilt_and_only_its_instances_are_replaced() {
     let before = sandbox.until_settled(&STIX);
     let source = sandbox.stix().join("src/bin/worker.rs");
     let text = std::fs::read_to_string(&source).expect("the source can be read");
-    std::fs::write(&source, text + "\n// edited by a test\nconst _EDITED: u8 = 1;\n").expect("written");
+    std::fs::write(
+        &source,
+        text + "\n// edited by a test\nconst _EDITED: u8 = 1;\n",
+    )
+    .expect("written");
     let up = sandbox.up().expect(0);
-    assert!(up.stderr.contains("worker"), "names what it builds: {}", up.stderr);
+    assert!(
+        up.stderr.contains("worker"),
+        "names what it builds: {}",
+        up.stderr
+    );
     let after = sandbox.until_settled(&STIX);
     let changed = changed(&before, &after);
-    assert!(changed.iter().all(|name| name.starts_with("prog1/")), "{changed:?}");
+    assert!(
+        changed.iter().all(|name| name.starts_with("prog1/")),
+        "{changed:?}"
+    );
     assert_eq!(changed.len(), 2);
 }
 
@@ -101,8 +130,16 @@ fn an_old_copy_of_the_directory_is_refused() {
     let _ = sandbox.up().expect(0);
     let old = copy.join("examples/stix").display().to_string();
     let refused = sandbox.radix(&["up", &old, "--yes"]).expect(5);
-    assert!(refused.stderr.contains(&sandbox.stix().display().to_string()), "{}", refused.stderr);
+    assert!(
+        refused
+            .stderr
+            .contains(&sandbox.stix().display().to_string()),
+        "{}",
+        refused.stderr
+    );
     let _ = sandbox.until_settled(&[("prog1", 3)]);
-    let _ = sandbox.radix(&["up", &old, "--yes", "--take-over"]).expect(0);
+    let _ = sandbox
+        .radix(&["up", &old, "--yes", "--take-over"])
+        .expect(0);
     let _ = sandbox.until_settled(&[("prog1", 2)]);
 }

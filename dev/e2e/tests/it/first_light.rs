@@ -15,32 +15,64 @@ fn rises(user: User) {
     let sandbox = Sandbox::with_stix(user);
     let address = own_port(&sandbox);
     let up = sandbox.up().expect(0);
-    assert!(up.stdout.contains("radix status"), "says what to type next: {}", up.stdout);
+    assert!(
+        up.stdout.contains("radix status"),
+        "says what to type next: {}",
+        up.stdout
+    );
 
     let status = sandbox.until_settled(&STIX);
     assert_eq!(status["rnodes"].as_array().map(Vec::len), Some(6));
     let cells = |class: &str| {
         let instances = status["instances"].as_array().cloned().unwrap_or_default();
-        let of_class = instances.iter().filter(|instance| instance["class"] == class);
-        of_class.map(|instance| instance["rnode"].to_string()).collect::<std::collections::BTreeSet<_>>()
+        let of_class = instances
+            .iter()
+            .filter(|instance| instance["class"] == class);
+        of_class
+            .map(|instance| instance["rnode"].to_string())
+            .collect::<std::collections::BTreeSet<_>>()
     };
-    assert!(cells("cserver").is_disjoint(&cells("cagent")), "cagents run on the other three");
-    assert_eq!(pids_of(&sandbox.home(), " keep ").len(), 7, "six keepers and the base's");
-    assert_eq!(pids_of(&sandbox.home(), " agent ").len(), 7, "six agents and the base's");
+    assert!(
+        cells("cserver").is_disjoint(&cells("cagent")),
+        "cagents run on the other three"
+    );
+    assert_eq!(
+        pids_of(&sandbox.home(), " keep ").len(),
+        7,
+        "six keepers and the base's"
+    );
+    assert_eq!(
+        pids_of(&sandbox.home(), " agent ").len(),
+        7,
+        "six agents and the base's"
+    );
 
-    let flock = sandbox.radix(&["flock", "--format", "json"]).expect(0).json();
+    let flock = sandbox
+        .radix(&["flock", "--format", "json"])
+        .expect(0)
+        .json();
     assert_eq!(flock["members"].as_array().map(Vec::len), Some(6));
     assert_eq!(flock["leader_label"], status["leader"]);
 
-    let first = wait_for(Duration::from_secs(20), || get(&address, "/results")).expect("it answers");
+    let first =
+        wait_for(Duration::from_secs(20), || get(&address, "/results")).expect("it answers");
     let later = wait_for(Duration::from_secs(20), || {
         get(&address, "/results").filter(|body| *body != first)
     });
     assert!(later.is_some(), "results change while one watches: {first}");
 
     let again = sandbox.up().expect(0);
-    assert!(again.stdout.contains("nothing to change"), "{}{}", again.stdout, again.stderr);
-    assert_eq!(pids(&sandbox.status()), pids(&status), "a second up changes nothing");
+    assert!(
+        again.stdout.contains("nothing to change"),
+        "{}{}",
+        again.stdout,
+        again.stderr
+    );
+    assert_eq!(
+        pids(&sandbox.status()),
+        pids(&status),
+        "a second up changes nothing"
+    );
 }
 
 // Shows: ADF-01, KHN-03, RND-06, RND-10

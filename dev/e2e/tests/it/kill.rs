@@ -50,7 +50,11 @@ fn a_killed_slave_and_a_killed_agent_come_back_and_nothing_else_changes() {
         let new = rnode["agent_pid"].as_i64()? != i64::from(agent);
         (new && status["settled"] == true && rnodes.len() == 6).then(|| status.clone())
     });
-    assert_eq!(pids(&after), pids(&later), "every process is the same as before");
+    assert_eq!(
+        pids(&after),
+        pids(&later),
+        "every process is the same as before"
+    );
 }
 
 // Shows in part: RND-03
@@ -65,24 +69,35 @@ fn killed_keepers_are_realised_again_with_right_counts() {
     let gone = pid_of(&before, &leader, "keeper_pid");
     assert!(wait_gone(gone));
     let after = sandbox.until("the leader's rnode is back", |status| {
-        let keeper = status["rnodes"].as_array()?.iter().find(|rnode| rnode["label"] == leader)?;
+        let keeper = status["rnodes"]
+            .as_array()?
+            .iter()
+            .find(|rnode| rnode["label"] == leader)?;
         (keeper["keeper_pid"] != i64::from(gone)).then_some(())?;
         settled(status)
     });
-    let victims: Vec<i32> =
-        ["n1", "n3", "n5"].iter().map(|label| pid_of(&after, label, "keeper_pid")).collect();
+    let victims: Vec<i32> = ["n1", "n3", "n5"]
+        .iter()
+        .map(|label| pid_of(&after, label, "keeper_pid"))
+        .collect();
     victims.iter().for_each(|pid| kill(*pid));
     victims.iter().for_each(|pid| assert!(wait_gone(*pid)));
     let last = sandbox.until("three rnodes are back", |status| {
         let rnodes = status["rnodes"].as_array()?;
         let fresh = rnodes.iter().all(|rnode| {
-            rnode["keeper_pid"].as_i64().is_some_and(|pid| !victims.iter().any(|old| i64::from(*old) == pid))
+            rnode["keeper_pid"]
+                .as_i64()
+                .is_some_and(|pid| !victims.iter().any(|old| i64::from(*old) == pid))
         });
         (fresh && rnodes.len() == 6).then_some(())?;
         settled(status)
     });
     let counts = sandbox.until_settled(&STIX);
-    assert_eq!(counts["instances"].as_array().map(Vec::len), Some(14), "nothing doubled: {last}");
+    assert_eq!(
+        counts["instances"].as_array().map(Vec::len),
+        Some(14),
+        "nothing doubled: {last}"
+    );
 }
 
 #[test]
@@ -105,13 +120,19 @@ fn the_application_goes_on_without_the_base_and_up_brings_it_back() {
 fn the_other_worker_answers_when_one_is_killed() {
     let (sandbox, address, before) = raised();
     let worker = |body: &str| {
-        serde_json::from_str::<Value>(body).ok()?["worker"].as_str().map(str::to_owned)
+        serde_json::from_str::<Value>(body).ok()?["worker"]
+            .as_str()
+            .map(str::to_owned)
     };
-    let first = get(&address, "/lookup/p0001").and_then(|body| worker(&body)).expect("a worker answers");
+    let first = get(&address, "/lookup/p0001")
+        .and_then(|body| worker(&body))
+        .expect("a worker answers");
     let index = first.rsplit('/').next().expect("an index").to_owned();
     kill(i32::try_from(pids(&before)[&format!("prog1/{index}")]).expect("a pid"));
     let other = wait_for(Duration::from_secs(20), || {
-        get(&address, "/lookup/p0001").and_then(|body| worker(&body)).filter(|name| *name != first)
+        get(&address, "/lookup/p0001")
+            .and_then(|body| worker(&body))
+            .filter(|name| *name != first)
     });
     assert!(other.is_some(), "the other answers");
     let _ = sandbox.until_settled(&STIX);
@@ -157,9 +178,19 @@ fn of_two_ups_at_once_one_wins_and_the_other_is_told() {
     let children = [start(), start()];
     let codes: Vec<i32> = children
         .into_iter()
-        .map(|child| child.wait_with_output().expect("it ends").status.code().unwrap_or(-1))
+        .map(|child| {
+            child
+                .wait_with_output()
+                .expect("it ends")
+                .status
+                .code()
+                .unwrap_or(-1)
+        })
         .collect();
     assert!(codes.contains(&0), "one wins: {codes:?}");
-    assert!(codes.iter().all(|code| [0, 5].contains(code)), "the other is told or finds it done: {codes:?}");
+    assert!(
+        codes.iter().all(|code| [0, 5].contains(code)),
+        "the other is told or finds it done: {codes:?}"
+    );
     let _ = sandbox.until_settled(&[("prog1", 3)]);
 }

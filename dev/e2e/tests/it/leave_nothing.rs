@@ -7,8 +7,15 @@ use e2e::{Inventory, Sandbox, User};
 use crate::{STIX, own_port};
 
 /// What may stay after `down`: memoirs, the store, the owner, and the bookkeeping of generations.
-const KEPT: [&str; 7] =
-    ["memoirs", "store", "owner", "operator", "begat", "generations", "trees"];
+const KEPT: [&str; 7] = [
+    "memoirs",
+    "store",
+    "owner",
+    "operator",
+    "begat",
+    "generations",
+    "trees",
+];
 
 fn leaves_nothing(user: User) {
     if !user.possible() {
@@ -37,12 +44,22 @@ fn leaves_nothing(user: User) {
         .collect();
     assert!(stray.is_empty(), "{stray:?}");
 
-    let list = sandbox.radix(&["memoir", "read", "--format", "json"]).expect(0).json();
+    let list = sandbox
+        .radix(&["memoir", "read", "--format", "json"])
+        .expect(0)
+        .json();
     let memoirs = list.as_array().cloned().unwrap_or_default();
     assert_eq!(memoirs.len(), 7, "{list}");
-    assert!(memoirs.iter().all(|memoir| memoir["verified"] == true), "{list}");
+    assert!(
+        memoirs.iter().all(|memoir| memoir["verified"] == true),
+        "{list}"
+    );
     let one = sandbox.radix(&["memoir", "read", "stix/n1"]).expect(0);
-    assert!(one.stdout.contains("exec") || one.stdout.contains("start"), "{}", one.stdout);
+    assert!(
+        one.stdout.contains("exec") || one.stdout.contains("start"),
+        "{}",
+        one.stdout
+    );
 
     let _ = sandbox.radix(&["down", "--purge", "--yes"]).expect(0);
     let purged = Inventory::take(&sandbox.home());
@@ -53,7 +70,11 @@ fn leaves_nothing(user: User) {
         .collect();
     assert!(stray.is_empty(), "{stray:?}");
     let again = sandbox.radix(&["down", "--purge", "--yes"]);
-    assert_eq!(again.code, 0, "a rerun finds nothing to do: {}", again.stderr);
+    assert_eq!(
+        again.code, 0,
+        "a rerun finds nothing to do: {}",
+        again.stderr
+    );
 }
 
 // Shows: DUS-02, MEM-02

@@ -18,10 +18,16 @@ pub(crate) fn run(command: &BackendCommand) -> Outcome<()> {
     let machine = underverse_local::limits::Machine::read();
     let room = |count: u32| underverse_local::limits::check(count, 0, &machine).is_ok();
     // The largest power of two of rnodes that fit: an order of size, not a promise.
-    let largest = (0..13).map(|power| 1_u32 << power).take_while(|count| room(*count)).last();
+    let largest = (0..13)
+        .map(|power| 1_u32 << power)
+        .take_while(|count| room(*count))
+        .last();
     let backends = [Backend {
         name: "local",
-        rnodes: largest.map_or_else(|| "none fit now".to_owned(), |count| format!("{count} or more fit now")),
+        rnodes: largest.map_or_else(
+            || "none fit now".to_owned(),
+            |count| format!("{count} or more fit now"),
+        ),
     }];
     if format == Format::Json {
         return output::json(&backends);

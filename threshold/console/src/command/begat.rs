@@ -37,7 +37,10 @@ pub(crate) fn run(command: BegatCommand) -> Outcome<()> {
             let carried = begat::export(&begat_directory(&home), &store, &records, &mut writer)
                 .map_err(|error| Failure::failed("cannot export").because(&error))?;
             std::io::Write::flush(&mut writer)?;
-            output::line(&format!("{} records, {} products", carried.records, carried.blobs));
+            output::line(&format!(
+                "{} records, {} products",
+                carried.records, carried.blobs
+            ));
             Ok(())
         }
         BegatCommand::Import { file } => {
@@ -47,7 +50,10 @@ pub(crate) fn run(command: BegatCommand) -> Outcome<()> {
             let store = open_store(&home)?;
             let carried = begat::import(&begat_directory(&home), &store, &mut reader)
                 .map_err(|error| Failure::failed("cannot import").because(&error))?;
-            output::line(&format!("{} records, {} products", carried.records, carried.blobs));
+            output::line(&format!(
+                "{} records, {} products",
+                carried.records, carried.blobs
+            ));
             Ok(())
         }
     }
@@ -69,10 +75,16 @@ fn why(home: &Home, product: &str) -> Outcome<()> {
                 || (product.len() >= 8 && output.digest.to_string().starts_with(product))
         })
     };
-    let found = all.iter().filter(makes).max_by_key(|kept| kept.record.started_unix_ms);
+    let found = all
+        .iter()
+        .filter(makes)
+        .max_by_key(|kept| kept.record.started_unix_ms);
     let Some(kept) = found else {
-        return Err(Failure::failed(format!("no recorded execution made `{product}`"))
-            .hint("give a path of the description, a file name or the first digits of a digest"));
+        return Err(
+            Failure::failed(format!("no recorded execution made `{product}`")).hint(
+                "give a path of the description, a file name or the first digits of a digest",
+            ),
+        );
     };
     let bytes = records
         .bytes(kept)

@@ -22,12 +22,19 @@ pub(crate) fn run(command: CaCommand) -> Outcome<()> {
             "recovery keys are not made yet: the root key in owner/root.key is the only one",
         )
         .hint("keep a copy of owner/root.key where nobody else can read it")),
-        CaCommand::Invite { namespace, label: name, pool, operator } => {
+        CaCommand::Invite {
+            namespace,
+            label: name,
+            pool,
+            operator,
+        } => {
             let namespace = label("namespace", &namespace)?;
             let invitation = match (operator, pool, name) {
                 (true, _, _) => owner.invite_operator(&label("label", "operator")?),
                 (false, Some(count), _) => owner.invite_pool(&namespace, count),
-                (false, None, Some(name)) => owner.invite_named(&namespace, &label("label", &name)?),
+                (false, None, Some(name)) => {
+                    owner.invite_named(&namespace, &label("label", &name)?)
+                }
                 (false, None, None) => {
                     return Err(Failure::usage("nobody is named")
                         .hint("give a label, or --pool COUNT, or --operator"));
@@ -45,8 +52,16 @@ pub(crate) fn run(command: CaCommand) -> Outcome<()> {
 fn show(owner: &OwnerStore) {
     let charter = owner.charter();
     output::line(&format!("owner     {}", owner.owner()));
-    output::line(&format!("charter   generation {}, {} root keys", charter.generation(), charter.roots().len()));
-    let root = if owner.has_root() { "here" } else { "elsewhere" };
+    output::line(&format!(
+        "charter   generation {}, {} root keys",
+        charter.generation(),
+        charter.roots().len()
+    ));
+    let root = if owner.has_root() {
+        "here"
+    } else {
+        "elsewhere"
+    };
     output::line(&format!("root key  {root}"));
 }
 

@@ -42,7 +42,9 @@ pub(crate) fn run(args: &args::Check) -> Outcome<()> {
     if args.format == Format::Json {
         output::json(&diagnostics.iter().map(Finding::of).collect::<Vec<_>>())?;
         return if broken {
-            Err(Failure::usage("the description has errors; nothing was changed"))
+            Err(Failure::usage(
+                "the description has errors; nothing was changed",
+            ))
         } else {
             Ok(())
         };
@@ -58,7 +60,10 @@ pub(crate) fn run(args: &args::Check) -> Outcome<()> {
         application.name,
         application.begat.runs.len(),
         application.begat.builds.len(),
-        application.block().and_then(|block| block.count.as_ref()).map_or(0, |count| count.value),
+        application
+            .block()
+            .and_then(|block| block.count.as_ref())
+            .map_or(0, |count| count.value),
     ));
     Ok(())
 }

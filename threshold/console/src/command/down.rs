@@ -42,7 +42,12 @@ pub(crate) async fn run(args: args::Down) -> Outcome<()> {
             dissolve(&home, base, name, args.timeout).await?;
             ended.push(name.clone());
         }
-        if base.hordes().await?.iter().all(|horde| horde.phase == "dissolved") {
+        if base
+            .hordes()
+            .await?
+            .iter()
+            .all(|horde| horde.phase == "dissolved")
+        {
             end_base(&home, base, args.timeout).await?;
         }
     } else if args.purge {
@@ -57,7 +62,10 @@ pub(crate) async fn run(args: args::Down) -> Outcome<()> {
     } else if args.purge {
         output::line("ended; only the owner is left");
     } else {
-        output::line(&format!("ended {}; memoirs stay: radix memoir read", ended.join(", ")));
+        output::line(&format!(
+            "ended {}; memoirs stay: radix memoir read",
+            ended.join(", ")
+        ));
     }
     Ok(())
 }
@@ -76,7 +84,9 @@ async fn find_or_revive(home: &Home) -> Outcome<Option<Base>> {
 
 fn announce(names: &[String], purge: bool) {
     for name in names {
-        output::talk(&format!("- {name}: every instance, rnode, address and directory of it"));
+        output::talk(&format!(
+            "- {name}: every instance, rnode, address and directory of it"
+        ));
     }
     if purge {
         output::talk("- memoirs, store, builds and generations of this state directory");
@@ -102,8 +112,10 @@ async fn chosen(base: &Base, args: &args::Down) -> Outcome<Vec<String>> {
             [one] => one.clone(),
             [] => return Ok(Vec::new()),
             several => {
-                return Err(Failure::usage("several namespaces run here")
-                    .hint(format!("give a directory or --namespace; here: {}", several.join(", "))));
+                return Err(Failure::usage("several namespaces run here").hint(format!(
+                    "give a directory or --namespace; here: {}",
+                    several.join(", ")
+                )));
             }
         },
     };
@@ -134,16 +146,26 @@ async fn dissolve(home: &Home, base: &Base, namespace: &str, limit: Duration) ->
     let begin = Instant::now();
     let mut progress = Progress::default();
     loop {
-        let horde = base.hordes().await?.into_iter().find(|horde| horde.namespace == namespace);
+        let horde = base
+            .hordes()
+            .await?
+            .into_iter()
+            .find(|horde| horde.namespace == namespace);
         let Some(horde) = horde.filter(|horde| horde.phase != "dissolved") else {
             return Ok(());
         };
-        progress.show(&format!("ending {namespace}: {} {}", horde.phase, horde.message));
+        progress.show(&format!(
+            "ending {namespace}: {} {}",
+            horde.phase, horde.message
+        ));
         if begin.elapsed() > limit {
             progress.clear();
             return Err(Failure::new(
                 Fault::Partial,
-                format!("{namespace} has not ended in time: {} {}", horde.phase, horde.message),
+                format!(
+                    "{namespace} has not ended in time: {} {}",
+                    horde.phase, horde.message
+                ),
             )
             .hint("it goes on without us; run `radix down` again to wait for it"));
         }
@@ -162,8 +184,10 @@ async fn end_base(home: &Home, base: &Base, limit: Duration) -> Outcome<()> {
         || base_start::is_kept(home)
     {
         if begin.elapsed() > limit {
-            return Err(Failure::new(Fault::Partial, "the base rnode has not ended in time")
-                .hint("run `radix down` again"));
+            return Err(
+                Failure::new(Fault::Partial, "the base rnode has not ended in time")
+                    .hint("run `radix down` again"),
+            );
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -195,9 +219,9 @@ fn remove(path: &Path) -> Outcome<()> {
         Err(_) => Ok(()),
     };
     match result {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Failure::failed(format!("cannot remove {}: {error}", path.display())))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::failed(
+            format!("cannot remove {}: {error}", path.display()),
+        )),
         _ => Ok(()),
     }
 }

@@ -30,7 +30,9 @@ pub(crate) async fn run(args: args::Events) -> Outcome<()> {
     } else {
         base.any_rnode(args.running.namespace.as_deref()).await?
     };
-    let mut events = rnode.events(args.after.unwrap_or_default(), args.follow).await?;
+    let mut events = rnode
+        .events(args.after.unwrap_or_default(), args.follow)
+        .await?;
     loop {
         match events.message().await {
             Ok(Some(event)) => print(&event, args.format)?,

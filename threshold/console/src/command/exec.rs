@@ -30,19 +30,28 @@ pub(crate) async fn run(args: args::Exec) -> Outcome<()> {
 
 async fn execute(args: args::Exec) -> Outcome<()> {
     let base = Base::require(&Home::locate()?).await?;
-    let rnode = base.rnode(args.running.namespace.as_deref(), &args.rnode).await?;
+    let rnode = base
+        .rnode(args.running.namespace.as_deref(), &args.rnode)
+        .await?;
     let (configuration, command) = resolve(&rnode, &args.command).await?;
     let start = StartRequest {
         execution: String::new(),
         configuration,
         command,
         args: args.args,
-        timeout_ms: args.timeout.map_or(0, |time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX)),
+        timeout_ms: args.timeout.map_or(0, |time| {
+            u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+        }),
         ..StartRequest::default()
     };
     let (sender, receiver) = tokio::sync::mpsc::channel(INPUT_QUEUE_MAX);
-    let first = RunInput { input: Some(run_input::Input::Start(start)) };
-    sender.send(first).await.map_err(|_| Failure::failed("failed to start: the queue is closed"))?;
+    let first = RunInput {
+        input: Some(run_input::Input::Start(start)),
+    };
+    sender
+        .send(first)
+        .await
+        .map_err(|_| Failure::failed("failed to start: the queue is closed"))?;
     let mut replies = rnode.run(ReceiverStream::new(receiver)).await?;
     let feeder = spawn("exec-stdin", Policy::ABORT, feed(sender, args.stdin));
     let outcome = loop {
@@ -100,7 +109,9 @@ async fn feed(sender: tokio::sync::mpsc::Sender<RunInput>, stdin: bool) {
             }
         }
     }
-    let end = RunInput { input: Some(run_input::Input::StdinEnd(true)) };
+    let end = RunInput {
+        input: Some(run_input::Input::StdinEnd(true)),
+    };
     let _ = sender.send(end).await;
     sender.closed().await;
 }
@@ -111,15 +122,18 @@ async fn resolve(rnode: &RnodeConnection, word: &str) -> Outcome<(String, String
     if let Some((configuration, command)) = word.split_once('/') {
         return Ok((configuration.to_owned(), command.to_owned()));
     }
-    let mut having = configurations
-        .iter()
-        .filter(|configuration| configuration.commands.iter().any(|command| command.name == word));
+    let mut having = configurations.iter().filter(|configuration| {
+        configuration
+            .commands
+            .iter()
+            .any(|command| command.name == word)
+    });
     match (having.next(), having.next()) {
         (Some(one), None) => Ok((one.name.clone(), word.to_owned())),
-        (Some(_), Some(_)) => {
-            Err(Failure::usage(format!("several configurations have a command `{word}`"))
-                .hint("write CONFIGURATION/COMMAND"))
-        }
+        (Some(_), Some(_)) => Err(Failure::usage(format!(
+            "several configurations have a command `{word}`"
+        ))
+        .hint("write CONFIGURATION/COMMAND")),
         (None, _) => {
             let known: Vec<_> = configurations
                 .iter()
@@ -130,8 +144,11 @@ async fn resolve(rnode: &RnodeConnection, word: &str) -> Outcome<(String, String
                         .map(move |command| format!("{}/{}", configuration.name, command.name))
                 })
                 .collect();
-            Err(Failure::new(Fault::Code(127), format!("no command `{word}` may run there"))
-                .hint(format!("commands: {}", known.join(", "))))
+            Err(Failure::new(
+                Fault::Code(127),
+                format!("no command `{word}` may run there"),
+            )
+            .hint(format!("commands: {}", known.join(", "))))
         }
     }
 }
@@ -142,16 +159,18 @@ fn end(outcome: &Ended, limited: bool) -> Outcome<()> {
     match outcome.kind() {
         OutcomeKind::Exited if outcome.code == 0 => Ok(()),
         OutcomeKind::Exited => Err(Failure::new(code(outcome.code), String::new())),
-        OutcomeKind::Signalled if limited && outcome.reason == "timeout" => {
-            Err(Failure::new(Fault::Code(124), "the command ran out of time and was ended"))
-        }
+        OutcomeKind::Signalled if limited && outcome.reason == "timeout" => Err(Failure::new(
+            Fault::Code(124),
+            "the command ran out of time and was ended",
+        )),
         OutcomeKind::Signalled => Err(Failure::new(
             code(128 + outcome.code),
             format!("the command was ended by signal {}", outcome.code),
         )),
-        OutcomeKind::NotStarted => {
-            Err(Failure::new(Fault::Code(126), format!("failed to start: {}", outcome.reason)))
-        }
+        OutcomeKind::NotStarted => Err(Failure::new(
+            Fault::Code(126),
+            format!("failed to start: {}", outcome.reason),
+        )),
         OutcomeKind::Lost | OutcomeKind::Unspecified => Err(lost(&outcome.reason)),
     }
 }

@@ -10,7 +10,11 @@ use crate::view::{Flock, span};
 /// Runs the command.
 pub(crate) async fn run(args: args::List) -> Outcome<()> {
     let base = Base::require(&Home::locate()?).await?;
-    let reply = base.any_rnode(args.running.namespace.as_deref()).await?.flock().await?;
+    let reply = base
+        .any_rnode(args.running.namespace.as_deref())
+        .await?
+        .flock()
+        .await?;
     let flock = Flock::from_wire(&reply);
     if args.format == Format::Json {
         return output::json(&flock);
@@ -38,6 +42,9 @@ pub(crate) async fn run(args: args::List) -> Outcome<()> {
             ]
         })
         .collect();
-    output::table(&["RNODE", "STATE", "INCARNATION", "ADDRESS", "SILENT", "ID"], &rows);
+    output::table(
+        &["RNODE", "STATE", "INCARNATION", "ADDRESS", "SILENT", "ID"],
+        &rows,
+    );
     Ok(())
 }

@@ -22,7 +22,11 @@ pub(crate) fn run(args: &args::Fmt) -> Outcome<()> {
     let mut unformatted = Vec::new();
     let mut wrong = Vec::new();
     for path in entries {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let Some(kind) = FileKind::of_name(&name) else {
             continue;
         };
@@ -43,8 +47,10 @@ pub(crate) fn run(args: &args::Fmt) -> Outcome<()> {
         output::line(&path.display().to_string());
     }
     if args.check && !unformatted.is_empty() {
-        return Err(Failure::failed(format!("{} files are not formatted", unformatted.len()))
-            .hint(format!("radix fmt {}", directory.display())));
+        return Err(
+            Failure::failed(format!("{} files are not formatted", unformatted.len()))
+                .hint(format!("radix fmt {}", directory.display())),
+        );
     }
     Ok(())
 }

@@ -30,8 +30,11 @@ pub(crate) async fn run(args: args::Logs) -> Outcome<()> {
         })
         .collect();
     if chosen.is_empty() {
-        let mut classes: Vec<_> =
-            status.instances.iter().map(|instance| instance.class.as_str()).collect();
+        let mut classes: Vec<_> = status
+            .instances
+            .iter()
+            .map(|instance| instance.class.as_str())
+            .collect();
         classes.dedup();
         let wanted = args.instance.unwrap_or_else(|| "any instance".to_owned());
         return Err(Failure::usage(format!("nothing runs as `{wanted}`"))
@@ -54,7 +57,11 @@ pub(crate) async fn run(args: args::Logs) -> Outcome<()> {
                 follow: args.follow,
                 tail_bytes: args.tail,
             };
-            let prefix = if several { format!("{} | ", instance.instance) } else { String::new() };
+            let prefix = if several {
+                format!("{} | ", instance.instance)
+            } else {
+                String::new()
+            };
             let rnode = rnodes[&instance.rnode].clone();
             tasks.spawn(async move { follow(rnode, request, prefix).await });
         }

@@ -30,15 +30,21 @@ pub(crate) fn run(command: MemoirCommand) -> Outcome<()> {
         .filter(|(known, _)| *known == name || known.rsplit('/').next() == Some(name.as_str()))
         .collect();
     match matching.as_slice() {
-        [] => Err(Failure::usage(format!("no memoir of a rnode `{name}` is kept"))
-            .hint("`radix memoir read` without a name lists the memoirs")),
+        [] => Err(
+            Failure::usage(format!("no memoir of a rnode `{name}` is kept"))
+                .hint("`radix memoir read` without a name lists the memoirs"),
+        ),
         [(_, path)] => print(path, format),
-        several => Err(Failure::usage(format!("`{name}` names {} memoirs", several.len())).hint(
-            format!(
+        several => Err(
+            Failure::usage(format!("`{name}` names {} memoirs", several.len())).hint(format!(
                 "give one of: {}",
-                several.iter().map(|(known, _)| known.as_str()).collect::<Vec<_>>().join(", ")
-            ),
-        )),
+                several
+                    .iter()
+                    .map(|(known, _)| known.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )),
+        ),
     }
 }
 
@@ -75,9 +81,12 @@ fn list(memoirs: &[(String, PathBuf)], format: Format) -> Outcome<()> {
                 verified: true,
                 note: String::new(),
             },
-            Err(error) => {
-                Found { name: name.clone(), records: 0, verified: false, note: error.to_string() }
-            }
+            Err(error) => Found {
+                name: name.clone(),
+                records: 0,
+                verified: false,
+                note: error.to_string(),
+            },
         })
         .collect();
     if format == Format::Json {
@@ -89,7 +98,12 @@ fn list(memoirs: &[(String, PathBuf)], format: Format) -> Outcome<()> {
             vec![
                 memoir.name.clone(),
                 memoir.records.to_string(),
-                if memoir.verified { "verified" } else { "BROKEN" }.to_owned(),
+                if memoir.verified {
+                    "verified"
+                } else {
+                    "BROKEN"
+                }
+                .to_owned(),
                 memoir.note.clone(),
             ]
         })
@@ -102,7 +116,11 @@ fn print(path: &std::path::Path, format: Format) -> Outcome<()> {
     let failed = |error| Failure::failed(format!("cannot read {}", path.display())).because(&error);
     let mut reader = fulcrum::memoir::Reader::open(path, 0).map_err(failed)?;
     while let Some(record) = reader.next().map_err(failed)? {
-        output::line(&if format == Format::Json { json(&record)? } else { text(&record) });
+        output::line(&if format == Format::Json {
+            json(&record)?
+        } else {
+            text(&record)
+        });
     }
     match fulcrum::memoir::verify(path) {
         Ok(sound) => {
@@ -138,5 +156,11 @@ fn text(record: &Record) -> String {
             other => format!("{name}={other}"),
         })
         .collect();
-    format!("{} {} {} {}", record.seq, record.time_unix_ms, record.kind, fields.join(" "))
+    format!(
+        "{} {} {} {}",
+        record.seq,
+        record.time_unix_ms,
+        record.kind,
+        fields.join(" ")
+    )
 }

@@ -15,9 +15,14 @@ pub(crate) fn run(command: MyriadCommand) -> Outcome<()> {
     match command {
         MyriadCommand::Run { file } => {
             let radix = std::env::current_exe()?;
-            let request = Request { home: &local, file: &file, radix: &radix };
-            let mut run = myriad::run(&request)
-                .map_err(|error| Failure::usage(format!("cannot run {}", file.display())).because(&error))?;
+            let request = Request {
+                home: &local,
+                file: &file,
+                radix: &radix,
+            };
+            let mut run = myriad::run(&request).map_err(|error| {
+                Failure::usage(format!("cannot run {}", file.display())).because(&error)
+            })?;
             for weaker in &run.weaker {
                 output::talk(&format!("weaker than asked: {weaker}"));
             }
@@ -32,7 +37,11 @@ pub(crate) fn run(command: MyriadCommand) -> Outcome<()> {
         MyriadCommand::Clean => {
             let cleaned = myriad::clean(&local)
                 .map_err(|error| Failure::failed("cannot clean up").because(&error))?;
-            output::line(&format!("{} runs, {} processes ended", cleaned.runs.len(), cleaned.ended));
+            output::line(&format!(
+                "{} runs, {} processes ended",
+                cleaned.runs.len(),
+                cleaned.ended
+            ));
             Ok(())
         }
     }

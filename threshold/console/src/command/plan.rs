@@ -23,7 +23,11 @@ pub(crate) async fn run(args: args::Plan) -> Outcome<()> {
         Some(base) => base.itself().document(&draft.namespace).await?,
         None => None,
     };
-    let present = present.as_ref().map(up::decode).transpose()?.filter(|document| !document.dissolved);
+    let present = present
+        .as_ref()
+        .map(up::decode)
+        .transpose()?
+        .filter(|document| !document.dissolved);
     let proposal = Proposal::make(base.as_ref(), &described, &draft, present.as_ref()).await?;
     match args.format {
         Format::Json => output::json(&proposal.json())?,

@@ -29,6 +29,11 @@ pub(crate) async fn run(args: args::List) -> Outcome<()> {
             ]
         })
         .collect();
-    output::table(&["INSTANCE", "RNODE", "STATE", "PID", "RESTARTS", "SINCE", "NOTE"], &rows);
+    output::table(
+        &[
+            "INSTANCE", "RNODE", "STATE", "PID", "RESTARTS", "SINCE", "NOTE",
+        ],
+        &rows,
+    );
     Ok(())
 }

@@ -37,7 +37,8 @@ pub(crate) async fn run(command: RnodeCommand) -> Outcome<()> {
     let rnode = if label == "base" {
         base.itself()
     } else {
-        base.rnode(list.running.namespace.as_deref(), &label).await?
+        base.rnode(list.running.namespace.as_deref(), &label)
+            .await?
     };
     let reply = rnode.describe().await?;
     let record = reply.rnode.unwrap_or_default();
@@ -56,7 +57,11 @@ pub(crate) async fn run(command: RnodeCommand) -> Outcome<()> {
         tags: record.tags,
         agent_pid: reply.agent_pid,
         keeper_pid: reply.keeper_pid,
-        directory: reply.directory.into_iter().map(|line| (line.name, line.address)).collect(),
+        directory: reply
+            .directory
+            .into_iter()
+            .map(|line| (line.name, line.address))
+            .collect(),
         configurations: reply.configurations,
         executable_digest: reply.executable_digest,
     };
@@ -70,8 +75,14 @@ pub(crate) async fn run(command: RnodeCommand) -> Outcome<()> {
 fn text(shown: &Shown) {
     const MIB: u64 = 1024 * 1024;
     output::line(&format!("rnode       {} ({})", shown.label, shown.id));
-    output::line(&format!("cluster     {} of owner {}", shown.namespace, shown.owner));
-    output::line(&format!("version     {}, incarnation {}", shown.version, shown.incarnation));
+    output::line(&format!(
+        "cluster     {} of owner {}",
+        shown.namespace, shown.owner
+    ));
+    output::line(&format!(
+        "version     {}, incarnation {}",
+        shown.version, shown.incarnation
+    ));
     output::line(&format!(
         "resources   {} cpus, {} MiB memory, {} of {} MiB storage free",
         shown.cpus,
@@ -82,7 +93,10 @@ fn text(shown: &Shown) {
     if !shown.tags.is_empty() {
         output::line(&format!("tags        {}", shown.tags.join(" ")));
     }
-    output::line(&format!("processes   keeper {}, agent {}", shown.keeper_pid, shown.agent_pid));
+    output::line(&format!(
+        "processes   keeper {}, agent {}",
+        shown.keeper_pid, shown.agent_pid
+    ));
     output::line(&format!("may run     {}", shown.configurations.join(" ")));
     for (name, address) in &shown.directory {
         output::line(&format!("service     {name} {address}"));

@@ -28,6 +28,9 @@ pub(crate) async fn run(args: args::List) -> Outcome<()> {
             ]
         })
         .collect();
-    output::table(&["RNODE", "ADDRESS", "STATE", "ROLE", "KEEPER", "AGENT", "ID"], &rows);
+    output::table(
+        &["RNODE", "ADDRESS", "STATE", "ROLE", "KEEPER", "AGENT", "ID"],
+        &rows,
+    );
     Ok(())
 }

@@ -10,7 +10,11 @@ use crate::view::Service;
 /// Runs the command.
 pub(crate) async fn run(args: args::List) -> Outcome<()> {
     let base = Base::require(&Home::locate()?).await?;
-    let reply = base.any_rnode(args.running.namespace.as_deref()).await?.services().await?;
+    let reply = base
+        .any_rnode(args.running.namespace.as_deref())
+        .await?
+        .services()
+        .await?;
     let services = Service::from_wire(&reply);
     if args.format == Format::Json {
         return output::json(&services);
@@ -27,6 +31,9 @@ pub(crate) async fn run(args: args::List) -> Outcome<()> {
             ]
         })
         .collect();
-    output::table(&["NAME", "ADDRESS", "INSTANCE", "VERSION", "CHECKSUM"], &rows);
+    output::table(
+        &["NAME", "ADDRESS", "INSTANCE", "VERSION", "CHECKSUM"],
+        &rows,
+    );
     Ok(())
 }

@@ -20,7 +20,11 @@ pub(crate) async fn run(args: args::Status) -> Outcome<()> {
 
 /// Prints the status for people.
 pub(crate) fn text(status: &Status) {
-    let state = if status.settled { "settled" } else { "not settled" };
+    let state = if status.settled {
+        "settled"
+    } else {
+        "not settled"
+    };
     output::line(&format!(
         "{} generation {} ({}), {} of {} rnodes, leader {}",
         status.namespace,
@@ -28,7 +32,11 @@ pub(crate) fn text(status: &Status) {
         state,
         status.rnodes_running,
         status.rnodes_wanted,
-        if status.leader.is_empty() { "none yet" } else { &status.leader },
+        if status.leader.is_empty() {
+            "none yet"
+        } else {
+            &status.leader
+        },
     ));
     for problem in &status.problems {
         output::line(&format!("  problem: {problem}"));
@@ -48,8 +56,11 @@ pub(crate) fn text(status: &Status) {
         })
         .collect();
     output::table(&["CLASS", "WANTED", "RUNNING", "READY", "NOTE"], &rows);
-    let troubled: Vec<_> =
-        status.instances.iter().filter(|instance| instance.state != "ready").collect();
+    let troubled: Vec<_> = status
+        .instances
+        .iter()
+        .filter(|instance| instance.state != "ready")
+        .collect();
     if !troubled.is_empty() {
         output::line("");
         for instance in troubled {
@@ -67,7 +78,11 @@ pub(crate) fn text(status: &Status) {
             exposure.class,
             exposure.port,
             exposure.state,
-            if exposure.message.is_empty() { "" } else { ": " },
+            if exposure.message.is_empty() {
+                ""
+            } else {
+                ": "
+            },
             exposure.message
         ));
     }

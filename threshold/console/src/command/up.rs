@@ -36,10 +36,17 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
     let base = base_start::ensure(&home, &ourselves).await?;
     let namespace = draft.namespace.clone();
     let present = base.itself().document(&namespace).await?;
-    let present = present.as_ref().map(decode).transpose()?.filter(|document| !document.dissolved);
+    let present = present
+        .as_ref()
+        .map(decode)
+        .transpose()?
+        .filter(|document| !document.dissolved);
     refuse_stale(&home, &described, present.as_ref(), args.take_over)?;
 
-    if let Some(present) = present.as_ref().filter(|present| present.digest == draft.digest) {
+    if let Some(present) = present
+        .as_ref()
+        .filter(|present| present.digest == draft.digest)
+    {
         home.note_tree(&described.directory, &namespace, present.generation)?;
         return unchanged(&base, present, &described, &args).await;
     }
@@ -48,7 +55,10 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
     if proposal.stops() > 0 {
         output::ask("Apply this plan?", args.yes)?;
     }
-    let generation = home.generation(&namespace).max(present.as_ref().map_or(0, |p| p.generation)) + 1;
+    let generation = home
+        .generation(&namespace)
+        .max(present.as_ref().map_or(0, |p| p.generation))
+        + 1;
     let document = Document {
         generation,
         base: present.as_ref().map_or(0, |present| present.generation),
@@ -77,7 +87,11 @@ pub(crate) async fn put(
     let described = base.itself().describe().await?;
     let signed = operator::sign(home, document)?;
     let invite_grant = operator::host_grant(home, &described, &document.namespace)?;
-    let request = PutDocumentRequest { document: Some(signed), take_over, invite_grant };
+    let request = PutDocumentRequest {
+        document: Some(signed),
+        take_over,
+        invite_grant,
+    };
     let reply = base.itself().fulcrum().put_document(request).await;
     reply.map(|_| ()).map_err(|status| {
         let failure = Failure::status("hand over the document", &status);
@@ -93,8 +107,9 @@ pub(crate) async fn put(
 
 /// The document inside a signed one, as the base gave it to us.
 pub(crate) fn decode(signed: &SignedDocument) -> Outcome<Document> {
-    Document::decode(signed.payload.as_slice())
-        .map_err(|error| Failure::failed("the base holds a document that cannot be read").because(&error))
+    Document::decode(signed.payload.as_slice()).map_err(|error| {
+        Failure::failed("the base holds a document that cannot be read").because(&error)
+    })
 }
 
 /// Refuses a directory that is older than what runs.
@@ -104,7 +119,9 @@ fn refuse_stale(
     present: Option<&Document>,
     take_over: bool,
 ) -> Outcome<()> {
-    let Some(present) = present else { return Ok(()) };
+    let Some(present) = present else {
+        return Ok(());
+    };
     let ours = home.tree_generation(&described.directory);
     if take_over || ours == Some(present.generation) {
         return Ok(());
@@ -153,7 +170,10 @@ async fn unchanged(
 
 /// Why waiting can end before all is ready.
 fn refused(horde: &HordeState) -> Option<Failure> {
-    let exposure = horde.exposures.iter().find(|exposure| exposure.state == "refused");
+    let exposure = horde
+        .exposures
+        .iter()
+        .find(|exposure| exposure.state == "refused");
     if let Some(exposure) = exposure {
         let message = format!("cannot expose {}: {}", exposure.address, exposure.message);
         return Some(Failure::new(Fault::Partial, message).hint(
@@ -170,12 +190,19 @@ async fn wait(base: &Base, namespace: &str, generation: u64, limit: Duration) ->
     let mut last = String::from("the base has not begun");
     let mut connection = None;
     loop {
-        let horde = base.hordes().await?.into_iter().find(|horde| horde.namespace == namespace);
+        let horde = base
+            .hordes()
+            .await?
+            .into_iter()
+            .find(|horde| horde.namespace == namespace);
         if let Some(horde) = horde.filter(|horde| horde.generation >= generation) {
             if let Some(failure) = refused(&horde) {
                 return Err(failure);
             }
-            let known = Namespace { name: namespace.to_owned(), horde: horde.clone() };
+            let known = Namespace {
+                name: namespace.to_owned(),
+                horde: horde.clone(),
+            };
             if connection.is_none() {
                 connection = base.any_of(&known).await.ok();
             }
@@ -199,9 +226,11 @@ async fn wait(base: &Base, namespace: &str, generation: u64, limit: Duration) ->
         progress.show(&last);
         if begin.elapsed() > limit {
             progress.clear();
-            return Err(Failure::new(Fault::Partial, format!("not ready in time: {last}"))
-                .hint("it goes on without us; `radix status` shows how far it is")
-                .hint("`radix logs CLASS` shows what instances say"));
+            return Err(
+                Failure::new(Fault::Partial, format!("not ready in time: {last}"))
+                    .hint("it goes on without us; `radix status` shows how far it is")
+                    .hint("`radix logs CLASS` shows what instances say"),
+            );
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -219,7 +248,10 @@ fn blocking(status: &Status) -> String {
         .map(|class| format!("{} {}/{}", class.class, class.ready, class.wanted))
         .collect();
     if waiting.is_empty() {
-        format!("{} of {} rnodes", status.rnodes_running, status.rnodes_wanted)
+        format!(
+            "{} of {} rnodes",
+            status.rnodes_running, status.rnodes_wanted
+        )
     } else {
         format!("waiting for {}", waiting.join(", "))
     }

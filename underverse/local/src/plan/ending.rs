@@ -117,11 +117,15 @@ pub(super) fn surplus(wanted: &Wanted, observed: &Observed, work: &mut Work) {
                     class: class.clone(),
                     port: *port,
                 };
-                let asked = current.as_ref() == Some(&execution.label) && wanted.doors.contains(&door);
+                let asked =
+                    current.as_ref() == Some(&execution.label) && wanted.doors.contains(&door);
                 // Without its socket it would send to yesterday's members for ever; another takes over.
                 if !asked || !execution.linked {
-                    let reason =
-                        if asked { "it has lost the base" } else { "it is not asked for any more" };
+                    let reason = if asked {
+                        "it has lost the base"
+                    } else {
+                        "it is not asked for any more"
+                    };
                     work.end_forwards.push(Step::EndForward {
                         execution: id,
                         listen: *listen,
