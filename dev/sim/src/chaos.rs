@@ -37,8 +37,20 @@ pub struct Outcome {
 /// # Panics
 /// When an invariant is broken on the way.
 pub fn run(seed: u64) -> Result<Outcome, String> {
+    run_sized(seed, None)
+}
+
+/// Runs one seed with `size` rnodes; none: 3 to 12, as the seed says.
+///
+/// # Errors
+/// As [`run`].
+///
+/// # Panics
+/// As [`run`].
+pub fn run_sized(seed: u64, size: Option<usize>) -> Result<Outcome, String> {
     let mut random = Random::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
-    let count = 3 + random.below(10);
+    let drawn = 3 + random.below(10);
+    let count = size.unwrap_or(drawn);
     let mut world = World::new(seed, count, |index| {
         options(index, count, &mut random.clone())
     });

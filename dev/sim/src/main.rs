@@ -1,4 +1,4 @@
-//! `sim --seed N` repeats one run; `sim --measure [SIZE…]` prints times and bytes.
+//! `sim --seed N [SIZE]` repeats one run; `sim --measure [SIZE…]` prints times and bytes.
 
 use std::process::ExitCode;
 
@@ -10,9 +10,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.first().map(String::as_str) {
-        Some("--seed") => seed(arguments.get(1).map(String::as_str)),
+        Some("--seed") => seed(arguments.get(1), arguments.get(2)),
         Some("--measure") => measure(&arguments[1..]),
-        _ => Err("usage: sim --seed N | --measure [SIZE...]".to_owned()),
+        _ => Err("usage: sim --seed N [SIZE] | --measure [SIZE...]".to_owned()),
     };
     match result {
         Ok(text) => {
@@ -26,12 +26,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn seed(text: Option<&str>) -> Result<String, String> {
+fn seed(text: Option<&String>, size: Option<&String>) -> Result<String, String> {
     let text = text.ok_or("--seed needs a number")?;
     let seed = text
         .parse()
         .map_err(|error| format!("seed `{text}`: {error}"))?;
-    let outcome = sim::chaos::run(seed)?;
+    let size = size.map(|size| size.parse()).transpose();
+    let size = size.map_err(|error| format!("size: {error}"))?;
+    let outcome = sim::chaos::run_sized(seed, size)?;
     Ok(format!(
         "healed after {:?}, trace {}\n{:#?}",
         outcome.healed_after, outcome.trace, outcome.fired
