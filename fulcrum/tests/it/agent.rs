@@ -5,7 +5,9 @@ use crux_net::identity::RnodeIdentity;
 use crux_wire::fileio::v1::file_io_client::FileIoClient;
 use crux_wire::fileio::v1::{GetRequest, HaveRequest, PutChunk};
 use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
-use crux_wire::fulcrum::v1::{DescribeRequest, EventsRequest, FlockRequest, StatusRequest};
+use crux_wire::fulcrum::v1::{
+    DescribeRequest, EventsRequest, FlockRequest, HintRequest, StatusRequest,
+};
 use crux_wire::keeper::v1::{Execution, OutcomeKind};
 use crux_wire::rexec::v1::run_input::Input;
 use crux_wire::rexec::v1::run_output::Output;
@@ -433,4 +435,81 @@ async fn events_are_told_once_and_resumed_by_token() {
             break;
         }
     }
+}
+
+// Shows: FUL-06
+// Shows: MEM-03
+#[tokio::test]
+async fn a_session_of_twelve_operations_is_in_the_memoir_in_order() {
+    let base = Base::start();
+    let mut fulcrum = base.fulcrum().await;
+    let mut rexec = base.rexec().await;
+    let mut expected = Vec::new();
+    for generation in 1..=3 {
+        let document = base.document(generation, generation - 1);
+        fulcrum.put_document(base.put(&document)).await.unwrap();
+        expected.push(("document.accept", generation.to_string()));
+    }
+    for execution in ["first", "second", "third", "fourth"] {
+        rexec.start(start(execution, &["wait"])).await.unwrap();
+        expected.push(("exec.start", execution.to_owned()));
+    }
+    for execution in ["second", "fourth"] {
+        let signal = SignalRequest {
+            execution: execution.into(),
+            signal: 15,
+            group: true,
+        };
+        rexec.signal(signal).await.unwrap();
+        expected.push(("exec.signal", execution.to_owned()));
+    }
+    let address = "127.0.0.1:9".to_owned();
+    fulcrum
+        .hint(HintRequest {
+            address: address.clone(),
+        })
+        .await
+        .unwrap();
+    expected.push(("hint", address));
+    let mut files = FileIoClient::new(base.connect(&base.operator()).await);
+    for content in [&b"one"[..], b"two"] {
+        let digest = crux_core::digest::Digest::of(content).to_string();
+        let chunk = PutChunk {
+            digest: digest.clone(),
+            total: content.len() as u64,
+            bytes: content.to_vec(),
+            ..PutChunk::default()
+        };
+        files.put(tokio_stream::iter([chunk])).await.unwrap();
+        expected.push(("file.put", digest));
+    }
+    assert_eq!(expected.len(), 12);
+
+    let subject = |record: &fulcrum::memoir::Record| {
+        let field = match record.kind.as_str() {
+            "document.accept" => "generation",
+            // The base starts its backend by itself.
+            "exec.start" if record.fields["caller"] == "base" => return None,
+            "exec.start" | "exec.signal" => "execution",
+            "hint" => "address",
+            "file.put" => "digest",
+            _ => return None,
+        };
+        let value = &record.fields[field];
+        Some(
+            value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned),
+        )
+    };
+    let told: Vec<(String, String)> = base
+        .memoir()
+        .iter()
+        .filter_map(|record| Some((record.kind.clone(), subject(record)?)))
+        .collect();
+    let expected: Vec<_> = expected
+        .into_iter()
+        .map(|(kind, subject)| (kind.to_owned(), subject))
+        .collect();
+    assert_eq!(told, expected);
 }

@@ -6,6 +6,7 @@ use crux_wire::document::v1::{Document, InstanceState};
 use crux_wire::fulcrum::v1::{EntriesRequest, StatusReply};
 
 use crate::agent_rig::{Base, Nested};
+use crate::rig::until;
 
 /// Two instances of `prog1` on three rnodes.
 fn two_of_three(base: &Base) -> Document {
@@ -93,4 +94,33 @@ async fn rnodes_that_share_an_address_flock_and_replace_one_that_is_lost() {
         .find(|known| known.rnode == kept.rnode)
         .unwrap();
     assert_eq!(now.execution, kept.execution);
+}
+
+// Shows in part: RND-07
+#[tokio::test]
+async fn a_rnode_at_a_new_address_is_the_same_rnode() {
+    let base = Base::start();
+    base.ready().await;
+    let first = Nested::start(&base, "n1").await;
+    let second = Nested::join(&base, "n2", Some(&first)).await;
+    let two = |status: &StatusReply| status.rnodes_running == 2;
+    let before = first.status(&base, two).await;
+    let old = second.contact().await;
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(old["pid"].as_i64().unwrap()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    until(async || second.contact().await["pid"] != old["pid"]).await;
+    let new = second.contact().await;
+    assert_eq!(new["rnode"], old["rnode"]);
+    assert_ne!(new["port"], old["port"]);
+    let address = format!("127.0.0.1:{}", new["port"]);
+    let after = first
+        .status(&base, |status| {
+            status.rnodes.iter().any(|rnode| rnode.address == address)
+        })
+        .await;
+    let ids = |status: &StatusReply| -> BTreeSet<String> {
+        status.rnodes.iter().map(|rnode| rnode.id.clone()).collect()
+    };
+    assert_eq!(ids(&after), ids(&before));
+    assert_eq!(after.rnodes.len(), 2);
 }
