@@ -249,7 +249,15 @@ impl QuicLink {
             Happening::Dialled(target, None) => {
                 let waiting = self.dials.remove(&target).unwrap_or_default();
                 self.counters.unanswered += 1;
-                self.counters.dropped += waiting.len() as u64;
+                match target {
+                    // It dialled us meanwhile.
+                    Target::Rnode(peer) if self.sessions.contains_key(&peer) => {
+                        for (message, carriage) in waiting {
+                            self.send(peer, &[], message, carriage);
+                        }
+                    }
+                    _ => self.counters.dropped += waiting.len() as u64,
+                }
                 None
             }
             Happening::Accepted(peer, connection) => {

@@ -76,3 +76,10 @@ fn one_seed_gives_one_trace() {
         chaos::run(2).expect("right").trace
     );
 }
+
+#[test]
+fn forty_rnodes_are_one_again_too() {
+    for seed in 0..3 {
+        chaos::run_sized(seed, Some(40)).expect("the run is right");
+    }
+}
