@@ -19,7 +19,7 @@ use tonic::service::Routes;
 use crate::config::RnodeConfig;
 use crate::keeper::client::{self, KeeperRef};
 use crate::memoir;
-use context::{Agent, BASE, Me, background, fields, unix_ms};
+use context::{Agent, BASE, Me, background, essential, fields, unix_ms};
 use executions::{Executions, outcome_text};
 
 mod accept;
@@ -119,7 +119,7 @@ pub fn run(dir: &Path) -> Result<(), AgentError> {
             connected.map_err(|error| AgentError::Io("watch the keeper", error))?;
         let shutdown = CancellationToken::new();
         let lost = shutdown.clone();
-        background("keeper", async move {
+        essential("keeper", async move {
             if let Err(error) = link.run().await {
                 tracing::error!(%error, "the keeper's socket failed");
             }
@@ -161,15 +161,15 @@ async fn serve(
     blackboard::restore(&agent);
 
     background("blackboard", blackboard::run(Arc::clone(&agent)));
-    background("exits", watch_exits(Arc::clone(&agent), exits));
-    background(
+    essential("exits", watch_exits(Arc::clone(&agent), exits));
+    essential(
         "process-sockets",
         process_sockets::run(Arc::clone(&agent), waiting),
     );
-    background("reconcile", reconcile_task::run(Arc::clone(&agent)));
-    background("leader", leader_task::run(Arc::clone(&agent)));
-    background("documents", documents_task::run(Arc::clone(&agent)));
-    background("base", base_task::run(Arc::clone(&agent)));
+    essential("reconcile", reconcile_task::run(Arc::clone(&agent)));
+    essential("leader", leader_task::run(Arc::clone(&agent)));
+    essential("documents", documents_task::run(Arc::clone(&agent)));
+    essential("base", base_task::run(Arc::clone(&agent)));
     background("identity-reports", watch_reports(Arc::clone(&agent)));
 
     let routes = process_sockets::add_services(Routes::default(), &agent);
@@ -278,7 +278,7 @@ fn begin_flock(
 ) -> Result<crux_net::flock::Ref, AgentError> {
     let (actor, flock) = config.build().map_err(AgentError::Flock)?;
     let shutdown = shutdown.clone();
-    background("flock", async move {
+    essential("flock", async move {
         if let Err(error) = actor.run(shutdown.clone()).await {
             tracing::error!(%error, "the flock cannot go on");
             shutdown.cancel();

@@ -219,6 +219,15 @@ pub(crate) fn background(name: &'static str, future: impl Future<Output = ()> + 
     ));
 }
 
+/// Spawns a task without which the agent is of no use: a panic in it ends the process, and the keeper starts another.
+pub(crate) fn essential(name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+    drop(crux_net::task::spawn(
+        name,
+        crux_net::task::Policy::ESSENTIAL,
+        future,
+    ));
+}
+
 /// Fields of a memoir record.
 macro_rules! fields {
     ($($name:literal: $value:expr),* $(,)?) => {{

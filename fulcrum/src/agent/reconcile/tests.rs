@@ -438,3 +438,209 @@ fn a_restart_policy_leaves_what_ended_well() {
     world.step();
     assert!(world.running().is_empty());
 }
+
+/// A small generator: the same seed gives the same run.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// Assignments, specs and processes change at random; what a keeper would do is done, sometimes late.
+struct Storm {
+    chance: Chance,
+    reconciler: Reconciler,
+    observation: Observation,
+    now: Duration,
+    started: usize,
+    asked_to_end: BTreeSet<String>,
+    reports: BTreeMap<InstanceId, super::Report>,
+}
+
+impl Storm {
+    fn new(seed: u64) -> Self {
+        Self {
+            chance: Chance(seed),
+            reconciler: Reconciler::default(),
+            observation: Observation::default(),
+            now: ms(0),
+            started: 0,
+            asked_to_end: BTreeSet::new(),
+            reports: BTreeMap::new(),
+        }
+    }
+
+    fn rage(&mut self) {
+        self.now += ms(self.chance.below(2000));
+        match self.chance.below(8) {
+            0 => {
+                let text = ["a", "b", "c"][usize::try_from(self.chance.below(3)).unwrap()];
+                let count = u32::try_from(self.chance.below(4)).unwrap();
+                self.observation.wanted = wanted(
+                    (0..count)
+                        .map(|index| (instance(index), want(text)))
+                        .collect(),
+                );
+            }
+            1 => {
+                let remembered = self.reconciler.remember();
+                self.reconciler = Reconciler::restore(self.now, &remembered);
+                self.asked_to_end.clear();
+                self.observation.ready.clear();
+            }
+            2 | 3 => {
+                let live = self.live();
+                if let Some(id) = live.get(usize::try_from(self.chance.below(4)).unwrap()) {
+                    self.end(id);
+                }
+            }
+            4 => {
+                let live = self.live();
+                self.observation.ready.extend(live);
+            }
+            5 => {
+                if let Some(wanted) = &mut self.observation.wanted {
+                    let held = (self.chance.below(2) == 0).then(|| "held".to_owned());
+                    wanted
+                        .values_mut()
+                        .for_each(|want| want.held.clone_from(&held));
+                }
+            }
+            _ => {}
+        }
+        self.step(true);
+    }
+
+    fn live(&self) -> Vec<String> {
+        let live = self
+            .observation
+            .executions
+            .iter()
+            .filter(|known| known.ended.is_none());
+        live.map(|known| known.execution.clone()).collect()
+    }
+
+    fn end(&mut self, id: &str) {
+        for known in &mut self.observation.executions {
+            if known.execution == id {
+                known.ended = Some(Ended {
+                    well: false,
+                    text: "exit code 1".into(),
+                });
+            }
+        }
+    }
+
+    fn step(&mut self, stormy: bool) {
+        let decision = self.reconciler.step(self.now, &self.observation);
+        for action in decision.actions {
+            match action {
+                Action::Start { instance } => self.start(&instance, stormy),
+                Action::Terminate { execution } => {
+                    if !stormy || self.chance.below(3) > 0 {
+                        self.end(&execution);
+                    }
+                    self.asked_to_end.insert(execution);
+                }
+                Action::Kill { execution } => self.end(&execution),
+                Action::Forget { execution } => {
+                    let known = self.observation.executions.iter();
+                    let mut ended = known.filter(|known| known.ended.is_some());
+                    assert!(
+                        ended.any(|known| known.execution == execution),
+                        "it still runs"
+                    );
+                    self.observation
+                        .executions
+                        .retain(|known| known.execution != execution);
+                }
+                Action::Publish { instance, report } => {
+                    self.reports.insert(instance, report);
+                }
+                Action::Withdraw { instance } => {
+                    self.reports.remove(&instance);
+                }
+                Action::Note { .. } => {}
+            }
+        }
+    }
+
+    fn start(&mut self, instance: &InstanceId, stormy: bool) {
+        let wanted = self
+            .observation
+            .wanted
+            .as_ref()
+            .expect("started without an assignment");
+        assert_eq!(wanted[instance].held, None, "started although it is held");
+        let twin = self
+            .observation
+            .executions
+            .iter()
+            .find(|known| known.instance == *instance && known.ended.is_none());
+        assert_eq!(twin, None, "started beside a running one");
+        if stormy && self.chance.below(5) == 0 {
+            self.reconciler.start_failed(self.now, instance, "no luck");
+            return;
+        }
+        self.started += 1;
+        let execution = format!("x{}", self.started);
+        self.reconciler.started(self.now, instance, &execution);
+        self.observation.executions.push(Execution {
+            execution,
+            instance: instance.clone(),
+            spec: wanted[instance].spec,
+            pid: 1,
+            started_unix_ms: u64::try_from(self.started).unwrap(),
+            ended: None,
+        });
+    }
+}
+
+#[test]
+fn whatever_happens_nothing_is_doubled_and_calm_brings_what_is_wanted() {
+    for seed in 0..300 {
+        let mut storm = Storm::new(seed);
+        for _ in 0..200 {
+            storm.rage();
+        }
+        if storm.observation.wanted.is_none() {
+            continue;
+        }
+        for want in storm
+            .observation
+            .wanted
+            .iter_mut()
+            .flat_map(|wanted| wanted.values_mut())
+        {
+            want.held = None;
+        }
+        // Long enough for what was given up to be tried again.
+        for _ in 0..40 {
+            storm.now += Duration::from_secs(20);
+            storm.observation.ready = storm.live().into_iter().collect();
+            storm.step(false);
+        }
+        let wanted = storm.observation.wanted.clone().unwrap();
+        let running: BTreeMap<InstanceId, Digest> = storm
+            .observation
+            .executions
+            .iter()
+            .filter(|known| known.ended.is_none())
+            .map(|known| (known.instance.clone(), known.spec))
+            .collect();
+        let expected: BTreeMap<InstanceId, Digest> = wanted
+            .iter()
+            .map(|(instance, want)| (instance.clone(), want.spec))
+            .collect();
+        assert_eq!(running, expected, "seed {seed}");
+        assert_eq!(storm.live().len(), expected.len(), "seed {seed}");
+        let ready: Vec<_> = storm.reports.values().map(|report| report.state).collect();
+        assert_eq!(ready, vec![State::Ready; expected.len()], "seed {seed}");
+    }
+}
