@@ -24,7 +24,11 @@ fn main() -> ExitCode {
             report(fulcrum::cell::trial(Path::new(dir)).map(|()| 0))
         }
         // A rnode with an identity has a real agent; the others have the test in its place.
-        ["agent", "--dir", dir] if ["identity", "invitation"].iter().any(|name| Path::new(dir).join(name).exists()) => {
+        ["agent", "--dir", dir]
+            if ["identity", "invitation"]
+                .iter()
+                .any(|name| Path::new(dir).join(name).exists()) =>
+        {
             report(fulcrum::agent::run(Path::new(dir)).map(|()| 0))
         }
         ["agent", "--dir", dir] => agent(&PathBuf::from(dir)),
@@ -111,19 +115,29 @@ fn connect(text: &str) -> ExitCode {
 fn serve(name: &str, port: u32) -> ExitCode {
     use crux_wire::process::v1::process_client::ProcessClient;
     use crux_wire::process::v1::{PutRequest, RegisterRequest, WhoamiRequest};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let result = runtime.block_on(async {
         let socket = crux_net::rpc::ProcessSocket::inherited().unwrap().unwrap();
         let mut agent = ProcessClient::new(crux_net::rpc::connect_process(&socket));
         let me = agent.whoami(WhoamiRequest {}).await?.into_inner();
-        let register =
-            RegisterRequest { name: name.to_owned(), port, ..RegisterRequest::default() };
+        let register = RegisterRequest {
+            name: name.to_owned(),
+            port,
+            ..RegisterRequest::default()
+        };
         let registered = agent.register(register).await;
         let text = match registered {
             Ok(_) => format!("{}/{} registered", me.class, me.index),
             Err(status) => status.message().to_owned(),
         };
-        let put = PutRequest { key: "said".to_owned(), value: text.into_bytes(), remove: false };
+        let put = PutRequest {
+            key: "said".to_owned(),
+            value: text.into_bytes(),
+            remove: false,
+        };
         agent.put(put).await
     });
     result.unwrap();
@@ -136,7 +150,10 @@ fn horde(namespace: &str, port: u32, class: &str) -> ExitCode {
     use crux_wire::fulcrum::v1::{HordeRnode, HordeState, PutHordeStateRequest};
     use crux_wire::process::v1::LookupRequest;
     use crux_wire::process::v1::process_client::ProcessClient;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let result: Result<(), tonic::Status> = runtime.block_on(async {
         let socket = crux_net::rpc::ProcessSocket::inherited().unwrap().unwrap();
         let channel = crux_net::rpc::connect_process(&socket);
@@ -156,14 +173,22 @@ fn horde(namespace: &str, port: u32, class: &str) -> ExitCode {
             rnodes: vec![rnode],
             ..HordeState::default()
         };
-        let put = PutHordeStateRequest { state: Some(state), events: Vec::new() };
-        FulcrumClient::new(channel.clone()).put_horde_state(put).await?;
+        let put = PutHordeStateRequest {
+            state: Some(state),
+            events: Vec::new(),
+        };
+        FulcrumClient::new(channel.clone())
+            .put_horde_state(put)
+            .await?;
         let name = format!("{namespace}/class:{class}");
         let mut agent = ProcessClient::new(channel);
         let mut replies = agent.watch(LookupRequest { name }).await?.into_inner();
         while let Some(reply) = replies.message().await? {
-            let members: Vec<_> =
-                reply.services.iter().map(|one| format!("{}={}", one.index, one.host)).collect();
+            let members: Vec<_> = reply
+                .services
+                .iter()
+                .map(|one| format!("{}={}", one.index, one.host))
+                .collect();
             println!("ready {}", members.join(" "));
         }
         Ok(())

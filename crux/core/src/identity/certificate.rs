@@ -9,6 +9,10 @@ use crate::identity::{Grant, OID, PublicKey, Refusal, UnixTime, Window};
 /// Most bytes a certificate may have.
 pub const CERTIFICATE_BYTES_MAX: usize = 2_048;
 const ECDSA_WITH_SHA256: &str = "1.2.840.10045.4.3.2";
+/// The algorithm identifier of the same, as DER.
+const ECDSA_WITH_SHA256_DER: [u8; 12] = [
+    0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02,
+];
 
 /// What we use of a certificate. Its signature is not checked yet.
 pub(crate) struct Certificate<'a> {
@@ -96,15 +100,36 @@ pub fn validity_of_certificate(der: &[u8]) -> Result<Window, Refusal> {
     Certificate::parse(der).map(|certificate| certificate.validity)
 }
 
-/// The signed part, borrowed from `der` itself.
+/// The signed part, borrowed from `der` itself, once everything around it is as it must be to the bit.
+///
+/// What is not signed could otherwise be changed without anyone noticing: the outer header, the
+/// repeated algorithm, the header of the signature.
 fn signed_part_of<'a>(der: &'a [u8], parsed: &X509Certificate<'_>) -> Result<&'a [u8], Refusal> {
+    let wrong = || Refusal::Malformed("it is not in its one canonical form");
     let part: &[u8] = parsed.tbs_certificate.as_ref();
-    // The outer SEQUENCE's header is 2 to 5 bytes long; the signed part follows it.
-    (2..=5)
-        .find_map(|at| der.get(at..at + part.len()).filter(|bytes| *bytes == part))
-        .ok_or(Refusal::Malformed(
-            "its signed part is not at its beginning",
-        ))
+    let signature = &parsed.signature_value.data;
+    let mut tail = ECDSA_WITH_SHA256_DER.to_vec();
+    tail.extend_from_slice(&header(0x03, signature.len() + 1));
+    tail.push(0);
+    tail.extend_from_slice(signature);
+    let head = header(0x30, part.len() + tail.len());
+    let body = der.strip_prefix(head.as_slice()).ok_or_else(wrong)?;
+    let (signed, rest) = body.split_at_checked(part.len()).ok_or_else(wrong)?;
+    if signed == part && rest == tail {
+        Ok(signed)
+    } else {
+        Err(wrong())
+    }
+}
+
+/// Tag and length of a DER value of `length` bytes; certificates are far below 64 KiB.
+fn header(tag: u8, length: usize) -> Vec<u8> {
+    let [.., high, low] = length.to_be_bytes();
+    match length {
+        0..0x80 => vec![tag, low],
+        0x80..0x100 => vec![tag, 0x81, low],
+        _ => vec![tag, 0x82, high, low],
+    }
 }
 
 fn grant_of(parsed: &X509Certificate<'_>) -> Result<Grant, Refusal> {
