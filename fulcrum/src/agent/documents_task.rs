@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crux_net::identity::{Acceptance, Expect};
 use crux_wire::document::v1::SignedDocument;
@@ -81,6 +82,8 @@ struct Put {
     waiting: bool,
     /// Not to be tried again before this.
     not_before: Option<Instant>,
+    /// Pause before the next try; it doubles.
+    pause: Duration,
 }
 
 /// Puts the newest document of each namespace to each of its rnodes until it is acknowledged.
@@ -141,14 +144,18 @@ fn answered(
     };
     put.waiting = false;
     match answer {
-        Ok(generation) => put.acknowledged = generation,
+        Ok(generation) => {
+            put.acknowledged = generation;
+            put.pause = Duration::ZERO;
+        }
         Err(reason) => {
             tracing::debug!(
                 reason,
                 address = target.address,
                 "a document was not acknowledged"
             );
-            put.not_before = Some(Instant::now() + PUSH_RETRY);
+            put.pause = (put.pause * 2).clamp(PUSH_RETRY.0, PUSH_RETRY.1);
+            put.not_before = Some(Instant::now() + put.pause);
         }
     }
 }

@@ -58,8 +58,9 @@ pub(crate) const DOCUMENT_BYTES_MAX: usize = 1 << 20;
 pub(crate) const NAMESPACES_MAX: usize = 256;
 /// Generations of a document kept on disk.
 pub(crate) const GENERATIONS_KEPT: usize = 2;
-/// Pause before a push to a nested rnode is tried again.
-pub(crate) const PUSH_RETRY: Duration = Duration::from_millis(500);
+/// Pause before a push to a nested rnode is tried again, at first (it is just starting) and at most.
+pub(crate) const PUSH_RETRY: (Duration, Duration) =
+    (Duration::from_millis(25), Duration::from_secs(1));
 /// Time one call to another rnode may take.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest value of a shared entry, in bytes.
