@@ -1,6 +1,8 @@
 //! Instances of an application on a real nested rnode that leads itself.
 
 use crux_wire::document::v1::{InstanceRecord, InstanceState};
+use crux_wire::fileio::v1::file_io_client::FileIoClient;
+use crux_wire::fileio::v1::{NeedRequest, ScanRequest};
 use crux_wire::fulcrum::v1::{EntriesRequest, ServicesRequest, StatusReply};
 use crux_wire::rexec::v1::rexec_client::RexecClient;
 use crux_wire::rexec::v1::{StartRequest, WaitRequest};
@@ -253,4 +255,56 @@ async fn a_command_of_the_application_runs_by_rexec_once_its_file_has_come() {
         })
         .await;
     rexec.start(start("worker", &["exit", "0"])).await.unwrap();
+}
+
+// Shows in part: FIO-05, FIO-06, REX-05
+#[tokio::test]
+async fn a_rnode_brings_what_is_needed_and_names_what_it_has() {
+    let base = Base::start();
+    base.ready().await;
+    let nested = Nested::start(&base, "n1").await;
+    let mut files = FileIoClient::new(nested.channel(&base).await);
+    // Only the base has the document yet, so only it knows that the file may be had.
+    let mut fulcrum = base.fulcrum().await;
+    fulcrum
+        .put_document(base.put(&base.application(1, "wait")))
+        .await
+        .unwrap();
+    let worker = base.worker.to_string();
+    let nothing = crux_core::digest::Digest::of(b"nobody has this").to_string();
+    let need = NeedRequest {
+        digests: vec![worker.clone(), nothing.clone()],
+        deadline_ms: 30_000,
+        ..NeedRequest::default()
+    };
+    let reply = files.need(need).await.unwrap().into_inner();
+    assert_eq!(reply.present, [worker.clone()]);
+    assert_eq!(reply.missing[0].digest, nothing);
+    assert!(
+        reply.missing[0]
+            .reason
+            .contains("no document that we share pins it"),
+        "{reply:?}"
+    );
+
+    nested
+        .fulcrum(&base)
+        .await
+        .put_document(base.put(&base.application(1, "wait")))
+        .await
+        .unwrap();
+    let request = ScanRequest {
+        prefix: "/var/app".into(),
+    };
+    let mut found = files.scan(request).await.unwrap().into_inner();
+    let info = found.message().await.unwrap().unwrap();
+    assert_eq!(
+        (info.name.as_str(), info.digest),
+        ("/var/app/bin/worker", worker)
+    );
+    assert_eq!(
+        (info.kind.as_str(), info.executable, info.persistent),
+        ("local", true, false)
+    );
+    assert_eq!(found.message().await.unwrap(), None);
 }
