@@ -6,7 +6,7 @@ use crux_wire::fileio::v1::file_io_client::FileIoClient;
 use crux_wire::fileio::v1::{GetRequest, HaveRequest, PutChunk};
 use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
 use crux_wire::fulcrum::v1::{
-    DescribeRequest, EventsRequest, FlockRequest, HintRequest, StatusRequest,
+    DescribeRequest, EventsRequest, ExitRequest, FlockRequest, HintRequest, StatusRequest,
 };
 use crux_wire::keeper::v1::{Execution, OutcomeKind};
 use crux_wire::rexec::v1::run_input::Input;
@@ -512,4 +512,55 @@ async fn a_session_of_twelve_operations_is_in_the_memoir_in_order() {
         .map(|(kind, subject)| (kind.to_owned(), subject))
         .collect();
     assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn an_agent_told_to_exit_is_followed_by_another_and_a_rnode_by_none() {
+    let mut base = Base::start();
+    base.ready().await;
+    base.rexec()
+        .await
+        .start(start("waiting", &["wait"]))
+        .await
+        .unwrap();
+    // An open stream does not hold it back.
+    let mut watcher = base.fulcrum().await;
+    let follow = EventsRequest {
+        after: String::new(),
+        follow: true,
+    };
+    let _events = watcher.events(follow).await.unwrap();
+    let old = base.contact().await;
+    base.fulcrum()
+        .await
+        .exit(ExitRequest { end_rnode: false })
+        .await
+        .unwrap();
+    until(async || base.contact().await["pid"] != old["pid"]).await;
+    let listed = base
+        .rexec()
+        .await
+        .list(ListRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(
+        listed
+            .executions
+            .iter()
+            .any(|known| known.execution == "waiting")
+    );
+
+    base.fulcrum()
+        .await
+        .exit(ExitRequest { end_rnode: true })
+        .await
+        .unwrap();
+    assert!(base.keeper_ended().await.success());
+    let ends = base
+        .memoir()
+        .into_iter()
+        .filter(|record| record.kind == "exit")
+        .count();
+    assert_eq!(ends, 2);
 }

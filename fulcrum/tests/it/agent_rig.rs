@@ -187,6 +187,16 @@ impl Base {
         fulcrum::memoir::read(&self.home.join("memoirs/base/base"), 0).unwrap()
     }
 
+    /// Waits for the keeper's own end.
+    pub(crate) async fn keeper_ended(&mut self) -> std::process::ExitStatus {
+        let mut keeper = self.keeper.take().unwrap();
+        let ended = tokio::task::spawn_blocking(move || keeper.wait().unwrap());
+        tokio::time::timeout(PATIENCE, ended)
+            .await
+            .expect("the keeper goes on")
+            .unwrap()
+    }
+
     pub(crate) fn kill_keeper(&mut self) {
         if let Some(mut keeper) = self.keeper.take() {
             let _ = keeper.kill();
