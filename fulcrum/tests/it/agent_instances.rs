@@ -278,7 +278,7 @@ async fn a_rnode_brings_what_is_needed_and_names_what_it_has() {
         ..NeedRequest::default()
     };
     let reply = files.need(need).await.unwrap().into_inner();
-    assert_eq!(reply.present, [worker.clone()]);
+    assert_eq!(reply.present, std::slice::from_ref(&worker));
     assert_eq!(reply.missing[0].digest, nothing);
     assert!(
         reply.missing[0]
