@@ -19,7 +19,7 @@ mod time;
 mod tests;
 
 pub use certificate::{CERTIFICATE_BYTES_MAX, validity_of_certificate};
-pub use chain::{CHAIN_LENGTH_MAX, Denied, Denies, Moment, verify, verify_signer};
+pub use chain::{CHAIN_LENGTH_MAX, Denied, Denies, Moment, verify};
 pub use charter::{Charter, ROOT_KEYS_MAX};
 pub use claims::{ClaimTable, Conflict, Novelty, Precedence};
 pub use document::{DOCUMENT_CONTEXT, ENTRY_CONTEXT, Signed, verify_document, verify_signed};

@@ -114,10 +114,7 @@ pub fn verify<C: AsRef<[u8]>>(
 }
 
 /// Judges a chain that stands beside a signature, and gives the key that must have made it: never a leaf's.
-///
-/// # Errors
-/// As [`verify`].
-pub fn verify_signer<C: AsRef<[u8]>>(
+pub(crate) fn verify_signer<C: AsRef<[u8]>>(
     chain: &[C],
     charter: &Charter,
     denies: &Denies,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crux_core::identity::{
     self as judge, Charter, Claim, ClaimTable, Conflict, Denied, Denies, Enrolment, Moment,
-    Novelty, Precedence, Principal, PublicKey, Refusal, Signed,
+    Novelty, Precedence, Principal, Refusal, Signed,
 };
 use crux_core::names::{OwnerId, RnodeId};
 use tokio::sync::watch;
@@ -293,18 +293,6 @@ impl Trust {
             });
         }
         self.changed();
-    }
-
-    /// Judges the chain of a signer that was accepted before, and gives its key: only charter and denies count.
-    ///
-    /// # Errors
-    /// Why it is refused.
-    pub fn verify_signer<C: AsRef<[u8]>>(
-        &self,
-        chain: &[C],
-    ) -> Result<(Principal, PublicKey), Refusal> {
-        let state = self.read();
-        judge::verify_signer(chain, &state.charter, &state.denies, Moment::Kept)
     }
 
     /// Writes one part of what is believed, as it is now.
