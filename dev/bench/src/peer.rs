@@ -2,6 +2,7 @@
 
 pub(crate) mod ssh;
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,16 +18,34 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// A process that is told to end, and waited for, when dropped.
+/// A process in a group of its own; it is told to end and waited for when dropped, and whatever
+/// is left of its group is killed.
 #[derive(Debug)]
-pub(crate) struct Running(pub(crate) Child);
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// Starts it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub(crate) fn start(name: &str, command: &mut Command) -> Result<Self, String> {
+        let child = command.stdin(Stdio::null()).process_group(0).spawn();
+        child.map(Self).map_err(|error| format!("{name}: {error}"))
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // TERM first: supervisord and the shell end their children on it.
         let pid = self.0.id().to_string();
         drop(Command::new("kill").args(["-TERM", &pid]).status());
         drop(self.0.wait());
+        let group = format!("-{pid}");
+        let sweep = Command::new("kill")
+            .args(["-KILL", "--", &group])
+            .stderr(Stdio::null())
+            .status();
+        drop(sweep);
     }
 }
 
@@ -73,16 +92,12 @@ fn body(marks: &Path, index: usize) -> String {
 ///
 /// When there is no shell, or they do not start.
 pub(crate) fn shell_loop(marks: &Path, count: usize) -> Result<Running, String> {
-    let mut script = String::from("trap 'kill $(jobs -p)' TERM\n");
+    let mut script = String::new();
     for index in 0..count {
         script.push_str(&format!("sh -c '{}' &\n", body(marks, index)));
     }
     script.push_str("wait\n");
-    let child = Command::new("sh")
-        .args(["-c", &script])
-        .stdin(Stdio::null())
-        .spawn();
-    let running = child.map(Running).map_err(|error| format!("sh: {error}"))?;
+    let running = Running::start("sh", Command::new("sh").args(["-c", &script]))?;
     wait_for_marks(marks, count)?;
     Ok(running)
 }
@@ -131,17 +146,10 @@ impl Supervisor {
         let file = folder.join("supervisord.conf");
         std::fs::write(&file, configuration(folder, &marks, count))
             .map_err(|error| error.to_string())?;
-        let child = Command::new(self.bin.join("supervisord"))
-            .arg("--nodaemon")
-            .arg("--configuration")
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let running = child
-            .map(Running)
-            .map_err(|error| format!("supervisord: {error}"))?;
+        let mut command = Command::new(self.bin.join("supervisord"));
+        command.arg("--nodaemon").arg("--configuration").arg(&file);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let running = Running::start("supervisord", &mut command)?;
         wait_for_marks(&marks, count)?;
         Ok(running)
     }

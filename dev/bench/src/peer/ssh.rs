@@ -32,9 +32,12 @@ impl Ssh {
             run("ssh-keygen", &mut keygen)?;
         }
         let port = free_port()?;
-        let server = spawn("sshd", &mut server_command(&sshd, &at, port)?)?;
+        let server = Running::start(
+            "sshd",
+            server_command(&sshd, &at, port)?.stderr(Stdio::null()),
+        )?;
         let socket = at.join("socket");
-        let client = spawn("ssh", &mut client_command(&at, port, &socket)?)?;
+        let client = Running::start("ssh", &mut client_command(&at, port, &socket)?)?;
         let ssh = Self {
             client,
             server,
@@ -181,13 +184,6 @@ fn run(name: &str, command: &mut Command) -> Result<(), String> {
         .output()
         .map_err(|error| format!("{name}: {error}"))?;
     succeeded(name, output).map(drop)
-}
-
-fn spawn(name: &str, command: &mut Command) -> Result<Running, String> {
-    let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn();
-    child
-        .map(Running)
-        .map_err(|error| format!("{name}: {error}"))
 }
 
 fn free_port() -> Result<u16, String> {
