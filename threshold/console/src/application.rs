@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crux_core::adf::rnodes::Provider;
-use crux_core::adf::{Application, Code, Diagnostic, FileKind, Source, parse};
+use crux_core::adf::{Application, Code, Diagnostic, FileKind, Source, nearest, parse};
 
 use crate::connection::Base;
 use crate::failure::{Failure, Fault, Outcome};
@@ -98,7 +98,26 @@ fn sources(directory: &Path) -> Outcome<Vec<Source>> {
 pub(crate) fn read(directory: &Path) -> Outcome<(Application, Vec<Diagnostic>)> {
     let name = name_of(directory)?;
     let sources = sources(directory)?;
-    Ok(parse(&name, &sources, &library::find))
+    let (application, diagnostics) = parse(&name, &sources, &library::find);
+    Ok((
+        application,
+        diagnostics.into_iter().map(offer_library).collect(),
+    ))
+}
+
+/// Names what the library has where an include was not found.
+fn offer_library(diagnostic: Diagnostic) -> Diagnostic {
+    if diagnostic.code != Code::MissingInclude || diagnostic.help.is_some() {
+        return diagnostic;
+    }
+    let missing = diagnostic.message.split('`').nth(1).unwrap_or_default();
+    let stem = missing.rsplit_once('.').map_or(missing, |(stem, _)| stem);
+    let names = library::names();
+    let help = match nearest(stem, names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`, which is in the library?"),
+        None => format!("the library has: {}", names.join(", ")),
+    };
+    diagnostic.helping(help)
 }
 
 impl Described {

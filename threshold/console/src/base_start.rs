@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crux_core::digest::Digest;
 use crux_net::store::Store;
+use crux_wire::fulcrum::v1::ExitRequest;
 use fulcrum::config::{Executable, Isolation, RnodeConfig};
 use nix::fcntl::{Flock, FlockArg};
 
@@ -106,6 +107,7 @@ pub(crate) async fn ensure(home: &Home, ourselves: &Ourselves) -> Outcome<Base> 
         None => start(home, ourselves).await?,
     };
     let described = base.itself().describe().await?;
+    let mut base = base;
     if described.executable_digest != ourselves.digest.to_string() {
         crate::output::talk(&format!(
             "note: the base runs radix {}, this is {}; its agent is replaced",
@@ -117,10 +119,33 @@ pub(crate) async fn ensure(home: &Home, ourselves: &Ourselves) -> Outcome<Base> 
             ourselves.digest.short()
         ));
         replace_agent(home, ourselves)?;
+        restart_agent(home, &base, ourselves).await?;
+        base = Base::require(home).await?;
     }
     operator::apply_base_document(home, &base, ourselves).await?;
     drop(right);
     Ok(base)
+}
+
+/// Ends the base's agent and waits until its keeper has started another from this executable.
+async fn restart_agent(home: &Home, base: &Base, ourselves: &Ourselves) -> Outcome<()> {
+    let request = ExitRequest { end_rnode: false };
+    // It may end before its answer arrives; what counts is who answers afterwards.
+    let _ = base.itself().fulcrum().exit(request).await;
+    let begin = Instant::now();
+    loop {
+        if let Some(base) = Base::find(home).await?
+            && let Ok(described) = base.itself().describe().await
+            && described.executable_digest == ourselves.digest.to_string()
+        {
+            return Ok(());
+        }
+        if begin.elapsed() > ANSWER_WAIT_MAX {
+            return Err(Failure::failed("the base's agent was not replaced in time")
+                .hint("run `radix up` again"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Makes the base's keeper run its next agent from this executable, and ends the present agent.

@@ -247,7 +247,7 @@ impl Base {
             },
         };
         let mut status = view::Status::from_wire(&reply, Some(&namespace.horde));
-        crate::host_pid::translate(&mut status);
+        crate::host_pid::translate(&mut status, &namespace.horde);
         Ok(status)
     }
 }

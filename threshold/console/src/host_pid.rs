@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crux_wire::fulcrum::v1::HordeState;
+
 use crate::view::Status;
 
 /// What the kernel says of one process.
@@ -16,14 +18,16 @@ struct Process {
 /// Replaces the pids that rnodes told us by those of this machine, where they can be found.
 ///
 /// A rnode counts pids in its own namespace; a person kills by those of the machine.
-pub(crate) fn translate(status: &mut Status) {
+/// Keepers are found by the directory they keep: the backend may not have seen a new one yet.
+pub(crate) fn translate(status: &mut Status, horde: &HordeState) {
     let processes = processes(Path::new("/proc"));
     for rnode in &mut status.rnodes {
-        if rnode.keeper_pid <= 0 {
-            continue;
-        }
-        let inside = descendants(&processes, rnode.keeper_pid);
-        if let Some(pid) = agent_of(&processes, rnode.keeper_pid) {
+        let held = horde.rnodes.iter().find(|held| held.label == rnode.label);
+        let keeper = held.and_then(|held| keeper_of(&processes, &held.directory));
+        rnode.keeper_pid = keeper.unwrap_or(rnode.keeper_pid);
+        let Some(keeper) = keeper else { continue };
+        let inside = descendants(&processes, keeper);
+        if let Some(pid) = agent_of(&processes, keeper) {
             rnode.agent_pid = pid;
         }
         for instance in &mut status.instances {
@@ -36,16 +40,35 @@ pub(crate) fn translate(status: &mut Status) {
     }
 }
 
+/// The words a process was started with.
+fn words(pid: i32) -> Vec<String> {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = bytes.split(|byte| *byte == 0);
+    words
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect()
+}
+
+/// The keeper of a rnode's directory.
+fn keeper_of(processes: &BTreeMap<i32, Process>, directory: &str) -> Option<i32> {
+    if directory.is_empty() {
+        return None;
+    }
+    processes.keys().copied().find(|pid| {
+        let words = words(*pid);
+        words.get(1).is_some_and(|word| word == "keep")
+            && words.iter().any(|word| word == directory)
+    })
+}
+
 /// The agent that `keeper` started: its child whose first word is `agent`.
 fn agent_of(processes: &BTreeMap<i32, Process>, keeper: i32) -> Option<i32> {
     let mut children = processes
         .iter()
         .filter(|(_, process)| process.parent == keeper);
-    children.find_map(|(pid, _)| {
-        let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let first = words.split(|byte| *byte == 0).nth(1)?;
-        (first == b"agent").then_some(*pid)
-    })
+    children
+        .find(|(pid, _)| words(**pid).get(1).is_some_and(|word| word == "agent"))
+        .map(|(pid, _)| *pid)
 }
 
 /// Outer pids by inner pid, of `root` and all below it.

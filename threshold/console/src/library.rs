@@ -20,3 +20,13 @@ pub(crate) fn find(name: &str) -> Option<Vec<u8>> {
         .find(|(known, _)| *known == name)
         .map(|(_, text)| text.as_bytes().to_vec())
 }
+
+/// Names that `include` finds in the library of this binary.
+pub(crate) fn names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = FILES
+        .iter()
+        .filter_map(|(name, _)| name.rsplit_once('.').map(|(stem, _)| stem))
+        .collect();
+    names.dedup();
+    names
+}

@@ -94,13 +94,7 @@ fn an_edited_worker_is_rebuilt_and_only_its_instances_are_replaced() {
     let _ = own_port(&sandbox);
     let _ = sandbox.up().expect(0);
     let before = sandbox.until_settled(&STIX);
-    let source = sandbox.stix().join("src/bin/worker.rs");
-    let text = std::fs::read_to_string(&source).expect("the source can be read");
-    std::fs::write(
-        &source,
-        text + "\n// edited by a test\nconst _EDITED: u8 = 1;\n",
-    )
-    .expect("written");
+    sandbox.edit("src/bin/worker.rs", "rows of csv", "lines of csv");
     let up = sandbox.up().expect(0);
     assert!(
         up.stderr.contains("worker"),

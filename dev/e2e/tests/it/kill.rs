@@ -103,6 +103,8 @@ fn killed_keepers_are_realised_again_with_right_counts() {
 #[test]
 fn the_application_goes_on_without_the_base_and_up_brings_it_back() {
     let (sandbox, address, before) = raised();
+    let answered = wait_for(Duration::from_secs(20), || get(&address, "/results"));
+    assert!(answered.is_some(), "the forwarder knows its members");
     let base = sandbox.home().join("base").display().to_string();
     let base_pids: Vec<i32> = pids_of(&sandbox.home(), &format!("--dir {base} "));
     assert_eq!(base_pids.len(), 2, "keeper and agent of the base");

@@ -66,6 +66,11 @@ async fn execute(args: args::Exec) -> Outcome<()> {
             Err(status) if status.code() == tonic::Code::Unavailable => {
                 return Err(lost(status.message()));
             }
+            Err(status) if status.code() == tonic::Code::NotFound => {
+                return Err(
+                    Failure::status("run the command", &status).with_fault(Fault::Code(127))
+                );
+            }
             Err(status) => return Err(Failure::status("run the command", &status)),
         }
     };

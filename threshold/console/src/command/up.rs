@@ -65,7 +65,8 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
         signed_unix_ms: crate::clock::unix_ms(),
         ..draft
     };
-    put(&home, &base, &document, args.take_over).await?;
+    // Somebody else may have asked for the same meanwhile: then theirs is the generation to wait for.
+    let generation = put(&home, &base, &document, args.take_over).await?;
     home.note_generation(&namespace, generation)?;
     home.note_tree(&described.directory, &namespace, generation)?;
     if args.no_wait {
@@ -77,13 +78,13 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
     Ok(())
 }
 
-/// Signs and hands over a document.
+/// Signs and hands over a document; returns the generation under which it is held.
 pub(crate) async fn put(
     home: &Home,
     base: &Base,
     document: &Document,
     take_over: bool,
-) -> Outcome<()> {
+) -> Outcome<u64> {
     let described = base.itself().describe().await?;
     let signed = operator::sign(home, document)?;
     let invite_grant = operator::host_grant(home, &described, &document.namespace)?;
@@ -93,16 +94,18 @@ pub(crate) async fn put(
         invite_grant,
     };
     let reply = base.itself().fulcrum().put_document(request).await;
-    reply.map(|_| ()).map_err(|status| {
-        let failure = Failure::status("hand over the document", &status);
-        if status.message().starts_with("stale") {
-            failure.with_fault(Fault::Refused).hint(
+    reply
+        .map(|reply| reply.into_inner().generation)
+        .map_err(|status| {
+            let failure = Failure::status("hand over the document", &status);
+            if status.message().starts_with("stale") {
+                failure.with_fault(Fault::Refused).hint(
                 "somebody changed the namespace meanwhile; look at `radix plan`, then try again",
             )
-        } else {
-            failure
-        }
-    })
+            } else {
+                failure
+            }
+        })
 }
 
 /// The document inside a signed one, as the base gave it to us.
