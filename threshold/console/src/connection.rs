@@ -59,6 +59,7 @@ pub(crate) struct RnodeConnection {
 pub(crate) struct Base {
     rnode: RnodeConnection,
     credentials: Credentials,
+    home: Home,
 }
 
 /// A namespace that has a horde, as the base tells it.
@@ -86,6 +87,7 @@ impl Base {
             Ok(channel) => Ok(Some(Self {
                 rnode: RnodeConnection { channel },
                 credentials,
+                home: home.clone(),
             })),
             Err(_) => Ok(None),
         }
@@ -247,7 +249,7 @@ impl Base {
             },
         };
         let mut status = view::Status::from_wire(&reply, Some(&namespace.horde));
-        crate::host_pid::translate(&mut status, &namespace.horde);
+        crate::host_pid::translate(&mut status, &self.home);
         Ok(status)
     }
 }

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crux_wire::fulcrum::v1::HordeState;
-
+use crate::home::Home;
 use crate::view::Status;
 
 /// What the kernel says of one process.
@@ -19,11 +18,12 @@ struct Process {
 ///
 /// A rnode counts pids in its own namespace; a person kills by those of the machine.
 /// Keepers are found by the directory they keep: the backend may not have seen a new one yet.
-pub(crate) fn translate(status: &mut Status, horde: &HordeState) {
+pub(crate) fn translate(status: &mut Status, home: &Home) {
     let processes = processes(Path::new("/proc"));
+    let horde = home.join("hordes").join(&status.namespace);
     for rnode in &mut status.rnodes {
-        let held = horde.rnodes.iter().find(|held| held.label == rnode.label);
-        let keeper = held.and_then(|held| keeper_of(&processes, &held.directory));
+        let directory = horde.join(&rnode.label).display().to_string();
+        let keeper = keeper_of(&processes, &directory);
         rnode.keeper_pid = keeper.unwrap_or(rnode.keeper_pid);
         let Some(keeper) = keeper else { continue };
         let inside = descendants(&processes, keeper);
@@ -51,9 +51,6 @@ fn words(pid: i32) -> Vec<String> {
 
 /// The keeper of a rnode's directory.
 fn keeper_of(processes: &BTreeMap<i32, Process>, directory: &str) -> Option<i32> {
-    if directory.is_empty() {
-        return None;
-    }
     processes.keys().copied().find(|pid| {
         let words = words(*pid);
         words.get(1).is_some_and(|word| word == "keep")
