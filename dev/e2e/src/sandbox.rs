@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -51,7 +52,12 @@ pub struct Sandbox {
     root: PathBuf,
     user: User,
     binary: PathBuf,
+    /// One application at a time: two state directories of one user that start at once may be given
+    /// the same addresses. Released after everything of this sandbox has ended.
+    _turn: MutexGuard<'static, ()>,
 }
+
+static TURN: Mutex<()> = Mutex::new(());
 
 /// Repeats `look` until it gives a value, at most for `limit`.
 pub fn wait_for<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
@@ -99,13 +105,20 @@ impl Sandbox {
         let named = std::env::var_os("RADIX_BIN").unwrap_or_else(|| {
             panic!("RADIX_BIN must name the built radix; `cargo xtask check` sets it")
         });
+        // A test that failed while it had the turn has cleaned up all the same.
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let root = std::env::temp_dir().join(format!("radix-e2e-{}-{number}", std::process::id()));
         std::fs::create_dir_all(root.join("home")).expect("a temporary directory can be made");
         let binary = root.join("radix");
         std::fs::copy(&named, &binary)
             .unwrap_or_else(|error| panic!("cannot copy {}: {error}", named.display()));
-        let sandbox = Self { root, user, binary };
+        let sandbox = Self {
+            root,
+            user,
+            binary,
+            _turn: turn,
+        };
         sandbox.give();
         sandbox
     }
