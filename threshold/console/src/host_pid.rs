@@ -31,10 +31,9 @@ pub(crate) fn translate(status: &mut Status, home: &Home) {
             rnode.agent_pid = pid;
         }
         for instance in &mut status.instances {
-            if instance.rnode == rnode.label
-                && let Some(pid) = inside.get(&instance.pid)
-            {
-                instance.pid = *pid;
+            if instance.rnode == rnode.label {
+                // One that has just ended is nobody here: its inner pid would be a stranger's.
+                instance.pid = inside.get(&instance.pid).copied().unwrap_or(0);
             }
         }
     }

@@ -30,9 +30,14 @@ fn a_killed_slave_and_a_killed_agent_come_back_and_nothing_else_changes() {
     let victim = pids(&before)["prog2/0"];
     kill(i32::try_from(victim).expect("a pid"));
     let after = sandbox.until("the slave is back", |status| {
-        let settled = status["settled"] == true;
-        let pid = pids(status).get("prog2/0").copied().unwrap_or(victim);
-        (settled && pid != victim && pid > 0).then(|| status.clone())
+        let instances = status["instances"].as_array()?;
+        let slave = instances
+            .iter()
+            .find(|instance| instance["instance"] == "prog2/0")?;
+        let restarted = slave["restarts"].as_u64()? >= 1 && slave["state"] == "ready";
+        let pid = slave["pid"].as_i64()?;
+        (status["settled"] == true && restarted && pid > 100 && pid != victim)
+            .then(|| status.clone())
     });
     let same = |a: &Value, b: &Value| {
         let (mut a, mut b) = (pids(a), pids(b));
@@ -47,7 +52,8 @@ fn a_killed_slave_and_a_killed_agent_come_back_and_nothing_else_changes() {
     let later = sandbox.until("a new agent", |status| {
         let rnodes = status["rnodes"].as_array()?;
         let rnode = rnodes.iter().find(|rnode| rnode["label"] == "n3")?;
-        let new = rnode["agent_pid"].as_i64()? != i64::from(agent);
+        let pid = rnode["agent_pid"].as_i64()?;
+        let new = pid > 100 && pid != i64::from(agent);
         (new && status["settled"] == true && rnodes.len() == 6).then(|| status.clone())
     });
     assert_eq!(
@@ -73,7 +79,8 @@ fn killed_keepers_are_realised_again_with_right_counts() {
             .as_array()?
             .iter()
             .find(|rnode| rnode["label"] == leader)?;
-        (keeper["keeper_pid"] != i64::from(gone)).then_some(())?;
+        let pid = keeper["keeper_pid"].as_i64()?;
+        (pid > 0 && pid != i64::from(gone)).then_some(())?;
         settled(status)
     });
     let victims: Vec<i32> = ["n1", "n3", "n5"]
@@ -87,7 +94,7 @@ fn killed_keepers_are_realised_again_with_right_counts() {
         let fresh = rnodes.iter().all(|rnode| {
             rnode["keeper_pid"]
                 .as_i64()
-                .is_some_and(|pid| !victims.iter().any(|old| i64::from(*old) == pid))
+                .is_some_and(|pid| pid > 0 && !victims.iter().any(|old| i64::from(*old) == pid))
         });
         (fresh && rnodes.len() == 6).then_some(())?;
         settled(status)
