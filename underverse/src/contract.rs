@@ -58,7 +58,8 @@ pub trait Underverse: Send + Sync + Debug {
     ///
     /// **Behaviour**
     /// - `address.distinct`: two requests get two ids; the mapping is stable.
-    /// - `address.exhausted`: `Limit` when there is none left.
+    /// - `address.repeated`: the same request of the same horde gets the same id and address.
+    /// - `address.exhausted`: `Limit` when there is none left; a released one can be had again.
     ///
     /// # Errors
     /// `Unsupported`, `Limit`, `Unavailable`.
@@ -72,6 +73,7 @@ pub trait Underverse: Send + Sync + Debug {
     ///
     /// **Behaviour**
     /// - `address.release-twice`: releasing what is not held succeeds.
+    /// - `address.taken`: refused with `Taken` while a door of a realised horde is there; possible again after `dissolve`.
     ///
     /// # Errors
     /// `Unsupported`, `Taken` while a realised horde uses it.
@@ -107,6 +109,22 @@ pub trait Underverse: Send + Sync + Debug {
     /// - `realise.weaker`: what is obtained in weaker form is in `Effective::weaker`.
     /// - `realise.tags`: required tags all hold where it runs; `Unsatisfiable` names the tag otherwise.
     /// - `realise.deadline`: when it passes, ends `Partial` with what there is.
+    /// - `network.connected`: every member reaches every member on any port, over IPv4, at the address that `Running` tells.
+    /// - `network.horde-private`: where enforced, nobody but members opens a connection to a member, except through a door.
+    /// - `network.flock-private`: where enforced, members of the owner's other flock-private hordes do, and nobody from outside.
+    /// - `network.open`: a horde that asks for no privacy is reached by everybody on this substrate.
+    /// - `network.private-wins`: `horde_private` with or without `flock_private` is the same.
+    /// - `network.outbound`: without a limit, a member opens connections to the internet.
+    /// - `network.outbound-none`: with a limit of 0, where enforced, every connection to the internet fails.
+    /// - `network.outbound-limit`: with a limit of n, where enforced, the connection after n simultaneous ones of the whole horde
+    ///   is refused; when one has ended, another is possible.
+    /// - `network.door`: a door leads to every member that listens, in even shares, and to none that does not.
+    /// - `network.door-private`: a door leads into a private horde too.
+    /// - `network.door-address`: a door at an acquired address is open there and nowhere else.
+    /// - `network.door-udp`: a door for UDP carries datagrams and their answers; where absent, it is refused with `Unsupported`.
+    /// - `network.names`: where present, the label of a member resolves to its address inside every member.
+    /// - `network.healed`: a container that was started again has its address again, and doors and members reach it.
+    /// - `network.resized`: members that are added are connected, and doors lead to them; members that left get nothing.
     fn realise<'a>(
         &'a self,
         generation: Generation,
@@ -128,6 +146,8 @@ pub trait Underverse: Send + Sync + Debug {
     ///
     /// **Behaviour**
     /// - `effective.unknown`: `NotFound` for a horde that is not there.
+    /// - `network.requested-effective`: what was obtained is told beside what was asked; where it is weaker, `weaker` says so and why.
+    /// - `network.probed`: nothing about the network is called enforced that was not tried on this horde; `probes` says how.
     ///
     /// # Errors
     /// `NotFound`, `Unavailable`.

@@ -63,6 +63,19 @@ pub struct EffectiveNetwork {
     pub external_connections_max: Obtained<Option<u32>>,
     /// The doors, in the order of the spec.
     pub ports: Vec<EffectivePort>,
+    /// What was tried on this horde and what came of it; empty where nothing was.
+    pub probes: Vec<NetworkProbe>,
+}
+
+/// Something that was tried to find out how a network really is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NetworkProbe {
+    /// What was tried: "n1 to n2".
+    pub tried: String,
+    /// Whether the connection came about.
+    pub connected: bool,
+    /// How, for people: "TCP from a socket in n1's network namespace to one in n2's".
+    pub how: String,
 }
 
 /// A value with how strongly it holds.

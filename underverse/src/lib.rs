@@ -19,11 +19,13 @@ mod running;
 mod spec;
 mod storage;
 mod tag;
+mod zone;
 
 pub use capability::{Capabilities, Capability, Strength};
 pub use contract::{Keep, Underverse, UnderverseAdmin};
 pub use effective::{
-    Effective, EffectiveNetwork, EffectivePort, EffectiveRole, Obtained, PortState, Weaker,
+    Effective, EffectiveNetwork, EffectivePort, EffectiveRole, NetworkProbe, Obtained, PortState,
+    Weaker,
 };
 pub use error::{Effect, Error, Kind};
 pub use event::{EventId, EventKind, MaintenancePolicy, Reply, UnderverseEvent};
@@ -42,3 +44,4 @@ pub use spec::{
 };
 pub use storage::{StorageExposure, StorageId, StorageKind, StorageRequest, properties};
 pub use tag::{TAG_BYTES_MAX, Tag, TagRule, first_broken};
+pub use zone::Zone;

@@ -116,6 +116,7 @@ pub(crate) fn effective(
                     .map(|door| port(door, record, observed))
                     .collect()
             }),
+            probes: Vec::new(),
         },
         weaker: record.map_or_else(Vec::new, |record| {
             let weaker = |(asked, obtained): &(String, String)| Weaker {
