@@ -114,8 +114,9 @@ impl Placement {
 /// - At most one instance of a class runs on a rnode.
 /// - Instances keep their rnode and number while their set still holds the rnode and their count
 ///   has room; beyond the count those on silent rnodes go first, then the highest numbers.
-/// - New instances go to the rnodes of the set with the highest weight, a hash of class and
-///   permanent name: so nothing else moves when a member comes or goes.
+/// - New instances go to the rnodes of the set with the highest weight, a hash of class and label:
+///   so nothing else moves when a member comes or goes, a plan names the rnodes before they exist,
+///   and who replaces a machine under its label gets what it had.
 /// - What does not fit is left out and reported with the constraint.
 ///
 /// Source: requirements KHN-01, 05, 07, 08; rendezvous hashing (Thaler and Ravishankar, 1998).
@@ -163,17 +164,18 @@ fn holders<'a>(view: &'a View, rnodes: &[Rnode]) -> Holders<'a> {
             .binary_search_by(|rnode| rnode.id.as_str().cmp(id))
             .ok()
     };
-    let mut sorted: Vec<_> = view.holders.iter().collect();
+    let mut sorted: Vec<_> = view
+        .holders
+        .iter()
+        .filter_map(|holder| Some((holder, position(&holder.rnode)?)))
+        .collect();
     // Where a number is held twice, after a split, the heavier rnode keeps it.
-    sorted.sort_by_cached_key(|holder| {
-        let weight = std::cmp::Reverse(weight(&holder.class, &holder.rnode));
-        (holder.class.clone(), holder.index, weight)
+    sorted.sort_by_cached_key(|(holder, at)| {
+        let weight = std::cmp::Reverse(weight(&holder.class, &rnodes[*at]));
+        (holder.class.clone(), holder.index, weight, *at)
     });
     let mut holders: Holders<'a> = BTreeMap::new();
-    for holder in sorted {
-        let Some(at) = position(&holder.rnode) else {
-            continue;
-        };
+    for (holder, at) in sorted {
         let class = holders.entry(holder.class.as_str()).or_default();
         if !class.values().any(|held| *held == at) {
             class.entry(holder.index).or_insert(at);
@@ -182,9 +184,9 @@ fn holders<'a>(view: &'a View, rnodes: &[Rnode]) -> Holders<'a> {
     holders
 }
 
-/// How much a class prefers a rnode.
-fn weight(class: &str, rnode: &str) -> [u8; 32] {
-    let text = format!("khan-weight/1\n{class}\n{rnode}\n");
+/// How much a class prefers a rnode; equal for two that both claim a label, until one gives way.
+fn weight(class: &str, rnode: &Rnode) -> [u8; 32] {
+    let text = format!("khan-weight/1\n{class}\n{}\n", rnode.label);
     *Digest::of(text.as_bytes()).as_bytes()
 }
 
@@ -272,7 +274,7 @@ impl Placer<'_> {
             .copied()
             .filter(|at| rnodes[*at].standing == Standing::Live && !taken.contains(at))
             .collect();
-        free.sort_by_cached_key(|at| std::cmp::Reverse(weight(class, &rnodes[*at].id)));
+        free.sort_by_cached_key(|at| std::cmp::Reverse(weight(class, &rnodes[*at])));
         let mut next = 0;
         for at in free.into_iter().take(wanted - chosen.len()) {
             while chosen.contains_key(&next) {

@@ -22,9 +22,9 @@ pub struct View {
 /// A member.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rnode {
-    /// Permanent name, which placement goes by.
+    /// Permanent name, by which it is told from others.
     pub id: String,
-    /// Label, which people go by.
+    /// Label, which people and preferences go by.
     pub label: String,
     /// Its tags.
     pub tags: BTreeSet<String>,
@@ -69,7 +69,7 @@ impl Rnode {
 impl View {
     /// A view of `count` members that do not exist yet, called n1, n2, … both in id and in label.
     ///
-    /// For a plan before the first `up`: counts are right, the rnodes themselves may differ.
+    /// For a plan before the first `up`, which the leader will carry out if all of them come.
     #[must_use]
     pub fn imagined(count: u32) -> Self {
         let rnode = |number: u32| Rnode::new(format!("n{number}"), format!("n{number}"));

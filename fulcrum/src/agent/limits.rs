@@ -37,8 +37,8 @@ pub(crate) const REASON_BYTES_MAX: usize = 300;
 pub(crate) const LEADER_SETTLE: Duration = Duration::from_secs(1);
 /// The same when every member has told what it holds.
 pub(crate) const LEADER_SETTLE_MIN: Duration = Duration::from_millis(100);
-/// The same when nothing runs yet and members are still missing.
-pub(crate) const LEADER_GATHER: Duration = Duration::from_secs(3);
+/// The same when nothing runs yet and members are still missing. 5 s: a busy machine starts six rnodes in it.
+pub(crate) const LEADER_GATHER: Duration = Duration::from_secs(5);
 /// Changes within this are placed together.
 pub(crate) const LEADER_DEBOUNCE: Duration = Duration::from_millis(50);
 /// Placement runs at least this often, so that a silent member's time-out is noticed.

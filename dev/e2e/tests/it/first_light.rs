@@ -1,10 +1,22 @@
 //! The first command of the README, as us and as an ordinary user.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use e2e::{Sandbox, User, pids_of, wait_for};
+use serde_json::Value;
 
 use crate::{STIX, get, own_port, pids};
+
+/// Instance → rnode, of a plan's actions or a status's instances.
+fn places(list: &Value) -> BTreeMap<String, String> {
+    let text = |item: &Value, field: &str| item[field].as_str().unwrap_or_default().to_owned();
+    let place = |item: &Value| {
+        let name = format!("{}/{}", text(item, "class"), item["index"]);
+        (name, text(item, "rnode"))
+    };
+    list.as_array().into_iter().flatten().map(place).collect()
+}
 
 /// `up` to a ready stix, seen from every side.
 fn rises(user: User) {
@@ -14,6 +26,11 @@ fn rises(user: User) {
     }
     let sandbox = Sandbox::with_stix(user);
     let address = own_port(&sandbox);
+    let directory = sandbox.stix().display().to_string();
+    let plan = sandbox
+        .radix(&["plan", &directory, "--format", "json"])
+        .expect(0)
+        .json();
     let up = sandbox.up().expect(0);
     assert!(
         up.stdout.contains("radix status"),
@@ -23,6 +40,11 @@ fn rises(user: User) {
 
     let status = sandbox.until_settled(&STIX);
     assert_eq!(status["rnodes"].as_array().map(Vec::len), Some(6));
+    assert_eq!(
+        places(&plan["actions"]),
+        places(&status["instances"]),
+        "what was planned is what runs"
+    );
     let cells = |class: &str| {
         let instances = status["instances"].as_array().cloned().unwrap_or_default();
         let of_class = instances
