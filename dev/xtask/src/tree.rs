@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Folders that are never part of the house.
+/// What is never part of the house; in a linked worktree `.git` is a file.
 const OUTSIDE: [&str; 2] = ["target", ".git"];
 
 /// One text file of the tree.
@@ -48,15 +48,16 @@ pub(crate) fn read(root: &Path) -> Result<Vec<File>, String> {
         let listing = std::fs::read_dir(root.join(&folder))
             .map_err(|error| format!("failed to list {}: {error}", folder.display()))?;
         for entry in listing.filter_map(Result::ok) {
-            let path = folder.join(entry.file_name());
+            let name = entry.file_name();
+            let path = folder.join(&name);
             let Ok(kind) = entry.file_type() else {
                 continue;
             };
+            if OUTSIDE.iter().any(|outside| name == *outside) {
+                continue;
+            }
             if kind.is_dir() {
-                let name = entry.file_name();
-                if !OUTSIDE.iter().any(|outside| name == *outside) {
-                    folders.push(path);
-                }
+                folders.push(path);
             } else if kind.is_file()
                 && let Ok(text) = std::fs::read_to_string(root.join(&path))
             {
