@@ -16,9 +16,9 @@ use crate::event::{EventId, Reply, UnderverseEvent};
 use crate::generation::Generation;
 use crate::name::HordeName;
 use crate::progress::{HordePlan, ProgressStream};
-use crate::running::{Running, Server};
+use crate::running::{Running, Server, ServerChange};
 use crate::spec::{AddressId, HordeSpec};
-use crate::storage::StorageExposure;
+use crate::storage::{Exposed, StorageExposure};
 
 /// What stays after `dissolve`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +125,19 @@ pub trait Underverse: Send + Sync + Debug {
     /// - `network.names`: where present, the label of a member resolves to its address inside every member.
     /// - `network.healed`: a container that was started again has its address again, and doors and members reach it.
     /// - `network.resized`: members that are added are connected, and doors lead to them; members that left get nothing.
+    /// - `realise.spread`: containers of a role spread over the servers that fit; none holds all while another fits.
+    /// - `command.environment`: a command finds its horde, label, role, ordinal, server, tags and address in its environment
+    ///   (`RADIX_HORDE RADIX_NAME RADIX_ROLE RADIX_ORDINAL RADIX_SERVER RADIX_TAGS RADIX_IP`), beside what the spec adds.
+    /// - `command.changed`: a command whose words, environment, limits or mounts changed is started anew, one at a time.
+    /// - `command.limits`: a limit that is enforced holds against the command; one that is not is in `Effective::weaker`.
+    /// - `storage.nothing-before`: nothing is allotted before `realise`; after it, exactly what was asked for.
+    /// - `storage.properties`: storage lies on an exposure that has every property asked for, on the container's server.
+    /// - `storage.exhausted`: where no such exposure has room, refused with `Limit`, naming mount and request.
+    /// - `storage.mounted`: a file tree is a directory at its path that can be written; a volume is a file or device of its size.
+    /// - `storage.persists`: what was written is there after the container was started again, by whatever cause.
+    /// - `storage.shared`: a request with the property `shared` is allotted once, and every container that mounts it sees the same.
+    /// - `storage.thin`: on a thin exposure sizes are counted, and reported as not enforced.
+    /// - `storage.resized`: what a container that was taken away held is freed.
     fn realise<'a>(
         &'a self,
         generation: Generation,
@@ -160,6 +173,8 @@ pub trait Underverse: Send + Sync + Debug {
     /// - `dissolve.unknown`: ends `Done` for a horde that is not there.
     /// - `dissolve.lower-generation`: refused with `Stale`.
     /// - `dissolve.interrupted`: after a death at any step, another call completes it.
+    /// - `storage.freed`: with `Keep::Nothing`, storage is removed and its capacity free again.
+    /// - `storage.kept`: with `Keep::Storage`, it stays allotted, and the next `realise` under that name finds its content.
     fn dissolve<'a>(
         &'a self,
         generation: Generation,
@@ -172,6 +187,8 @@ pub trait Underverse: Send + Sync + Debug {
     /// **Behaviour**
     /// - `events.order`: in the order of ids, each at least once; a duplicate carries the same id.
     /// - `events.resume`: nothing after `since` is left out while it is within the kept ones.
+    /// - `events.lasting`: they outlive the backend's process; a consumer that comes back with its last id misses none of a burst.
+    /// - `events.exit`: the reason in `ContainerFailed` says how the container ended: its exit code or signal.
     /// - `events.failed-started`: a healed container shows `ContainerFailed` with the old id, then `ContainerStarted` with both.
     fn events(
         &self,
@@ -184,6 +201,9 @@ pub trait Underverse: Send + Sync + Debug {
     /// **Behaviour**
     /// - `answer.unknown`: `NotFound` for an event that is not kept.
     /// - `answer.repeated`: the last answer counts.
+    /// - `answer.rolling`: to planned maintenance: no more containers are away at once, and steps are so far apart, as it says.
+    /// - `answer.staged`: one container is moved; the others when the owner acknowledges the event.
+    /// - `answer.deny-until`: none is moved before that time.
     ///
     /// # Errors
     /// `NotFound`, `Unsupported`, `Io`.
@@ -199,28 +219,48 @@ pub trait Underverse: Send + Sync + Debug {
     async fn list(&self) -> Result<Vec<HordeName>, Error>;
 }
 
-/// What an administrator may do to an underverse.
+/// What an administrator may do to an underverse: a role apart from the user's, who cannot expose.
+///
+/// ```compile_fail
+/// async fn a_user(underverse: &dyn underverse::Underverse, exposure: underverse::StorageExposure) {
+///     let _ = underverse.expose(exposure).await;
+/// }
+/// ```
 #[async_trait]
 pub trait UnderverseAdmin: Send + Sync + Debug {
     /// Offers storage of a server.
     ///
     /// **Behaviour**
-    /// - `expose.probed`: capacity is probed; a source that does not exist is refused.
+    /// - `expose.probed`: capacity is probed; a source that does not exist is refused as `Invalid`.
+    /// - `expose.unknown-scheme`: a `bind` that names no plug-in is refused with `Unsupported`, naming it.
+    /// - `expose.repeated`: the same offer again changes nothing; another one of the same server and source is `Taken`.
     ///
     /// # Errors
-    /// `Invalid`, `Unsupported`.
+    /// `Invalid`, `Unsupported`, `Taken`, `NotFound` for an unknown server.
     async fn expose(&self, exposure: StorageExposure) -> Result<(), Error>;
 
     /// Withdraws an offer.
     ///
     /// **Behaviour**
-    /// - `unexpose.in-use`: refused with `Taken` while storage on it is bound.
+    /// - `unexpose.in-use`: refused with `Taken` while storage on it is allotted.
     ///
     /// # Errors
     /// `Taken`, `NotFound`, `Unsupported`.
     async fn unexpose(&self, server: &str, source: &str) -> Result<(), Error>;
 
-    /// Adds and removes tags of a server; containers started later inherit them.
+    /// What is offered and what is left of it, by server, then by source.
+    ///
+    /// **Behaviour**
+    /// - `exposures.exact`: `allotted` is exactly the sum of the capacities asked for and allotted.
+    ///
+    /// # Errors
+    /// `Io`, `Unavailable`.
+    async fn exposures(&self) -> Result<Vec<Exposed>, Error>;
+
+    /// Adds and removes tags of a server.
+    ///
+    /// **Behaviour**
+    /// - `tag.inherited`: containers started later inherit them; those that run keep theirs.
     ///
     /// # Errors
     /// `NotFound`, `Unsupported`.
@@ -230,4 +270,17 @@ pub trait UnderverseAdmin: Send + Sync + Debug {
         add: &[crate::Tag],
         remove: &[crate::Tag],
     ) -> Result<(), Error>;
+
+    /// Says that something becomes of a server; every horde with containers on it is told, by the next pass at the latest.
+    ///
+    /// **Behaviour**
+    /// - `server.rebooted`: `ServerRebooted` with the ids that ran on it; they are started again.
+    /// - `server.gone`: `ServerGone` likewise; they are started on other servers that fit, else missing with the reason.
+    /// - `server.degraded`: `ServerDegraded` likewise; they stay, and new ones go elsewhere where something fits.
+    /// - `server.maintained`: `MaintenancePlanned` likewise; no new ones go there; moved as the answer says.
+    /// - `server.restored`: `ServerRestored`; it takes containers again, and none is moved back for that.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unsupported`.
+    async fn change_server(&self, server: &str, change: ServerChange) -> Result<(), Error>;
 }

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use crate::capability::Strength;
 use crate::generation::Generation;
-use crate::name::{HordeName, Role};
+use crate::name::{ByteCount, HordeName, Role};
+use crate::storage::StorageId;
 
 /// What a horde really got.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Effective {
     pub roles: Vec<EffectiveRole>,
     /// The network as it is.
     pub network: EffectiveNetwork,
+    /// What storage was allotted, by request, then by container.
+    pub storage: Vec<EffectiveStorage>,
     /// Everything obtained in weaker form than asked.
     pub weaker: Vec<Weaker>,
 }
@@ -48,6 +51,23 @@ impl EffectiveRole {
     pub const fn missing(&self) -> u32 {
         self.wanted.saturating_sub(self.obtained)
     }
+}
+
+/// Storage that was allotted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EffectiveStorage {
+    /// The request it answers.
+    pub id: StorageId,
+    /// Label of the container it belongs to: "n1"; `None` where all share it.
+    pub container: Option<String>,
+    /// Server it lies on.
+    pub server: String,
+    /// Source of the exposure it was taken from.
+    pub source: String,
+    /// Exactly what was asked for.
+    pub capacity: ByteCount,
+    /// How strongly the capacity holds.
+    pub size: Strength,
 }
 
 /// The network as it is: each restriction with how strongly it holds.

@@ -55,20 +55,37 @@ pub enum EventKind {
         /// When, by the wall clock.
         from_unix_ms: u64,
     },
-    /// A server came back after a reboot.
-    ServerRebooted,
-    /// A server is gone.
-    ServerGone,
+    /// A server came back after a reboot; what ran on it ended and is started again.
+    ServerRebooted {
+        /// Ids of the horde's containers that ran on it, by ordinal.
+        affected: Vec<String>,
+    },
+    /// A server is gone; what ran on it is started elsewhere where something fits.
+    ServerGone {
+        /// Ids of the horde's containers that ran on it, by ordinal.
+        affected: Vec<String>,
+    },
     /// A server works less well.
-    ServerDegraded(String),
+    ServerDegraded {
+        /// What is worse: "a disk reports errors".
+        reason: String,
+        /// Ids of the horde's containers on it, by ordinal.
+        affected: Vec<String>,
+    },
+    /// A server that was degraded, gone or being maintained is as before.
+    ServerRestored,
     /// These servers cannot be reached.
     Partition(Vec<String>),
     /// They can be reached again.
     Healed(Vec<String>),
-    /// Maintenance is planned and may be answered with a [`Reply::Maintenance`].
+    /// Maintenance of a server is planned and may be answered with a [`Reply::Maintenance`].
+    ///
+    /// From then on its containers are moved to other servers as the answer says; without one, all at once.
     MaintenancePlanned {
         /// When, by the wall clock.
         from_unix_ms: u64,
+        /// Ids of the horde's containers on it, by ordinal.
+        affected: Vec<String>,
     },
 }
 
@@ -81,9 +98,10 @@ impl EventKind {
             Self::ContainerStarted { .. } => "container-started",
             Self::ServiceDegraded(_) => "service-degraded",
             Self::InterruptionScheduled { .. } => "interruption-scheduled",
-            Self::ServerRebooted => "server-rebooted",
-            Self::ServerGone => "server-gone",
-            Self::ServerDegraded(_) => "server-degraded",
+            Self::ServerRebooted { .. } => "server-rebooted",
+            Self::ServerGone { .. } => "server-gone",
+            Self::ServerDegraded { .. } => "server-degraded",
+            Self::ServerRestored => "server-restored",
             Self::Partition(_) => "partition",
             Self::Healed(_) => "healed",
             Self::MaintenancePlanned { .. } => "maintenance-planned",
@@ -116,16 +134,21 @@ impl fmt::Display for UnderverseEvent {
                     "{horde}/{subject} ({container}) started in place of {old}"
                 )
             }
-            EventKind::ServiceDegraded(text) | EventKind::ServerDegraded(text) => {
-                write!(formatter, "{subject} degraded: {text}")
+            EventKind::ServiceDegraded(text) => write!(formatter, "{subject} degraded: {text}"),
+            EventKind::ServerDegraded { reason, affected } => {
+                let on_it = affected.join(" ");
+                write!(formatter, "{subject} degraded: {reason}; on it: {on_it}")
+            }
+            EventKind::ServerRebooted { affected }
+            | EventKind::ServerGone { affected }
+            | EventKind::MaintenancePlanned { affected, .. } => {
+                let (word, on_it) = (self.kind.word(), affected.join(" "));
+                write!(formatter, "{subject}: {word}; on it: {on_it}")
             }
             EventKind::Partition(servers) | EventKind::Healed(servers) => {
                 write!(formatter, "{}: {}", self.kind.word(), servers.join(" "))
             }
-            EventKind::InterruptionScheduled { .. }
-            | EventKind::ServerRebooted
-            | EventKind::ServerGone
-            | EventKind::MaintenancePlanned { .. } => {
+            EventKind::InterruptionScheduled { .. } | EventKind::ServerRestored => {
                 write!(formatter, "{subject}: {}", self.kind.word())
             }
         }

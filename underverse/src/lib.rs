@@ -24,8 +24,8 @@ mod zone;
 pub use capability::{Capabilities, Capability, Strength};
 pub use contract::{Keep, Underverse, UnderverseAdmin};
 pub use effective::{
-    Effective, EffectiveNetwork, EffectivePort, EffectiveRole, NetworkProbe, Obtained, PortState,
-    Weaker,
+    Effective, EffectiveNetwork, EffectivePort, EffectiveRole, EffectiveStorage, NetworkProbe,
+    Obtained, PortState, Weaker,
 };
 pub use error::{Effect, Error, Kind};
 pub use event::{EventId, EventKind, MaintenancePolicy, Reply, UnderverseEvent};
@@ -36,12 +36,12 @@ pub use progress::{
     Action, End, Failure, HordePlan, PlannedStep, Progress, ProgressStream, StepDone, finish,
 };
 pub use rnodes::{FromRnodes, backend_of, from_rnodes};
-pub use running::{Running, RunningState, Server};
+pub use running::{Running, RunningState, Server, ServerChange};
 pub use spec::{
     AddressId, EXECABLES_MAX, Execable, ExternalAddress, HordeSpec, Limits, MOUNTS_MAX, Members,
     Mount, MountSource, NetworkSpec, PORTS_MAX, PortConnect, Program, Protocol, ServerSpec,
     UserSource, UserSpec,
 };
-pub use storage::{StorageExposure, StorageId, StorageKind, StorageRequest, properties};
+pub use storage::{Exposed, StorageExposure, StorageId, StorageKind, StorageRequest, properties};
 pub use tag::{TAG_BYTES_MAX, Tag, TagRule, first_broken};
 pub use zone::Zone;

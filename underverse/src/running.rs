@@ -60,3 +60,21 @@ pub struct Server {
     /// Memory that can be had now.
     pub memory_available: ByteCount,
 }
+
+/// What an administrator says of a server, or has happen to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerChange {
+    /// It is started anew: what runs on it ends, and is started again by the next pass.
+    Reboot,
+    /// It works less well; what runs on it stays.
+    Degrade(String),
+    /// It is gone: what runs on it ends and is started elsewhere where something fits.
+    Withdraw,
+    /// It will be maintained from then on, by the wall clock: its containers are moved away as their owners answer.
+    Maintain {
+        /// When.
+        from_unix_ms: u64,
+    },
+    /// It is as before and takes containers again.
+    Restore,
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use crate::capability::Strength;
 use crate::name::ByteCount;
 
 /// Names storage asked for within one horde: derived from the request's order, so stable over restarts.
@@ -12,6 +13,12 @@ pub struct StorageId(String);
 impl StorageId {
     pub(crate) fn of_request(horde: &str, ordinal: usize) -> Self {
         Self(format!("{horde}/storage/{ordinal}"))
+    }
+
+    /// Takes an id as it was written down by [`StorageId::as_str`]; only backends and wire formats need it.
+    #[must_use]
+    pub fn from_backend(text: impl Into<String>) -> Self {
+        Self(text.into())
     }
 
     /// The id as text.
@@ -85,6 +92,28 @@ pub struct StorageExposure {
     pub kind: StorageKind,
     /// Properties it has.
     pub tags: BTreeSet<String>,
-    /// Sizes are reported but not enforced.
+    /// More may be promised than there is: sizes are counted and reported, but neither limited nor enforced.
     pub thin: bool,
+}
+
+/// An exposure with what is left of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposed {
+    /// What was offered.
+    pub exposure: StorageExposure,
+    /// What it could hold when it was exposed, as probed.
+    pub capacity: ByteCount,
+    /// The sum of what is allotted of it.
+    pub allotted: ByteCount,
+    /// How strongly sizes hold on it.
+    pub size: Strength,
+}
+
+impl Exposed {
+    /// What can still be allotted; `None` on a thin one, which has no limit.
+    #[must_use]
+    pub fn available(&self) -> Option<ByteCount> {
+        let left = self.capacity.get().saturating_sub(self.allotted.get());
+        (!self.exposure.thin).then_some(ByteCount::bytes(left))
+    }
 }

@@ -118,6 +118,7 @@ pub(crate) fn effective(
             }),
             probes: Vec::new(),
         },
+        storage: Vec::new(),
         weaker: record.map_or_else(Vec::new, |record| {
             let weaker = |(asked, obtained): &(String, String)| Weaker {
                 asked: asked.clone(),
