@@ -125,6 +125,7 @@ impl Agent {
     pub async fn lookup(&self, name: &str) -> Result<Vec<ServiceRecord>, Error> {
         let request = LookupRequest {
             name: name.to_owned(),
+            exposure: String::new(),
         };
         let call = |mut client: ProcessClient<Channel>| {
             let request = request.clone();
@@ -261,6 +262,7 @@ impl Agent {
         client
             .watch(LookupRequest {
                 name: name.to_owned(),
+                exposure: String::new(),
             })
             .await
             .map(Response::into_inner)

@@ -1,6 +1,7 @@
 //! Ready instances of a nested namespace's class, for the base's forwarders.
 //!
-//! The base is no member of a nested flock, so it asks one of its rnodes every [`CLASS_POLL`], while anyone watches.
+//! The base is no member of a nested flock, so it asks one of its rnodes at least every [`CLASS_POLL`], while anyone
+//! watches. It also keeps how many members each forwarder was told: a port is open when its forwarder knows one.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,14 +10,14 @@ use crux_core::names::Label;
 use crux_net::identity::Expect;
 use crux_wire::document::v1::{InstanceState, ServiceRecord};
 use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
-use crux_wire::fulcrum::v1::{StatusReply, StatusRequest};
+use crux_wire::fulcrum::v1::{HordeState, StatusReply, StatusRequest};
 use crux_wire::process::v1::LookupReply;
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 use tonic::transport::Channel;
 
 use super::context::{Agent, background};
-use super::limits::{CALL_TIMEOUT, CLASS_POLL, CLASS_WATCHES_MAX};
+use super::limits::{CALL_TIMEOUT, CLASS_POLL, CLASS_POLL_MIN, CLASS_WATCHES_MAX};
 
 /// A class of a nested namespace, written `<namespace>/class:<class>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,69 @@ type Known = Option<Arc<StatusReply>>;
 #[derive(Debug, Default)]
 pub(crate) struct ClassWatches {
     namespaces: Mutex<BTreeMap<String, watch::Sender<Known>>>,
+    told: Told,
+}
+
+/// How many members each forwarder was told last, by its exposed address.
+#[derive(Debug, Clone, Default)]
+struct Told(Arc<Mutex<ToldCounts>>);
+
+/// Counts by exposed address, each with the number of the watch that told it.
+#[derive(Debug, Default)]
+struct ToldCounts {
+    watches: u64,
+    by_address: BTreeMap<String, (u64, u32)>,
+}
+
+/// One forwarder's line in [`Told`], gone when its watch ends.
+#[derive(Debug)]
+struct Telling {
+    told: Told,
+    address: String,
+    number: u64,
+}
+
+impl Told {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ToldCounts> {
+        // Only whole lines are put in.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, address: String) -> Telling {
+        let mut counts = self.lock();
+        counts.watches += 1;
+        Telling {
+            told: self.clone(),
+            address,
+            number: counts.watches,
+        }
+    }
+
+    fn members(&self, address: &str) -> Option<u32> {
+        self.lock().by_address.get(address).map(|(_, count)| *count)
+    }
+}
+
+impl Telling {
+    fn note(&self, members: usize) {
+        let members = u32::try_from(members).unwrap_or(u32::MAX);
+        let line = (self.number, members);
+        self.told
+            .lock()
+            .by_address
+            .insert(self.address.clone(), line);
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        let mut counts = self.told.lock();
+        let held = counts.by_address.get(&self.address);
+        // A forwarder that was started anew may have told its own by now.
+        if held.is_some_and(|(number, _)| *number == self.number) {
+            counts.by_address.remove(&self.address);
+        }
+    }
 }
 
 /// A standing watch of one class.
@@ -39,7 +103,13 @@ pub(crate) struct ClassWatches {
 pub(crate) struct Found {
     class: String,
     known: watch::Receiver<Known>,
+    telling: Option<Telling>,
 }
+
+/// State of a port whose forwarder runs, as a backend tells it.
+const OPEN: &str = "open";
+/// State of a port at which nobody answers yet.
+const WAITING: &str = "waiting";
 
 impl ClassWatches {
     /// Reads a class name; `None` for an ordinary service, and for everything on a nested rnode.
@@ -52,11 +122,37 @@ impl ClassWatches {
         })
     }
 
-    /// Watches a class; the first watcher of a namespace starts asking.
+    /// Completes what a backend told of its ports: one is open only when its forwarder knows a ready member.
+    pub(crate) fn complete(&self, mut horde: HordeState) -> HordeState {
+        for exposure in horde
+            .exposures
+            .iter_mut()
+            .filter(|exposure| exposure.state == OPEN)
+        {
+            let members = self.told.members(&exposure.address);
+            exposure.members = members.unwrap_or(0);
+            let why = match members {
+                None => "its forwarder has not asked for the members yet",
+                Some(0) => "no member is ready",
+                Some(_) => continue,
+            };
+            WAITING.clone_into(&mut exposure.state);
+            why.clone_into(&mut exposure.message);
+        }
+        horde
+    }
+
+    /// Watches a class on behalf of whoever serves `exposure`, if that is not empty;
+    /// the first watcher of a namespace starts asking.
     ///
     /// # Errors
     /// `ResourceExhausted` if too many namespaces are watched.
-    pub(crate) fn watch(&self, agent: &Arc<Agent>, wanted: ClassName) -> Result<Found, Status> {
+    pub(crate) fn watch(
+        &self,
+        agent: &Arc<Agent>,
+        wanted: ClassName,
+        exposure: String,
+    ) -> Result<Found, Status> {
         let mut namespaces = self
             .namespaces
             .lock()
@@ -80,6 +176,7 @@ impl ClassWatches {
         Ok(Found {
             class: wanted.class,
             known: known.subscribe(),
+            telling: (!exposure.is_empty()).then(|| self.told.begin(exposure)),
         })
     }
 }
@@ -104,8 +201,12 @@ impl Found {
                 let services = ready(&status, &self.class);
                 if told.as_ref() != Some(&services) {
                     told = Some(services.clone());
+                    let members = services.len();
                     if tx.send(Ok(LookupReply { services })).await.is_err() {
                         return;
+                    }
+                    if let Some(telling) = &self.telling {
+                        telling.note(members);
                     }
                 }
             }
@@ -150,18 +251,28 @@ fn ready(status: &StatusReply, class: &str) -> Vec<ServiceRecord> {
 async fn poll(agent: Arc<Agent>, namespace: String, known: watch::Sender<Known>) {
     let mut channel: Option<(String, Channel)> = None;
     let mut next = 0usize;
+    let mut pause = CLASS_POLL_MIN;
     loop {
         // Two senders: ours and the table's, which the next watch drops when nobody listens.
         if known.receiver_count() == 0 || agent.shutdown.is_cancelled() {
             return;
         }
         let asked = ask(&agent, &namespace, &mut channel, &mut next).await;
-        if let Some(status) = asked {
+        let changed = if let Some(status) = asked {
+            let news = Some(&status.instances);
+            let changed = known.borrow().as_ref().map(|old| &old.instances) != news;
             known.send_replace(Some(Arc::new(status)));
+            changed
         } else {
             channel = None;
-        }
-        tokio::time::sleep(CLASS_POLL).await;
+            false
+        };
+        pause = if changed {
+            CLASS_POLL_MIN
+        } else {
+            (pause * 2).min(CLASS_POLL)
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -200,4 +311,47 @@ pub(crate) fn host_credentials(
     let label = Label::new(namespace).ok()?;
     let held = agent.identity.host_credentials(&label).ok().flatten();
     Some(held.unwrap_or_else(|| agent.credentials.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use crux_wire::fulcrum::v1::Exposure;
+
+    use super::*;
+
+    #[test]
+    fn a_port_is_open_while_its_newest_forwarder_knows_a_member() {
+        let watches = ClassWatches::default();
+        let seen = |backend: &str| {
+            let exposure = Exposure {
+                address: "127.0.0.1:8080".to_owned(),
+                state: backend.to_owned(),
+                ..Exposure::default()
+            };
+            let horde = HordeState {
+                exposures: vec![exposure],
+                ..HordeState::default()
+            };
+            let exposure = watches.complete(horde).exposures.remove(0);
+            (exposure.state, exposure.members)
+        };
+        let waiting = (WAITING.to_owned(), 0);
+        assert_eq!(seen(OPEN), waiting, "nobody has asked for members");
+        let first = watches.told.begin("127.0.0.1:8080".to_owned());
+        first.note(0);
+        assert_eq!(seen(OPEN), waiting);
+        first.note(2);
+        assert_eq!(seen(OPEN), (OPEN.to_owned(), 2));
+        assert_eq!(seen("refused"), ("refused".to_owned(), 0));
+        let second = watches.told.begin("127.0.0.1:8080".to_owned());
+        second.note(1);
+        drop(first);
+        assert_eq!(
+            seen(OPEN),
+            (OPEN.to_owned(), 1),
+            "the old one's end is late"
+        );
+        drop(second);
+        assert_eq!(seen(OPEN), waiting);
+    }
 }

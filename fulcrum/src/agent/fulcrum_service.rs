@@ -153,6 +153,8 @@ impl Fulcrum for FulcrumService {
         request: Request<HordesRequest>,
     ) -> Result<Response<HordesReply>, Status> {
         let hordes = self.0.hordes.list(&request.into_inner().namespace);
+        let complete = |horde| self.0.class_watches.complete(horde);
+        let hordes = hordes.into_iter().map(complete).collect();
         Ok(Response::new(HordesReply { hordes }))
     }
 

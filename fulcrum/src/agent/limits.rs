@@ -103,8 +103,10 @@ pub(crate) const REGISTRATIONS_MAX: usize = 64;
 pub(crate) const BLACKBOARD_KEY_MAX: usize = 256;
 /// Longest blackboard value, in bytes.
 pub(crate) const BLACKBOARD_VALUE_MAX: usize = 4 << 10;
-/// Interval at which the base reads a nested rnode's ready instances for a forwarder.
+/// Longest interval at which the base reads a nested rnode's ready instances for a forwarder.
 pub(crate) const CLASS_POLL: Duration = Duration::from_millis(500);
+/// The same while they change; doubled at each reading that finds nothing new.
+pub(crate) const CLASS_POLL_MIN: Duration = Duration::from_millis(25);
 /// Classes watched at once on a base.
 pub(crate) const CLASS_WATCHES_MAX: usize = 256;
 /// Hordes a base holds the state of.

@@ -153,7 +153,8 @@ impl Process for ProcessService {
     ) -> Result<Response<LookupReply>, Status> {
         let name = request.into_inner().name;
         if let Some(class) = self.agent.class_watches.parse(&self.agent, &name) {
-            let mut found = self.agent.class_watches.watch(&self.agent, class)?;
+            let watches = &self.agent.class_watches;
+            let mut found = watches.watch(&self.agent, class, String::new())?;
             let services = found.first().await;
             return Ok(Response::new(LookupReply { services }));
         }
@@ -168,11 +169,11 @@ impl Process for ProcessService {
         &self,
         request: Request<LookupRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let name = request.into_inner().name;
+        let LookupRequest { name, exposure } = request.into_inner();
         let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
         let agent = Arc::clone(&self.agent);
         if let Some(class) = agent.class_watches.parse(&agent, &name) {
-            let found = agent.class_watches.watch(&agent, class)?;
+            let found = agent.class_watches.watch(&agent, class, exposure)?;
             background("watch-class", found.forward(tx));
         } else {
             background("watch-service", watch_service(agent, name, tx));

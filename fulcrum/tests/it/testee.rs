@@ -182,7 +182,9 @@ fn horde(namespace: &str, port: u32, class: &str) -> ExitCode {
             .await?;
         let name = format!("{namespace}/class:{class}");
         let mut agent = ProcessClient::new(channel);
-        let mut replies = agent.watch(LookupRequest { name }).await?.into_inner();
+        let exposure = String::new();
+        let request = LookupRequest { name, exposure };
+        let mut replies = agent.watch(request).await?.into_inner();
         while let Some(reply) = replies.message().await? {
             let members: Vec<_> = reply
                 .services

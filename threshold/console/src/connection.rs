@@ -105,6 +105,11 @@ impl Base {
         Self::find(home).await?.ok_or_else(absent)
     }
 
+    /// The state directory it belongs to.
+    pub(crate) const fn home(&self) -> &Home {
+        &self.home
+    }
+
     /// The base rnode as a rnode.
     pub(crate) fn itself(&self) -> RnodeConnection {
         self.rnode.clone()

@@ -1,6 +1,7 @@
 //! The programs inside this binary that rnodes are made of, and the other names it answers to.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -228,7 +229,7 @@ fn backend() -> Result<u8, String> {
 
 fn forward(rest: &[String]) -> Result<u8, String> {
     let wrong = |name: &str| format!("{name} cannot be read");
-    let listen = option(rest, "--listen")?
+    let listen: SocketAddr = option(rest, "--listen")?
         .parse()
         .map_err(|_| wrong("--listen"))?;
     let followed = Followed {
@@ -237,10 +238,11 @@ fn forward(rest: &[String]) -> Result<u8, String> {
         port: option(rest, "--port")?
             .parse()
             .map_err(|_| wrong("--port"))?,
+        exposure: listen,
     };
     runtime()?.block_on(async {
         let channel = agent_channel()?;
-        underverse_local::forward::run_on_agent(listen, followed, channel, asked_to_end())
+        underverse_local::forward::run_on_agent(followed, channel, asked_to_end())
             .await
             .map(|()| 0)
             .map_err(chain)

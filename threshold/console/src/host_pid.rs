@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::home::Home;
-use crate::view::Status;
+use crate::view::{Instance, Status};
 
 /// What the kernel says of one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,29 +14,59 @@ struct Process {
     inner: i32,
 }
 
-/// Replaces the pids that rnodes told us by those of this machine, where they can be found.
+/// Replaces the pids that rnodes told us by those of this machine, and looks whether they are there.
 ///
 /// A rnode counts pids in its own namespace; a person kills by those of the machine.
 /// Keepers are found by the directory they keep: the backend may not have seen a new one yet.
+/// What has just died is still told of as alive; with it the application is not settled, whatever its flock says.
 pub(crate) fn translate(status: &mut Status, home: &Home) {
     let processes = processes(Path::new("/proc"));
     let horde = home.join("hordes").join(&status.namespace);
+    let mut missing = Vec::new();
     for rnode in &mut status.rnodes {
-        let directory = horde.join(&rnode.label).display().to_string();
-        let keeper = keeper_of(&processes, &directory);
-        rnode.keeper_pid = keeper.unwrap_or(rnode.keeper_pid);
-        let Some(keeper) = keeper else { continue };
-        let inside = descendants(&processes, keeper);
-        if let Some(pid) = agent_of(&processes, keeper) {
-            rnode.agent_pid = pid;
+        let directory = horde.join(&rnode.label);
+        if !directory.is_dir() {
+            continue;
         }
-        for instance in &mut status.instances {
-            if instance.rnode == rnode.label {
-                // One that has just ended is nobody here: its inner pid would be a stranger's.
-                instance.pid = inside.get(&instance.pid).copied().unwrap_or(0);
+        let keeper = keeper_of(&processes, &directory.display().to_string());
+        let inside = keeper.map(|keeper| descendants(&processes, keeper));
+        let inside = inside.unwrap_or_default();
+        rnode.keeper_pid = keeper.unwrap_or(0);
+        let agent = keeper.and_then(|keeper| agent_of(&processes, keeper));
+        rnode.agent_pid = agent.unwrap_or(0);
+        if keeper.is_none() {
+            missing.push(format!("the keeper of {} does not run", rnode.label));
+        } else if agent.is_none() {
+            missing.push(format!("the agent of {} does not run", rnode.label));
+        }
+        let here = |instance: &&mut Instance| instance.rnode == rnode.label;
+        for instance in status.instances.iter_mut().filter(here) {
+            let pid = inside.get(&instance.pid).copied();
+            let pid = pid.filter(|pid| belongs(*pid, &instance.execution));
+            // One that has just ended is nobody here: its inner pid would be a stranger's.
+            instance.pid = pid.unwrap_or(0);
+            if pid.is_none() && instance.state == "ready" && keeper.is_some() {
+                missing.push(format!(
+                    "{} of {} has just ended",
+                    instance.instance, rnode.label
+                ));
             }
         }
     }
+    if status.settled && !missing.is_empty() {
+        status.settled = false;
+        status.problems.append(&mut missing);
+    }
+}
+
+/// Whether a process belongs to this execution, as far as we may look and it has kept its environment.
+fn belongs(pid: i32, execution: &str) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let name = format!("{}=", fulcrum::mark::EXECUTION_MARK);
+    let mut marks = environment
+        .split(|byte| *byte == 0)
+        .filter_map(|variable| variable.strip_prefix(name.as_bytes()));
+    marks.all(|mark| mark == execution.as_bytes())
 }
 
 /// The words a process was started with.

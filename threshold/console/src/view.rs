@@ -72,6 +72,7 @@ pub(crate) struct Exposure {
     pub(crate) port: u32,
     pub(crate) state: String,
     pub(crate) message: String,
+    pub(crate) members: u32,
 }
 
 /// One line of the service directory.
@@ -181,7 +182,7 @@ impl Status {
             application: reply.application.clone(),
             generation: reply.generation,
             digest: reply.digest.clone(),
-            settled: reply.settled,
+            settled: reply.settled && horde.is_none_or(|horde| realised(reply, horde)),
             rnodes_wanted: reply.rnodes_wanted,
             rnodes_running: reply.rnodes_running,
             leader: reply
@@ -201,6 +202,21 @@ impl Status {
             problems,
         }
     }
+}
+
+/// Whether the base holds the horde of this generation to be complete, with a member behind every exposed port.
+fn realised(reply: &wire::StatusReply, horde: &wire::HordeState) -> bool {
+    let nobody_wanted = |class: &str| {
+        let known = reply.classes.iter().find(|known| known.class == class);
+        known.is_none_or(|known| known.wanted == 0)
+    };
+    let answers = |exposure: &wire::Exposure| {
+        exposure.state == "open" || exposure.state == "waiting" && nobody_wanted(&exposure.class)
+    };
+    horde.phase == "done"
+        && horde.generation == reply.generation
+        && horde.rnodes.iter().all(|rnode| rnode.state == "running")
+        && horde.exposures.iter().all(answers)
 }
 
 impl Class {
@@ -238,6 +254,7 @@ impl Exposure {
             port: exposure.port,
             state: exposure.state.clone(),
             message: exposure.message.clone(),
+            members: exposure.members,
         }
     }
 }

@@ -24,6 +24,10 @@ use pool::Pool;
 pub const CONNECTIONS_MAX: usize = 4096;
 /// Time one member is given to accept. 1 s: on one machine it answers in microseconds or not at all.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time a connection waits for a member that accepts. 3 s: a killed instance is back before that.
+pub const MEMBER_WAIT: Duration = Duration::from_secs(3);
+/// Pause between two rounds over the members while none accepts.
+const ROUND_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes buffered a direction.
 const BUFFER_BYTES: usize = 16 << 10;
 /// Pause after the system refused to accept, for descriptors to become free.
@@ -31,7 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves `listener` until `cancel` ends: each connection goes to the next member that accepts.
 ///
-/// A connection for which no member accepts is closed. When one side has no more to send, the other may still send.
+/// A connection for which no member accepts within [`MEMBER_WAIT`] is closed. When one side has no more to send, the other may still send.
 /// `members` may change at any time; connections that exist stay with their member.
 /// Connections that exist when `cancel` ends are dropped.
 ///
@@ -68,17 +72,18 @@ pub async fn run(
     }
 }
 
-/// Binds `listen`, follows the members over `channel` and serves until `cancel` ends.
+/// Binds the exposed address, follows the members over `channel` and serves until `cancel` ends.
+///
+/// The agent is asked for members only once the port is open: who asks can be connected to.
 ///
 /// # Errors
 /// What binding says, `AddrInUse` above all; nothing is served then.
 pub async fn run_on_agent(
-    listen: SocketAddr,
     followed: Followed,
     channel: tonic::transport::Channel,
     cancel: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let listener = TcpListener::bind(listen).await?;
+    let listener = TcpListener::bind(followed.exposure).await?;
     let (sender, receiver) = watch::channel(Vec::new());
     tokio::select! {
         () = run(listener, receiver, cancel) => {}
@@ -111,8 +116,27 @@ async fn carry(mut client: TcpStream, pool: Arc<Mutex<Pool>>) {
     }
 }
 
-/// A connection to the next member that accepts; `None` if none does.
+/// A connection to the next member that accepts; `None` if none does in time.
+///
+/// While none does, the round is made again, with the members that are known by then.
 async fn reach(pool: &Mutex<Pool>) -> Option<TcpStream> {
+    let rounds = async {
+        loop {
+            if let Some(member) = round(pool).await {
+                return member;
+            }
+            tokio::time::sleep(ROUND_PAUSE).await;
+        }
+    };
+    let reached = tokio::time::timeout(MEMBER_WAIT, rounds).await;
+    if reached.is_err() {
+        tracing::debug!("no member accepts");
+    }
+    reached.ok()
+}
+
+/// Tries each member once, in the order of the pool.
+async fn round(pool: &Mutex<Pool>) -> Option<TcpStream> {
     let order = pool
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
@@ -128,6 +152,5 @@ async fn reach(pool: &Mutex<Pool>) -> Option<TcpStream> {
             Ok(Err(_)) | Err(_) => pool.suspect(address, Instant::now()),
         }
     }
-    tracing::debug!("no member accepts");
     None
 }

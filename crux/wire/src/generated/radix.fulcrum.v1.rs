@@ -347,6 +347,8 @@ pub struct Exposure {
     pub state: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
     pub message: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "6")]
+    pub members: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PutHordeStateRequest {

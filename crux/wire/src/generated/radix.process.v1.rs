@@ -46,6 +46,8 @@ pub struct UnregisterReply {}
 pub struct LookupRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub exposure: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LookupReply {

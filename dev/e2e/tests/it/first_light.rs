@@ -32,6 +32,7 @@ fn rises(user: User) {
         .expect(0)
         .json();
     let up = sandbox.up().expect(0);
+    let at_once = get(&address, "/results");
     assert!(
         up.stdout.contains("radix status"),
         "says what to type next: {}",
@@ -76,8 +77,9 @@ fn rises(user: User) {
     assert_eq!(flock["members"].as_array().map(Vec::len), Some(6));
     assert_eq!(flock["leader_label"], status["leader"]);
 
-    let first =
-        wait_for(Duration::from_secs(20), || get(&address, "/results")).expect("it answers");
+    let printed = format!("curl http://{address}/results");
+    assert!(up.stdout.contains(&printed), "{}", up.stdout);
+    let first = at_once.expect("what `up` says to type works at once");
     let later = wait_for(Duration::from_secs(20), || {
         get(&address, "/results").filter(|body| *body != first)
     });

@@ -27,14 +27,25 @@ fn get(address: &str, path: &str) -> Option<String> {
 }
 
 /// Moves the exposed port to one that is free now, so that tests do not meet.
+///
+/// It is taken from below the ports that the kernel gives to outgoing connections: those come and go.
 #[track_caller]
 fn own_port(sandbox: &Sandbox) -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    drop(listener);
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let port = (0..PORTS.len())
+        .map(|_| {
+            let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let offset = (std::process::id() + number) % u32::from(PORTS.end - PORTS.start);
+            PORTS.start + u16::try_from(offset).expect("less than the length of a range of ports")
+        })
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port");
     sandbox.edit("stix.rnodes", "expose 8080", &format!("expose {port}"));
     format!("127.0.0.1:{port}")
 }
+
+/// Ports that tests expose.
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
 /// Pids by instance name.
 fn pids(status: &serde_json::Value) -> std::collections::BTreeMap<String, i64> {

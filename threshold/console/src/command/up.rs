@@ -213,7 +213,11 @@ async fn wait(base: &Base, namespace: &str, generation: u64, limit: Duration) ->
                 None => format!("{} of the rnodes started", horde.rnodes.len()),
                 Some(rnode) => match rnode.status().await {
                     Ok(reply) => {
-                        let status = Status::from_wire(&reply, Some(&horde));
+                        let mut status = Status::from_wire(&reply, Some(&horde));
+                        if status.settled {
+                            // Only then is it worth looking at every process.
+                            crate::host_pid::translate(&mut status, base.home());
+                        }
                         if status.generation >= generation && status.settled {
                             return Ok(status);
                         }
@@ -250,7 +254,13 @@ fn blocking(status: &Status) -> String {
         .filter(|class| class.ready < class.wanted)
         .map(|class| format!("{} {}/{}", class.class, class.ready, class.wanted))
         .collect();
-    if waiting.is_empty() {
+    let shut = status
+        .exposures
+        .iter()
+        .find(|exposure| exposure.state != "open");
+    if let (true, Some(exposure)) = (waiting.is_empty(), shut) {
+        format!("waiting for {}: {}", exposure.address, exposure.message)
+    } else if waiting.is_empty() {
         format!(
             "{} of {} rnodes",
             status.rnodes_running, status.rnodes_wanted

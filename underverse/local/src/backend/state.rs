@@ -118,6 +118,7 @@ fn exposures(effective: &Effective) -> Vec<Exposure> {
             port: u32::from(port.internal_port),
             state: state.to_owned(),
             message,
+            members: 0,
         }
     };
     effective.network.ports.iter().map(exposure).collect()

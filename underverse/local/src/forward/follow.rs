@@ -23,6 +23,8 @@ pub struct Followed {
     pub class: String,
     /// Port they listen on.
     pub port: u16,
+    /// Outer address that is forwarded to them.
+    pub exposure: SocketAddr,
 }
 
 impl Followed {
@@ -76,6 +78,7 @@ async fn once(
     let mut heard = false;
     let request = LookupRequest {
         name: followed.name(),
+        exposure: followed.exposure.to_string(),
     };
     let mut stream = match ProcessClient::new(channel).watch(request).await {
         Ok(reply) => reply.into_inner(),

@@ -79,7 +79,22 @@ async fn three_hundred_requests_spread_evenly_and_a_member_that_does_not_listen_
 }
 
 #[tokio::test]
-async fn without_a_member_that_accepts_a_connection_is_closed() {
+async fn a_connection_waits_for_a_member_that_is_not_there_yet() {
+    let mut tasks = JoinSet::new();
+    let late = member(&mut tasks).await;
+    for members in [Vec::new(), vec![deaf().await]] {
+        let (address, sender) = forwarder(&mut tasks, members).await;
+        let asked = tokio::join!(ask(address), async {
+            // Ordering: accepted before there is anybody to carry it to.
+            tokio::task::yield_now().await;
+            sender.send(vec![late]).unwrap();
+        });
+        assert_eq!(asked.0, format!("{} hello", late.port()));
+    }
+}
+
+#[tokio::test]
+async fn without_a_member_that_accepts_in_time_a_connection_is_closed() {
     let mut tasks = JoinSet::new();
     for members in [Vec::new(), vec![deaf().await]] {
         let (address, _sender) = forwarder(&mut tasks, members).await;
@@ -135,6 +150,7 @@ fn members_are_the_addresses_of_ready_instances_at_the_internal_port() {
         namespace: "stix".to_owned(),
         class: "prog1".to_owned(),
         port: 45_271,
+        exposure: "127.0.0.1:8080".parse().unwrap(),
     };
     assert_eq!(followed.name(), "stix/class:prog1");
     let record = |host: &str| ServiceRecord {
