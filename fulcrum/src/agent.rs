@@ -11,6 +11,7 @@ use crux_net::identity::{Invitation, Report, RnodeIdentity};
 use crux_net::rpc::Server;
 use crux_net::store::Store;
 use crux_wire::keeper::v1::Execution;
+use crux_wire::rest::Api;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -174,11 +175,13 @@ async fn serve(
 
     let routes = process_sockets::add_services(Routes::default(), &agent);
     let refusing = Arc::clone(&agent);
-    let server = Server::new(agent.credentials.clone(), routes).on_refusal(move |refused| {
-        refusing
-            .memoir
-            .refused(&refused.address.ip().to_string(), &refused.reason);
-    });
+    let server = Server::new(agent.credentials.clone(), routes)
+        .twins(Api::radix)
+        .on_refusal(move |refused| {
+            refusing
+                .memoir
+                .refused(&refused.address.ip().to_string(), &refused.reason);
+        });
     server
         .serve(listener, agent.shutdown.clone().cancelled_owned())
         .await?;

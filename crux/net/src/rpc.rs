@@ -1,4 +1,4 @@
-//! gRPC between us: mutual TLS listeners that know who calls, channels that know whom they call, and process sockets.
+//! gRPC between us, and its REST twins: mutual TLS listeners that know who calls, channels that know whom they call, and process sockets.
 //!
 //! Not for what a caller may do: handlers read the [`Principal`](crux_core::identity::Principal) from the request's
 //! extensions and decide. Start with [`Server`] or [`connect`].
@@ -8,6 +8,7 @@
 mod client;
 mod fate;
 mod process;
+mod rest;
 mod server;
 mod session;
 
@@ -16,6 +17,8 @@ pub use client::{
 };
 pub use fate::{Fate, fate, repeat_unsent};
 pub use process::{AGENT_FD_VARIABLE, ProcessListener, ProcessSocket};
+pub use rest::{REST_BODY_TIME_MAX, REST_MESSAGE_BYTES_MAX};
 pub use server::{
-    CONNECTIONS_MAX, HANDSHAKE_TIME_MAX, PeerAddress, RefusedPeer, Server, serve, serve_stream,
+    CONNECTIONS_MAX, HANDSHAKE_TIME_MAX, PeerAddress, RefusedPeer, Server, Twins, serve,
+    serve_stream,
 };

@@ -1,4 +1,5 @@
-//! Wire contracts of Radix: generated protobuf types and services, and the tables that map our errors to theirs.
+//! Wire contracts of Radix: generated protobuf types and services, their REST mapping ([`rest`]), and the tables that map
+//! our errors to theirs ([`status`]).
 //!
 //! Not for logic. The `.proto` files under `proto/` are the source; `cargo xtask proto` regenerates `src/generated/`.
 
@@ -10,6 +11,9 @@
     reason = "generated code"
 )]
 mod generated {
+    pub mod descriptors {
+        include!("generated/descriptors.rs");
+    }
     pub mod document {
         pub mod v1 {
             include!("generated/radix.document.v1.rs");
@@ -42,6 +46,7 @@ mod generated {
     }
 }
 
+pub mod rest;
 pub mod status;
 
 pub use generated::*;

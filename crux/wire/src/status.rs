@@ -1,4 +1,4 @@
-//! The one table between our error kinds and gRPC status codes, and how the effect of a failed call travels.
+//! The one table between our error kinds, gRPC status codes and HTTP status codes, and how the effect of a failed call travels.
 //!
 //! Not for application errors: those are payloads.
 
@@ -58,23 +58,34 @@ pub enum Effect {
     Unknown,
 }
 
-const TABLE: [(Kind, Code, Effect); 16] = [
-    (Kind::Cancelled, Code::Cancelled, Effect::Unknown),
-    (Kind::Unknown, Code::Unknown, Effect::Unknown),
-    (Kind::Invalid, Code::InvalidArgument, Effect::None),
-    (Kind::Timeout, Code::DeadlineExceeded, Effect::Unknown),
-    (Kind::NotFound, Code::NotFound, Effect::None),
-    (Kind::Exists, Code::AlreadyExists, Effect::None),
-    (Kind::Refused, Code::PermissionDenied, Effect::None),
-    (Kind::Limit, Code::ResourceExhausted, Effect::None),
-    (Kind::Precondition, Code::FailedPrecondition, Effect::None),
-    (Kind::Conflict, Code::Aborted, Effect::None),
-    (Kind::Range, Code::OutOfRange, Effect::None),
-    (Kind::Unsupported, Code::Unimplemented, Effect::None),
-    (Kind::Bug, Code::Internal, Effect::Unknown),
-    (Kind::Unavailable, Code::Unavailable, Effect::Unknown),
-    (Kind::Damaged, Code::DataLoss, Effect::Unknown),
-    (Kind::Unauthenticated, Code::Unauthenticated, Effect::None),
+/// Kind, gRPC code, HTTP code of the REST twin, usual effect.
+const TABLE: [(Kind, Code, u16, Effect); 16] = [
+    (Kind::Cancelled, Code::Cancelled, 499, Effect::Unknown),
+    (Kind::Unknown, Code::Unknown, 500, Effect::Unknown),
+    (Kind::Invalid, Code::InvalidArgument, 400, Effect::None),
+    (Kind::Timeout, Code::DeadlineExceeded, 504, Effect::Unknown),
+    (Kind::NotFound, Code::NotFound, 404, Effect::None),
+    (Kind::Exists, Code::AlreadyExists, 409, Effect::None),
+    (Kind::Refused, Code::PermissionDenied, 403, Effect::None),
+    (Kind::Limit, Code::ResourceExhausted, 429, Effect::None),
+    (
+        Kind::Precondition,
+        Code::FailedPrecondition,
+        409,
+        Effect::None,
+    ),
+    (Kind::Conflict, Code::Aborted, 409, Effect::None),
+    (Kind::Range, Code::OutOfRange, 400, Effect::None),
+    (Kind::Unsupported, Code::Unimplemented, 501, Effect::None),
+    (Kind::Bug, Code::Internal, 500, Effect::Unknown),
+    (Kind::Unavailable, Code::Unavailable, 503, Effect::Unknown),
+    (Kind::Damaged, Code::DataLoss, 500, Effect::Unknown),
+    (
+        Kind::Unauthenticated,
+        Code::Unauthenticated,
+        401,
+        Effect::None,
+    ),
 ];
 
 impl Kind {
@@ -89,7 +100,7 @@ impl Kind {
         TABLE
             .iter()
             .find(|(kind, ..)| *kind == self)
-            .map_or(Code::Unknown, |(_, code, _)| *code)
+            .map_or(Code::Unknown, |(_, code, ..)| *code)
     }
 
     /// The kind of a status code. `Ok` is no failure and reads as [`Kind::Bug`].
@@ -97,8 +108,48 @@ impl Kind {
     pub fn of_code(code: Code) -> Self {
         TABLE
             .iter()
-            .find(|(_, of, _)| *of == code)
+            .find(|(_, of, ..)| *of == code)
             .map_or(Self::Bug, |(kind, ..)| *kind)
+    }
+
+    /// The HTTP status of its REST twin. Several kinds share one; the body names the kind.
+    #[must_use]
+    pub fn http(self) -> u16 {
+        TABLE
+            .iter()
+            .find(|(kind, ..)| *kind == self)
+            .map_or(500, |(_, _, http, _)| *http)
+    }
+
+    /// Its name in JSON: `not_found`. A promise.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown",
+            Self::Invalid => "invalid",
+            Self::Timeout => "timeout",
+            Self::NotFound => "not_found",
+            Self::Exists => "exists",
+            Self::Refused => "refused",
+            Self::Limit => "limit",
+            Self::Precondition => "precondition",
+            Self::Conflict => "conflict",
+            Self::Range => "range",
+            Self::Unsupported => "unsupported",
+            Self::Bug => "bug",
+            Self::Unavailable => "unavailable",
+            Self::Damaged => "damaged",
+            Self::Unauthenticated => "unauthenticated",
+        }
+    }
+
+    /// The kind of this [`name`](Self::name); [`Kind::Unknown`] for one of a later release.
+    #[must_use]
+    pub fn of_name(name: &str) -> Self {
+        Self::all()
+            .find(|kind| kind.name() == name)
+            .unwrap_or(Self::Unknown)
     }
 
     /// What became of the state when nothing more is said.
@@ -141,7 +192,9 @@ impl fmt::Display for Kind {
 }
 
 impl Effect {
-    const fn text(self) -> &'static str {
+    /// Its name on the wire and in JSON. A promise.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Done => "done",
@@ -194,6 +247,15 @@ mod tests {
             assert_eq!(Kind::of_code(code).code(), code);
         }
         assert_eq!(Kind::of_code(Code::Ok), Kind::Bug);
+    }
+
+    #[test]
+    fn every_kind_has_an_http_code_and_a_name_of_its_own() {
+        for kind in Kind::all() {
+            assert!((400..600).contains(&kind.http()), "{kind}");
+            assert_eq!(Kind::of_name(kind.name()), kind);
+        }
+        assert_eq!(Kind::of_name("of a later release"), Kind::Unknown);
     }
 
     #[test]

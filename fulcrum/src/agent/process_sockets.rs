@@ -9,6 +9,7 @@ use crux_wire::fileio::v1::file_io_server::FileIoServer;
 use crux_wire::fulcrum::v1::fulcrum_server::FulcrumServer;
 use crux_wire::keeper::v1::Execution;
 use crux_wire::process::v1::process_server::ProcessServer;
+use crux_wire::rest::Api;
 use crux_wire::rexec::v1::rexec_server::RexecServer;
 use tokio::sync::{Semaphore, mpsc};
 use tonic::service::Routes;
@@ -66,7 +67,7 @@ async fn serve(agent: Arc<Agent>, id: String, listener: ProcessListener) {
         };
         let (principal, routes) = (principal.clone(), routes.clone());
         background("process-stream", async move {
-            serve_stream(stream, principal, routes).await;
+            serve_stream(stream, principal, routes, Some(Api::radix)).await;
             drop(place);
         });
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crux_core::identity::{Principal, Refusal};
+use crux_wire::rest::{Api, Problem};
 use crux_wire::status::{Effect, Kind};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -25,6 +26,7 @@ use tower::ServiceExt as _;
 
 use crate::error::Error;
 use crate::identity::{ALPN_GRPC, Credentials, refusal_in};
+use crate::rpc::rest;
 use crate::rpc::session::Session;
 
 /// Longest a TLS handshake may take. 5 s: a slow stranger holds a place no longer.
@@ -59,12 +61,22 @@ pub struct RefusedPeer {
 
 type OnRefusal = Arc<dyn Fn(RefusedPeer) + Send + Sync>;
 
+/// Tells the methods that also have REST twins. It is called at the first such request, not before.
+pub type Twins = fn() -> &'static Api;
+
 /// A listener for gRPC and HTTP/1.1 under mutual TLS.
 #[derive(Clone)]
 pub struct Server {
     credentials: Credentials,
-    routes: Routes,
+    answers: Answers,
     on_refusal: OnRefusal,
+}
+
+/// What a connection serves.
+#[derive(Clone)]
+struct Answers {
+    routes: Routes,
+    twins: Option<Twins>,
 }
 
 impl Server {
@@ -74,11 +86,22 @@ impl Server {
         let on_refusal: OnRefusal = Arc::new(|refused| {
             tracing::info!(address = %refused.address, reason = %refused.reason, "a peer was refused");
         });
+        let answers = Answers {
+            routes: routes.prepare(),
+            twins: None,
+        };
         Self {
             credentials,
-            routes: routes.prepare(),
+            answers,
             on_refusal,
         }
+    }
+
+    /// Answers as REST too, through the same routes: whatever is not gRPC is taken for a call of one of these methods.
+    #[must_use]
+    pub fn twins(mut self, twins: Twins) -> Self {
+        self.answers.twins = Some(twins);
+        self
     }
 
     /// Tells `tell` of everyone who is turned away. It must not block.
@@ -182,7 +205,7 @@ impl Server {
             .collect();
         match Session::begin(chain, self.credentials.trust().clone()) {
             Ok(session) => {
-                converse(stream, Arc::new(session), Some(address), self.routes, stop).await
+                converse(stream, Arc::new(session), Some(address), self.answers, stop).await
             }
             Err(refusal) => {
                 let reason = refusal.to_string();
@@ -219,11 +242,12 @@ pub async fn serve(
         .await
 }
 
-/// Serves `routes` on one stream to `principal`, whom the caller knows by other means, until the stream ends.
+/// Serves `routes` on one stream to `principal`, whom the caller knows by other means, until the stream ends;
+/// with `twins` as REST too.
 ///
 /// # Cancel safety
 /// Dropping it cuts the stream.
-pub async fn serve_stream<S>(stream: S, principal: Principal, routes: Routes)
+pub async fn serve_stream<S>(stream: S, principal: Principal, routes: Routes, twins: Option<Twins>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -231,7 +255,7 @@ where
         stream,
         Arc::new(Session::Given(Box::new(principal))),
         None,
-        routes,
+        Answers { routes, twins },
         &Stop::default(),
     )
     .await;
@@ -265,7 +289,7 @@ async fn converse<S>(
     stream: S,
     session: Arc<Session>,
     address: Option<SocketAddr>,
-    routes: Routes,
+    answers: Answers,
     stop: &Stop,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -275,15 +299,15 @@ async fn converse<S>(
     let service = {
         let (session, renew) = (session.clone(), renew.clone());
         service_fn(move |request: Request<Incoming>| {
-            let (session, renew, routes) = (session.clone(), renew.clone(), routes.clone());
+            let (session, renew, answers) = (session.clone(), renew.clone(), answers.clone());
             async move {
                 let judged = session.principal();
                 if judged.is_err() || session.is_due(renew_at) {
                     renew.notify_one();
                 }
                 Ok::<_, Infallible>(match judged {
-                    Ok(principal) => answer(request, principal, address, routes).await,
-                    Err(refusal) => turned_away(&refusal),
+                    Ok(principal) => answer(request, principal, address, answers).await,
+                    Err(refusal) => turned_away(&refusal, rest::is_grpc(request.headers())),
                 })
             }
         })
@@ -332,6 +356,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
+        .max_buf_size(HEADER_BYTES_MAX as usize)
         .header_read_timeout(HANDSHAKE_TIME_MAX);
     builder
 }
@@ -340,28 +365,42 @@ async fn answer(
     request: Request<Incoming>,
     principal: Principal,
     address: Option<SocketAddr>,
-    routes: Routes,
+    answers: Answers,
 ) -> Response<Body> {
+    if let Some(refused) = rest::refused_origin(request.headers()) {
+        tracing::info!(?address, %principal, reason = refused.message, "a request was refused");
+        return rest::problem(&refused);
+    }
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(principal);
     if let Some(address) = address {
         request.extensions_mut().insert(PeerAddress(address));
     }
-    match routes.oneshot(request).await {
+    if let Some(twins) = answers.twins
+        && !rest::is_grpc(request.headers())
+    {
+        return rest::answer(request, twins(), answers.routes).await;
+    }
+    match answers.routes.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
     }
 }
 
 /// The answer to a call whose caller no longer passes. Nothing was carried out.
-fn turned_away(refusal: &Refusal) -> Response<Body> {
+fn turned_away(refusal: &Refusal, grpc: bool) -> Response<Body> {
     // An expired leaf is no fault of the caller: it comes again with its next one.
     let kind = if matches!(refusal, Refusal::Expired(_)) {
         Kind::Unavailable
     } else {
         Kind::Unauthenticated
     };
-    crux_wire::status::status(kind, Effect::None, refusal.to_string()).into_http()
+    let status = crux_wire::status::status(kind, Effect::None, refusal.to_string());
+    if grpc {
+        status.into_http()
+    } else {
+        rest::problem(&Problem::of_status(&status))
+    }
 }
 
 async fn optional(timer: Option<tokio::time::Sleep>) {

@@ -9,6 +9,7 @@ use crux_core::names::Label;
 use crux_net::identity::{OwnerStore, RnodeIdentity, WallClock};
 use crux_wire::process::v1::process_server::{Process, ProcessServer};
 use crux_wire::process::v1::*;
+use crux_wire::status::{Effect, Kind, status};
 use tokio_stream::Stream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
@@ -145,14 +146,23 @@ impl Process for WhoCalls {
     async fn leaf(&self, _: Request<LeafRequest>) -> Result<Response<LeafReply>, Status> {
         not_here()
     }
-    async fn put(&self, _: Request<PutRequest>) -> Result<Response<PutReply>, Status> {
-        not_here()
+    /// Fails in the kind that the key names, as something that was done.
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutReply>, Status> {
+        let kind = Kind::of_name(&request.into_inner().key);
+        Err(status(kind, Effect::Done, format!("show {kind}")))
     }
     async fn get(&self, _: Request<GetRequest>) -> Result<Response<GetReply>, Status> {
         not_here()
     }
-    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListReply>, Status> {
-        not_here()
+    /// One item, of everything that JSON writes differently.
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListReply>, Status> {
+        let item = Item {
+            key: request.into_inner().prefix,
+            value: vec![255, 0],
+            writer: "\"é\u{1}".to_owned(),
+            sequence: u64::MAX,
+        };
+        Ok(Response::new(ListReply { items: vec![item] }))
     }
     async fn compare_and_set(
         &self,

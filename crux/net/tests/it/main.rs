@@ -3,4 +3,5 @@
 mod fixture;
 mod flock;
 mod identity;
+mod rest;
 mod rpc;

@@ -13,6 +13,7 @@ use crux_net::rpc::{
 use crux_net::task::{self, Policy, Task};
 use crux_wire::process::v1::process_client::ProcessClient;
 use crux_wire::process::v1::{LookupRequest, WhoamiRequest};
+use crux_wire::rest::Api;
 use crux_wire::status::Kind;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -23,22 +24,24 @@ use tonic::transport::Channel;
 use crate::fixture::{WhoCalls, World, label};
 
 /// A server that stops with the test.
-struct Serving {
-    address: SocketAddr,
+pub(crate) struct Serving {
+    pub(crate) address: SocketAddr,
     refused: mpsc::UnboundedReceiver<RefusedPeer>,
     stop: Option<oneshot::Sender<()>>,
     task: Task<()>,
 }
 
 impl Serving {
-    async fn start(credentials: &Credentials) -> Self {
+    pub(crate) async fn start(credentials: &Credentials) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (tell, refused) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = Server::new(credentials.clone(), WhoCalls::routes()).on_refusal(move |peer| {
-            let _ = tell.send(peer);
-        });
+        let server = Server::new(credentials.clone(), WhoCalls::routes())
+            .twins(Api::radix)
+            .on_refusal(move |peer| {
+                let _ = tell.send(peer);
+            });
         let task = task::spawn("test server", Policy::ABORT, async move {
             let stopped = async { drop(stopped.await) };
             server.serve(listener, stopped).await.expect("it serves");
@@ -51,7 +54,7 @@ impl Serving {
         }
     }
 
-    fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.address.to_string()
     }
 }
@@ -454,7 +457,12 @@ fn agent(listener: std::os::fd::OwnedFd, principal: Principal) -> Task<()> {
         let listener = ProcessListener::new(listener).expect("a listener");
         let mut tasks = tokio::task::JoinSet::new();
         while let Ok(stream) = listener.accept().await {
-            tasks.spawn(serve_stream(stream, principal.clone(), WhoCalls::routes()));
+            tasks.spawn(serve_stream(
+                stream,
+                principal.clone(),
+                WhoCalls::routes(),
+                None,
+            ));
         }
     })
 }
