@@ -52,9 +52,9 @@ pub struct Sandbox {
     root: PathBuf,
     user: User,
     binary: PathBuf,
-    /// One application at a time: two state directories of one user that start at once may be given
-    /// the same addresses. Released after everything of this sandbox has ended.
-    _turn: MutexGuard<'static, ()>,
+    /// One test at a time, so that a machine of two cores is not asked for a dozen applications at once.
+    /// Released after everything of this sandbox has ended; `None` in a sandbox beside another.
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 static TURN: Mutex<()> = Mutex::new(());
@@ -86,7 +86,19 @@ impl Sandbox {
     #[track_caller]
     #[must_use]
     pub fn with_stix(user: User) -> Self {
-        let sandbox = Self::empty(user);
+        Self::empty(user).filled()
+    }
+
+    /// Another sandbox of the same user with a stix of its own, at the same time as this one.
+    #[track_caller]
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self::new(self.user, None).filled()
+    }
+
+    #[track_caller]
+    fn filled(self) -> Self {
+        let sandbox = self;
         copy_sources(&workspace(), &sandbox.tree());
         let products = products(&sandbox.binary);
         let mine = sandbox.root.join("products");
@@ -102,11 +114,16 @@ impl Sandbox {
     #[track_caller]
     #[must_use]
     pub fn empty(user: User) -> Self {
+        // A test that failed while it had the turn has cleaned up all the same.
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::new(user, Some(turn))
+    }
+
+    #[track_caller]
+    fn new(user: User, turn: Option<MutexGuard<'static, ()>>) -> Self {
         let named = std::env::var_os("RADIX_BIN").unwrap_or_else(|| {
             panic!("RADIX_BIN must name the built radix; `cargo xtask check` sets it")
         });
-        // A test that failed while it had the turn has cleaned up all the same.
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let root = std::env::temp_dir().join(format!("radix-e2e-{}-{number}", std::process::id()));
         std::fs::create_dir_all(root.join("home")).expect("a temporary directory can be made");

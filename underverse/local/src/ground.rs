@@ -7,6 +7,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
+use crate::claims::Claim;
 use crate::limits::Machine;
 use crate::{address, mark};
 
@@ -18,6 +19,12 @@ pub trait Ground: Send + Sync + Debug {
     /// # Errors
     /// What binding says.
     fn probe(&self, host: Ipv4Addr, tcp_port: u16, flock_port: u16) -> io::Result<(u16, u16)>;
+
+    /// Claims an address before it is leased, so that no other backend of this machine leases it too.
+    ///
+    /// # Errors
+    /// `AddrInUse` while another one holds it.
+    fn claim(&self, host: Ipv4Addr) -> io::Result<Claim>;
 
     /// Whether a forwarder could listen at `address`.
     ///
@@ -55,6 +62,10 @@ pub struct ThisMachine;
 impl Ground for ThisMachine {
     fn probe(&self, host: Ipv4Addr, tcp_port: u16, flock_port: u16) -> io::Result<(u16, u16)> {
         address::probe(host, tcp_port, flock_port)
+    }
+
+    fn claim(&self, host: Ipv4Addr) -> io::Result<Claim> {
+        Claim::take(host)
     }
 
     fn can_listen(&self, address: SocketAddr) -> io::Result<()> {

@@ -1,7 +1,8 @@
 //! The backend `local`: nested rnodes of this machine, each a cell that the base rnode started.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use underverse::{
 };
 
 use crate::base::Base;
+use crate::claims::Claims;
 use crate::events::EventFile;
 use crate::execute::io_at;
 use crate::ground::Ground;
@@ -35,6 +37,8 @@ pub struct Local {
     ground: Arc<dyn Ground>,
     /// Rings when an event was written down.
     bell: watch::Sender<u64>,
+    /// The addresses that are ours alone.
+    claims: Claims,
     /// One pass a horde at a time.
     gates: StdMutex<BTreeMap<HordeName, Arc<Mutex<()>>>>,
 }
@@ -53,6 +57,7 @@ impl Local {
             base,
             ground,
             bell,
+            claims: Claims::default(),
             gates: StdMutex::default(),
         }
     }
@@ -71,6 +76,19 @@ impl Local {
 
     pub(crate) fn ground(&self) -> &dyn Ground {
         self.ground.as_ref()
+    }
+
+    /// Claims an address for a horde; says whether it is new.
+    ///
+    /// # Errors
+    /// `AddrInUse` while somebody else has it.
+    pub(crate) fn claim(&self, horde: &HordeName, host: Ipv4Addr) -> io::Result<bool> {
+        self.claims
+            .claim(horde, host, |host| self.ground.claim(host))
+    }
+
+    pub(crate) const fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     pub(crate) fn ring(&self) {

@@ -110,3 +110,33 @@ fn up_brings_the_printed_application_to_ready() {
 fn an_ordinary_user_needs_nothing_else() {
     rises(User::Ordinary);
 }
+
+#[test]
+fn two_state_directories_that_start_at_once_do_not_meet() {
+    let sandbox = Sandbox::with_stix(User::Ourselves);
+    let other = sandbox.beside();
+    let sandboxes = [&sandbox, &other];
+    let addresses = sandboxes.map(own_port);
+    let ups = sandboxes.map(|sandbox| {
+        let directory = sandbox.stix().display().to_string();
+        sandbox
+            .command(&["up", &directory, "--yes"])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("radix starts")
+    });
+    for up in ups {
+        let output = up.wait_with_output().expect("it ends");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{text}");
+    }
+    let mut hosts = std::collections::BTreeSet::new();
+    for (sandbox, address) in sandboxes.into_iter().zip(&addresses) {
+        assert!(get(address, "/results").is_some(), "{address} answers");
+        let status = sandbox.until_settled(&STIX);
+        let rnodes = status["rnodes"].as_array().cloned().unwrap_or_default();
+        hosts.extend(rnodes.iter().map(|rnode| rnode["address"].to_string()));
+    }
+    assert_eq!(hosts.len(), 12, "every rnode has its own: {hosts:?}");
+}

@@ -1,5 +1,6 @@
 //! Steps that end and remove.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -106,6 +107,8 @@ impl Pass<'_> {
         let mut kept = leases.clone();
         kept.retain(|lease| !ordinals.contains(&lease.ordinal));
         self.write_leases(&kept)?;
+        let hosts = kept.iter().map(|lease| lease.host).collect();
+        self.local.claims().keep_only(self.horde, &hosts);
         *leases = kept;
         drop(leases);
         self.change(|record| {
@@ -125,6 +128,8 @@ impl Pass<'_> {
             .map_err(io_at("keep the horde's last generation", &generation))?;
         durable::remove_tree(&directory)
             .map_err(io_at("remove the horde's directory", &directory))?;
+        let claims = self.local.claims();
+        claims.keep_only(self.horde, &BTreeSet::new());
         durable::remove_empty_dir(&home.hordes());
         Ok(())
     }

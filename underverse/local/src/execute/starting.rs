@@ -1,6 +1,7 @@
 //! Steps that make and start.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::Ipv4Addr;
 
 use underverse::{Error, Kind};
@@ -27,9 +28,8 @@ impl Pass<'_> {
         let mut next = leases.clone();
         let mut taken = self.taken(&next)?;
         let candidates: Vec<_> = address::candidates(self.local.ground().uid()).collect();
-        let ground = self.local.ground();
         for &ordinal in ordinals {
-            let probe = |host, tcp, udp| ground.probe(host, tcp, udp);
+            let probe = |host, tcp, udp| self.probe(host, (tcp, udp));
             let lease = address::lease(ordinal, &candidates, &taken, &probe).ok_or_else(|| {
                 let message = format!("none of {} loopback addresses is free", candidates.len());
                 Error::new(Kind::Limit, "lease an address", message)
@@ -41,6 +41,16 @@ impl Pass<'_> {
         self.write_leases(&next)?;
         *leases = next;
         Ok(())
+    }
+
+    /// Claims an address and binds its ports once; a new claim is let go where they are taken.
+    fn probe(&self, host: Ipv4Addr, (tcp, udp): (u16, u16)) -> io::Result<(u16, u16)> {
+        let new = self.local.claim(self.horde, host)?;
+        let probed = self.local.ground().probe(host, tcp, udp);
+        if probed.is_err() && new {
+            self.local.claims().release(self.horde, host);
+        }
+        probed
     }
 
     pub(super) fn taken(&self, own: &[Lease]) -> Result<BTreeSet<Ipv4Addr>, Error> {
@@ -132,10 +142,7 @@ impl Pass<'_> {
             return self.lease(&[ordinal]).await;
         };
         for _ in 0..PROBES_MAX {
-            let probed = self
-                .local
-                .ground()
-                .probe(lease.host, lease.tcp_port, lease.flock_port);
+            let probed = self.probe(lease.host, (lease.tcp_port, lease.flock_port));
             if probed.is_ok() {
                 return Ok(());
             }
@@ -146,6 +153,7 @@ impl Pass<'_> {
             .lock()
             .await
             .retain(|lease| lease.ordinal != ordinal);
+        self.local.claims().release(self.horde, lease.host);
         self.lease(&[ordinal]).await
     }
 

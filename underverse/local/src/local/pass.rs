@@ -14,7 +14,7 @@ use crate::execute::{Pass, follow};
 use crate::label::{Subject, rnode_label};
 use crate::plan::{self, Observed, Plan};
 use crate::wanted::Wanted;
-use crate::{limits, report};
+use crate::{address, limits, report};
 
 /// Most rounds of one pass; each takes at least one step, and replacing takes one a rnode.
 const ROUNDS_MAX: u32 = 2 * limits::RNODES_MAX + 8;
@@ -77,6 +77,7 @@ impl Local {
         };
         let gate = self.gate(horde);
         let _held = gate.lock().await;
+        self.claim_held(horde);
         for round in 0..ROUNDS_MAX {
             let (observed, wanted, plan) = match self.look(ask, hold).await {
                 Ok(looked) => looked,
@@ -105,6 +106,18 @@ impl Local {
             format!("not done in {ROUNDS_MAX} rounds"),
         );
         End::Unknown(error.effect(Effect::Unknown))
+    }
+
+    /// Claims again what was leased before this backend began.
+    ///
+    /// Where another has a claim, the rnode keeps the address while it lives: it has the ports.
+    fn claim_held(&self, horde: &HordeName) {
+        let leases = address::read(&self.settings.home, horde.as_str()).unwrap_or_default();
+        for lease in leases {
+            if let Err(error) = self.claim(horde, lease.host) {
+                tracing::warn!(%horde, host = %lease.host, %error, "a leased address is not claimed");
+            }
+        }
     }
 
     pub(super) async fn partial(

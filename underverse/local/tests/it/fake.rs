@@ -20,8 +20,8 @@ use underverse::{
 };
 use underverse_local::limits::Machine;
 use underverse_local::{
-    Base, BaseView, EndSignal, Ended, Executable, ExecutionView, Ground, Home, HostPort, Isolation,
-    Local, Settings, Start, Subject, VirtualServer,
+    Base, BaseView, Claim, EndSignal, Ended, Executable, ExecutionView, Ground, Home, HostPort,
+    Isolation, Local, Settings, Start, Subject, VirtualServer,
 };
 
 /// A directory that goes away with the test.
@@ -344,6 +344,8 @@ impl Base for FakeBase {
 #[derive(Debug, Default)]
 pub(crate) struct FakeGround {
     pub(crate) busy: Mutex<BTreeSet<Ipv4Addr>>,
+    /// Addresses that another state directory has claimed.
+    pub(crate) claimed: Mutex<BTreeSet<Ipv4Addr>>,
     pub(crate) closed: Mutex<BTreeSet<SocketAddr>>,
     pub(crate) missing: Mutex<BTreeSet<PathBuf>>,
     pub(crate) swept: Mutex<Vec<String>>,
@@ -357,6 +359,13 @@ impl Ground for FakeGround {
         match self.busy.lock().unwrap().contains(&host) {
             true => Err(io::ErrorKind::AddrInUse.into()),
             false => Ok((tcp_port, flock_port)),
+        }
+    }
+
+    fn claim(&self, host: Ipv4Addr) -> io::Result<Claim> {
+        match self.claimed.lock().unwrap().contains(&host) {
+            true => Err(io::ErrorKind::AddrInUse.into()),
+            false => Ok(Claim::new(())),
         }
     }
 

@@ -161,6 +161,34 @@ async fn a_rnode_whose_address_was_taken_meanwhile_gets_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_address_that_another_state_directory_claimed_is_passed_over() {
+    let world = World::new();
+    let others = [16, 17].map(|host| std::net::Ipv4Addr::new(127, 64, 0, host));
+    world.ground.claimed.lock().unwrap().extend(others);
+    let local = world.local();
+    realised(&local, 1, &spec(2)).await;
+    let hosts = || async {
+        let running = local.running(&name()).await.unwrap();
+        let hosts = running
+            .iter()
+            .map(|rnode| rnode.address.unwrap().to_string());
+        hosts.collect::<Vec<_>>()
+    };
+    assert_eq!(hosts().await, ["127.64.0.18", "127.64.0.19"]);
+    // A backend that begins again keeps what is leased, and moves a dead rnode whose address was claimed meanwhile.
+    let local = world.local();
+    let taken = std::net::Ipv4Addr::new(127, 64, 0, 18);
+    world.ground.claimed.lock().unwrap().insert(taken);
+    realised(&local, 1, &spec(2)).await;
+    let running = local.running(&name()).await.unwrap();
+    assert_eq!(running[0].address, Some(taken.into()), "it has the ports");
+    world.base.kill(1);
+    realised(&local, 1, &spec(2)).await;
+    let moved = local.running(&name()).await.unwrap()[0].address.unwrap();
+    assert_eq!(moved.to_string(), "127.64.0.20");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cell_that_does_not_heed_is_ended_by_force() {
     let world = World::new();
     let local = world.local();
