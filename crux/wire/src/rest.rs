@@ -17,12 +17,18 @@ pub use problem::Problem;
 
 use crate::generated::descriptors::DESCRIPTORS;
 
+/// What the services of a rnode look like over REST, as an OpenAPI 3.1 document.
+///
+/// Made by `cargo xtask fix` from the same protos; the file is docs/formats/openapi.json.
+pub const OPENAPI: &str = include_str!("openapi.json");
 /// Path of the OpenAPI document.
 pub const OPENAPI_PATH: &str = "/openapi.json";
 
 static RADIX: LazyLock<Api> = LazyLock::new(|| {
     let set = DESCRIPTORS.concat();
-    Api::new(&set).expect("what xtask committed decodes: a test reads every method of it")
+    Api::new(&set)
+        .expect("what xtask committed decodes: a test reads every method of it")
+        .described_by(OPENAPI)
 });
 
 /// The methods of some services, by path.
@@ -214,6 +220,25 @@ mod tests {
             shape("/radix.rexec.v1.Rexec/Run"),
             (Shape::Stream, Shape::Stream)
         );
+    }
+
+    #[test]
+    fn the_document_has_every_method_kind_and_code() {
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        let on_the_port = |method: &&Method| !method.path().starts_with("/radix.process.v1.");
+        for method in Api::radix().methods().filter(on_the_port) {
+            let responses = &paths[method.path()]["post"]["responses"];
+            for kind in crate::status::Kind::all() {
+                // A caller who gave up reads no answer.
+                let told = kind == crate::status::Kind::Cancelled
+                    || responses.get(kind.http().to_string()).is_some();
+                assert!(told, "{} {kind}", method.path());
+            }
+        }
+        let kinds = &document["components"]["schemas"]["Error"]["properties"]["kind"]["enum"];
+        let names: Vec<_> = crate::status::Kind::all().map(|kind| kind.name()).collect();
+        assert_eq!(*kinds, serde_json::json!(names));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the gate can mend by itself. Only this command edits files; `check` never does.
 
 use crate::cargo::{cargo, succeed};
-use crate::{proto, proto_history, requirements, tidy, tree};
+use crate::{openapi, proto, proto_history, requirements, tidy, tree};
 
 /// Formats the code and writes every generated file anew.
 ///
@@ -10,6 +10,7 @@ use crate::{proto, proto_history, requirements, tidy, tree};
 /// The first step that failed; those before it have been done.
 pub(crate) fn run() -> Result<(), String> {
     proto::generate()?;
+    openapi::write()?;
     proto_history::write()?;
     requirements::write(&tree::read(&crate::cargo::root())?)?;
     tidy::imports::write_table()?;

@@ -13,6 +13,7 @@ mod bench;
 mod cargo;
 mod check;
 mod fix;
+mod openapi;
 mod proto;
 mod proto_history;
 mod requirements;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::{Depth, Outcome, Step, deny};
 use crate::cargo::{cargo, line, radix, succeed};
-use crate::{proto, proto_history, services, tidy};
+use crate::{openapi, proto, proto_history, services, tidy};
 
 /// The gate in its order.
 pub(super) const STEPS: &[Step] = &[
@@ -70,7 +70,7 @@ fn tidy(_: Depth) -> Outcome {
 }
 
 fn generated(_: Depth) -> Outcome {
-    proto::compare().into()
+    proto::compare().and_then(|()| openapi::compare()).into()
 }
 
 fn protos(_: Depth) -> Outcome {
