@@ -16,4 +16,6 @@ mod keeper;
 mod keeper_kills;
 mod memoir;
 mod output;
+mod rest;
 mod rig;
+mod twins;

@@ -7,6 +7,8 @@
     reason = "a test program"
 )]
 
+mod twins;
+
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         ["connect", text] => connect(text),
         ["serve", name, port] => serve(name, port.parse().unwrap()),
         ["horde", namespace, port, class] => horde(namespace, port.parse().unwrap(), class),
+        ["twins"] => ask_twice(),
         ["remember", dir] => remember(Path::new(dir)),
         ["wait"] => wait(),
         ref other => {
@@ -142,6 +145,46 @@ fn serve(name: &str, port: u32) -> ExitCode {
     });
     result.unwrap();
     wait()
+}
+
+/// Calls every method of the process socket both ways and prints what came of it, then waits.
+fn ask_twice() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let socket = crux_net::rpc::ProcessSocket::inherited().unwrap().unwrap();
+        let channel = crux_net::rpc::connect_process(&socket);
+        for method in crux_wire::rest::Api::radix().methods() {
+            if method.path().starts_with("/radix.process.v1.") {
+                let call = process_call(method);
+                let compared = twins::compare(async || channel.clone(), &call).await;
+                println!("{}", serde_json::to_string(&compared).unwrap());
+            }
+        }
+        println!("end");
+    });
+    wait()
+}
+
+/// What a process may ask of its agent; a method that needs nothing special gets an empty request.
+fn process_call(method: &crux_wire::rest::Method) -> twins::Call {
+    use serde_json::json;
+    let name = method.short_name().trim_start_matches("Process/");
+    let request = match name {
+        "Register" => json!({"name": "prog1", "port": 4000}),
+        "Unregister" | "Lookup" | "Watch" => json!({"name": "prog1"}),
+        "Leaf" => {
+            let key = crux_net::identity::SecretKey::generate().unwrap();
+            json!({"publicKeyDer": twins::base64(&key.public().spki())})
+        }
+        "Put" => json!({"key": "k", "value": twins::base64(b"v")}),
+        "Get" => json!({"key": "k"}),
+        _ => json!({}),
+    };
+    let replies = if name == "Watch" { 1 } else { usize::MAX };
+    twins::Call::new(method, vec![request]).reading(replies)
 }
 
 /// Acts as a backend: tells of a horde of one rnode, then prints the ready members of a class as they change.
