@@ -32,13 +32,15 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 pub use self::error::CellError;
 pub use self::layers::clear;
-use self::namespaces::Namespaces;
+pub(crate) use self::namespaces::map_user;
+use self::namespaces::{Namespaces, Privilege};
 pub use self::probe::{Probe, probe, trial};
 use crate::config::{Isolation, RnodeConfig};
 use crate::keeper::CELL_MARK;
 use crate::keeper::launch::failure_of;
 use crate::keeper::raw::{self, Status};
 use crate::mark::{self, RNODE_MARK};
+use crate::switch::{self, Plugged, Switch};
 
 /// How long ending what a keeper left behind may take, where only its mark finds it.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -55,15 +57,22 @@ pub fn run(dir: &Path) -> Result<i32, CellError> {
         std::path::absolute(dir).map_err(|error| CellError::io("find the directory", error))?;
     let config = RnodeConfig::load(&dir)?;
     let signals = block_signals()?;
+    // Ordering: before any mount, since the switch is found on the host. This process stays in the switch and holds it.
+    let network = config.network.as_ref();
+    let network = network.map(|network| Switch::plug(&network.switch, network.address));
+    let network = network.transpose()?.map(|(_, plugged)| plugged);
+    let privilege = network
+        .as_ref()
+        .map_or(Privilege::Needed, |_| Privilege::Held);
     let isolated = match config.isolation {
         Isolation::None => None,
         Isolation::PidMount => {
-            let namespaces = Namespaces::enter()?;
+            let namespaces = Namespaces::enter(privilege)?;
             mounts::make(&config, &dir, namespaces)?;
             Some(namespaces)
         }
     };
-    let pid = start_keeper(&config, &dir, isolated)?;
+    let pid = start_keeper(&config, &dir, (isolated, network.as_ref()))?;
     let code = wait(&signals, pid)?;
     if isolated.is_none()
         && let Ok(mark) = std::env::var(RNODE_MARK)
@@ -80,10 +89,10 @@ pub fn run(dir: &Path) -> Result<i32, CellError> {
 fn start_keeper(
     config: &RnodeConfig,
     dir: &Path,
-    isolated: Option<Namespaces>,
+    inside: (Option<Namespaces>, Option<&Plugged>),
 ) -> Result<i32, CellError> {
     let failed = |error: std::io::Error| CellError::io("start the keeper", error);
-    let child = Child::new(config, dir, isolated).map_err(failed)?;
+    let child = Child::new(config, dir, inside).map_err(failed)?;
     let (failure_read, failure_write) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
     let (alive_read, alive_write) =
@@ -100,18 +109,19 @@ fn start_keeper(
 }
 
 /// What the forked child needs to become the keeper.
-struct Child {
+struct Child<'a> {
     program: CString,
     arguments: Vec<CString>,
     environment: Vec<CString>,
     isolated: Option<Namespaces>,
+    network: Option<&'a Plugged>,
 }
 
-impl Child {
+impl<'a> Child<'a> {
     fn new(
         config: &RnodeConfig,
         dir: &Path,
-        isolated: Option<Namespaces>,
+        (isolated, network): (Option<Namespaces>, Option<&'a Plugged>),
     ) -> std::io::Result<Self> {
         let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(std::io::Error::from);
         let arguments = [
@@ -132,6 +142,7 @@ impl Child {
             arguments: arguments.into_iter().map(text).collect::<Result<_, _>>()?,
             environment: environment.map(CString::new).collect::<Result<_, _>>()?,
             isolated,
+            network,
         })
     }
 
@@ -165,8 +176,18 @@ impl Child {
                 std::io::Error::other("the cell is gone"),
             ));
         }
+        if let Some(network) = self.network {
+            let join = "join the container's network";
+            network
+                .enter()
+                .map_err(|error| CellError::io(join, error))?;
+        }
         if let Some(namespaces) = self.isolated {
             namespaces.mount_proc()?;
+        }
+        if self.network.is_some() && nix::unistd::geteuid().is_root() {
+            // What an ordinary user has in here goes with the switch's user namespace as soon as it executes.
+            switch::give_up_rights().map_err(|error| CellError::io("give up rights", error))?;
         }
         raw::default_sigpipe().map_err(|error| CellError::io("reset signals", error))?;
         SigSet::empty()

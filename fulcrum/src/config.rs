@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs;
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
@@ -56,6 +56,17 @@ pub struct RnodeConfig {
     pub user_range_start: Option<u32>,
     /// The rnode's tags, as given by whoever realised it.
     pub tags: Vec<String>,
+    /// The switch it is plugged into; `None`: it is on the host's network.
+    pub network: Option<CellNetwork>,
+}
+
+/// How a cell is plugged into a switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CellNetwork {
+    /// Absolute path of the switch's directory on the host.
+    pub switch: PathBuf,
+    /// The address inside.
+    pub address: Ipv4Addr,
 }
 
 /// A file in the store and the digest it was stored under.
@@ -147,6 +158,9 @@ impl RnodeConfig {
         check_path("memoir_dir", &self.memoir_dir)?;
         check_path("store_dir", &self.store_dir)?;
         check_path("executable.path", &self.executable.path)?;
+        if let Some(network) = &self.network {
+            check_path("network.switch", &network.switch)?;
+        }
         if self.mounts.len() > MOUNTS_MAX {
             return Err(field("mounts", self.mounts.len(), "at most 64 of them"));
         }
@@ -254,6 +268,15 @@ struct File {
     isolation: String,
     user_range_start: Option<u32>,
     tags: Vec<String>,
+    #[serde(default)]
+    network: Option<FileNetwork>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileNetwork {
+    switch: PathBuf,
+    address: Ipv4Addr,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -320,6 +343,10 @@ impl TryFrom<File> for RnodeConfig {
             isolation: file.isolation.parse()?,
             user_range_start: file.user_range_start,
             tags: file.tags,
+            network: file.network.map(|network| CellNetwork {
+                switch: network.switch,
+                address: network.address,
+            }),
         };
         config.check()?;
         Ok(config)
@@ -356,6 +383,10 @@ impl From<&RnodeConfig> for File {
             isolation: config.isolation.to_string(),
             user_range_start: config.user_range_start,
             tags: config.tags.clone(),
+            network: config.network.as_ref().map(|network| FileNetwork {
+                switch: network.switch.clone(),
+                address: network.address,
+            }),
         }
     }
 }
@@ -420,6 +451,10 @@ mod tests {
             isolation: Isolation::PidMount,
             user_range_start: Some(200_000),
             tags: vec!["disk".to_owned()],
+            network: Some(CellNetwork {
+                switch: "/s/switch".into(),
+                address: Ipv4Addr::new(198, 18, 1, 1),
+            }),
         }
     }
 

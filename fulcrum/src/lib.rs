@@ -14,3 +14,4 @@ pub mod keeper;
 pub mod mark;
 pub mod memoir;
 pub mod output;
+pub mod switch;

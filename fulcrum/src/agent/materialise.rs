@@ -135,6 +135,7 @@ mod tests {
             isolation: Isolation::None,
             user_range_start: None,
             tags: vec![],
+            network: None,
         }
     }
 

@@ -32,19 +32,19 @@ pub enum CellError {
 }
 
 impl CellError {
-    pub(super) fn io(operation: impl Into<String>, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn io(operation: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::Io {
             operation: operation.into(),
             source: source.into(),
         }
     }
 
-    pub(super) fn at(verb: &str, path: &Path, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn at(verb: &str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::io(format!("{verb} {}", path.display()), source)
     }
 
     /// The error with its sources, in one line.
-    pub(super) fn chain(&self) -> String {
+    pub(crate) fn chain(&self) -> String {
         let first: &dyn std::error::Error = self;
         let chain = std::iter::successors(Some(first), |error| error.source());
         chain

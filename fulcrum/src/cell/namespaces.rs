@@ -5,7 +5,7 @@ use std::io::Write;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{getegid, geteuid};
+use nix::unistd::{Gid, Uid, getegid, geteuid};
 
 use super::error::CellError;
 
@@ -19,19 +19,26 @@ pub(super) struct Namespaces {
     pub(super) user: bool,
 }
 
+/// Whether an ordinary user has the rights that making namespaces needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Privilege {
+    /// Not yet: a user namespace gives them.
+    Needed,
+    /// It is in a user namespace of ours, the switch's.
+    Held,
+}
+
 impl Namespaces {
     /// Enters new namespaces in which no mount comes from or goes to the host.
-    pub(super) fn enter() -> Result<Self, CellError> {
-        let (uid, gid) = (geteuid(), getegid());
-        let user = !uid.is_root();
+    pub(super) fn enter(privilege: Privilege) -> Result<Self, CellError> {
+        let ids = (geteuid(), getegid());
+        let user = !ids.0.is_root();
+        let new_user = user && privilege == Privilege::Needed;
         let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-        flags.set(CloneFlags::CLONE_NEWUSER, user);
+        flags.set(CloneFlags::CLONE_NEWUSER, new_user);
         unshare(flags).map_err(|error| CellError::io("leave the host's namespaces", error))?;
-        if user {
-            // The kernel lets an ordinary user map its group only after it has renounced setgroups.
-            map("setgroups", "deny")?;
-            map("uid_map", &format!("{uid} {uid} 1"))?;
-            map("gid_map", &format!("{gid} {gid} 1"))?;
+        if new_user {
+            map_user(ids)?;
         }
         // Ordering: before any other mount, so that none can reach the host.
         mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
@@ -45,6 +52,14 @@ impl Namespaces {
         mount(Some("proc"), "/proc", Some("proc"), flags, NONE)
             .map_err(|error| CellError::io("mount /proc", error))
     }
+}
+
+/// Maps an ordinary user and its group to themselves in the user namespace this process has just made.
+pub(crate) fn map_user((uid, gid): (Uid, Gid)) -> Result<(), CellError> {
+    // The kernel lets an ordinary user map its group only after it has renounced setgroups.
+    map("setgroups", "deny")?;
+    map("uid_map", &format!("{uid} {uid} 1"))?;
+    map("gid_map", &format!("{gid} {gid} 1"))
 }
 
 fn map(file: &str, text: &str) -> Result<(), CellError> {

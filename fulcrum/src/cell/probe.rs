@@ -11,7 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use super::error::CellError;
 use super::layers;
 use super::mounts::{escape, mount_tmpfs};
-use super::namespaces::Namespaces;
+use super::namespaces::{Namespaces, Privilege};
 use crate::config::Isolation;
 use crate::keeper::raw::{self, Status};
 
@@ -71,7 +71,8 @@ pub fn trial(dir: &Path) -> Result<(), CellError> {
         .mode(0o700)
         .create(&place)
         .map_err(|error| CellError::at("make", &place, error))?;
-    let tried = Namespaces::enter().and_then(|namespaces| try_all(&place, namespaces));
+    let tried =
+        Namespaces::enter(Privilege::Needed).and_then(|namespaces| try_all(&place, namespaces));
     let cleared = layers::clear(&own).and_then(|()| fs::remove_dir(&own));
     tried?;
     cleared.map_err(|error| CellError::at("remove", &own, error))

@@ -60,6 +60,7 @@ impl Base {
             isolation: Isolation::None,
             user_range_start: None,
             tags: Vec::new(),
+            network: None,
         };
         fs::create_dir_all(&config.memoir_dir).unwrap();
         config.save(&dir).unwrap();
@@ -255,6 +256,7 @@ impl Nested {
             isolation: Isolation::None,
             user_range_start: None,
             tags: Vec::new(),
+            network: None,
         };
         fs::create_dir_all(&config.memoir_dir).unwrap();
         config.save(&dir).unwrap();

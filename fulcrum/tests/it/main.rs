@@ -18,4 +18,5 @@ mod memoir;
 mod output;
 mod rest;
 mod rig;
+mod switch;
 mod twins;

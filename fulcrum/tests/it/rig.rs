@@ -399,5 +399,6 @@ fn config(dir: &Path, executable: &Path, setup: &Setup) -> RnodeConfig {
         isolation: setup.isolation,
         user_range_start: None,
         tags: Vec::new(),
+        network: None,
     }
 }

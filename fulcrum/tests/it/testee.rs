@@ -7,6 +7,13 @@
     reason = "a test program"
 )]
 
+#[path = "../../src/switch/link.rs"]
+#[expect(dead_code, reason = "a machine of a test needs little of it")]
+mod link;
+#[path = "../../src/switch/netlink.rs"]
+mod netlink;
+#[path = "testee_network.rs"]
+mod network;
 mod twins;
 
 use std::io::Write;
@@ -25,6 +32,13 @@ fn main() -> ExitCode {
         ["cell", "--probe", "--dir", dir] => {
             report(fulcrum::cell::trial(Path::new(dir)).map(|()| 0))
         }
+        ["switch", "--trial", "--dir", dir] => {
+            report(fulcrum::switch::trial(Path::new(dir)).map(|reason| {
+                reason.iter().for_each(|reason| eprintln!("{reason}"));
+                0
+            }))
+        }
+        ["network", ref words @ ..] => network::run(words),
         // A rnode with an identity has a real agent; the others have the test in its place.
         ["agent", "--dir", dir]
             if ["identity", "invitation"]

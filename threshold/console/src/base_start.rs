@@ -193,6 +193,7 @@ async fn start(home: &Home, ourselves: &Ourselves) -> Outcome<Base> {
         isolation: Isolation::None,
         user_range_start: None,
         tags: Vec::new(),
+        network: None,
     };
     if Contact::of_base(home).is_none() || RnodeConfig::load(&directory).is_err() {
         config.save(&directory).map_err(|error| {

@@ -49,6 +49,8 @@ pub(crate) fn run(words: &[OsString]) -> Option<ExitCode> {
         "fulcrum" => fulcrum(&rest),
         "backend" if rest.first().is_some_and(|word| word == "local") => backend(),
         "forward" => forward(&rest),
+        "switch" => switch(&rest),
+        "uplink" => uplink(&rest),
         "kv" => kv(rest),
         _ => return None,
     };
@@ -170,6 +172,7 @@ impl RnodeStart<'_> {
             isolation: Isolation::None,
             user_range_start: None,
             tags: Vec::new(),
+            network: None,
         };
         config.save(self.directory).map_err(chain)
     }
@@ -247,6 +250,55 @@ fn forward(rest: &[String]) -> Result<u8, String> {
             .map(|()| 0)
             .map_err(chain)
     })
+}
+
+/// `switch --trial`: tells by its exit and stderr what this machine grants; `switch --probe`: tries a horde's network.
+fn switch(rest: &[String]) -> Result<u8, String> {
+    let directory = directory(rest)?;
+    if rest.iter().any(|word| word == "--trial") {
+        let weaker = fulcrum::switch::trial(&directory).map_err(chain)?;
+        weaker.iter().for_each(|reason| crate::output::talk(reason));
+        return Ok(0);
+    }
+    let found = fulcrum::switch::probe(&fulcrum::switch::Probes {
+        dir: &directory,
+        from: parsed(rest, "--from")?,
+        to: parsed(rest, "--to")?,
+        outbound: parsed(rest, "--outbound")?,
+    });
+    let fulcrum::switch::Found {
+        members,
+        outside,
+        outbound,
+        outbound_ended: ended,
+    } = found.map_err(chain)?;
+    crate::output::line(&format!(
+        "{{\"members\":{members},\"outside\":{outside},\"outbound\":{outbound},\"outbound_ended\":{ended}}}"
+    ));
+    Ok(0)
+}
+
+/// `uplink --dir SWITCH --number K [--limit N]`: carries a horde's connections out of its switch.
+fn uplink(rest: &[String]) -> Result<u8, String> {
+    crate::log();
+    let limit = match option(rest, "--limit") {
+        Ok(_) => Some(parsed(rest, "--limit")?),
+        Err(_) => None,
+    };
+    // Ordering: before any thread, since what holds the switch for us is forked.
+    let uplink = fulcrum::switch::open_uplink(&directory(rest)?, parsed(rest, "--number")?);
+    let uplink = uplink.map_err(chain)?;
+    runtime()?
+        .block_on(fulcrum::switch::carry(uplink, limit, asked_to_end()))
+        .map(|()| 0)
+        .map_err(chain)
+}
+
+/// The value behind `--name`, read.
+fn parsed<T: std::str::FromStr>(rest: &[String], name: &str) -> Result<T, String> {
+    option(rest, name)?
+        .parse()
+        .map_err(|_| format!("{name} cannot be read"))
 }
 
 fn kv(rest: Vec<String>) -> Result<u8, String> {
