@@ -8,6 +8,7 @@
 //! leaves behind is ended by its mark. Nothing on the host changes but files below the rnode's own directory;
 //! how mounts are made without touching the host is in `cell/stage.rs`.
 
+mod command;
 mod error;
 mod layers;
 mod mounts;
@@ -30,6 +31,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+pub use self::command::{COMMAND_FILE, CommandConfig, CommandLimits};
 pub use self::error::CellError;
 pub use self::layers::clear;
 pub(crate) use self::namespaces::map_user;
@@ -41,6 +43,9 @@ use crate::keeper::launch::failure_of;
 use crate::keeper::raw::{self, Status};
 use crate::mark::{self, RNODE_MARK};
 use crate::switch::{self, Plugged, Switch};
+
+/// The variable that names the file in which the cell writes how it ended.
+pub const OUTCOME: &str = "RADIX_OUTCOME";
 
 /// How long ending what a keeper left behind may take, where only its mark finds it.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -55,6 +60,9 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub fn run(dir: &Path) -> Result<i32, CellError> {
     let dir =
         std::path::absolute(dir).map_err(|error| CellError::io("find the directory", error))?;
+    if let Some(config) = CommandConfig::load(&dir)? {
+        return command::run(&config, &dir);
+    }
     let config = RnodeConfig::load(&dir)?;
     let signals = block_signals()?;
     // Ordering: before any mount, since the switch is found on the host. This process stays in the switch and holds it.
@@ -68,12 +76,17 @@ pub fn run(dir: &Path) -> Result<i32, CellError> {
         Isolation::None => None,
         Isolation::PidMount => {
             let namespaces = Namespaces::enter(privilege)?;
-            mounts::make(&config, &dir, namespaces)?;
+            let own = [
+                config.store_dir.as_path(),
+                &config.memoir_dir,
+                &config.executable.path,
+            ];
+            mounts::make(&config.mounts, &own, &dir, namespaces)?;
             Some(namespaces)
         }
     };
     let pid = start_keeper(&config, &dir, (isolated, network.as_ref()))?;
-    let code = wait(&signals, pid)?;
+    let status = wait(&signals, pid, None)?;
     if isolated.is_none()
         && let Ok(mark) = std::env::var(RNODE_MARK)
         // The mark of another rnode, passed on by whoever started us, must not end that one.
@@ -83,7 +96,33 @@ pub fn run(dir: &Path) -> Result<i32, CellError> {
         mark::end_marked(&mark, SWEEP)
             .map_err(|error| CellError::io("end what the keeper left behind", error))?;
     }
-    Ok(code)
+    tell(&words(status));
+    Ok(code(status))
+}
+
+/// How something ended, in the words of outcomes.
+fn words(status: Status) -> String {
+    match status {
+        Status::Exited(code) => format!("exited with code {code}"),
+        Status::Signalled(signal) => format!("was ended by signal {signal}"),
+    }
+}
+
+/// The code of a process that ends as another did.
+const fn code(status: Status) -> i32 {
+    match status {
+        Status::Exited(code) => code,
+        Status::Signalled(signal) => 128 + signal,
+    }
+}
+
+/// Writes how the cell ended where whoever started it asks for it; it outlives us that way.
+fn tell(how: &str) {
+    if let Some(path) = std::env::var_os(OUTCOME)
+        && let Err(error) = std::fs::write(&path, format!("{how}\n"))
+    {
+        tracing::warn!(%error, how, "how the cell ended is not kept");
+    }
 }
 
 fn start_keeper(
@@ -130,7 +169,8 @@ impl<'a> Child<'a> {
             OsStr::new("--dir"),
             dir.as_os_str(),
         ];
-        let inherited = std::env::vars_os().filter(|(name, _)| name != CELL_MARK);
+        let inherited =
+            std::env::vars_os().filter(|(name, _)| name != CELL_MARK && name != OUTCOME);
         let joined = inherited.map(|(mut name, value)| {
             name.push("=");
             name.push(value);
@@ -198,29 +238,32 @@ impl<'a> Child<'a> {
     }
 }
 
-/// Waits for the keeper, passing requests to end on.
-fn wait(signals: &SignalFd, keeper: i32) -> Result<i32, CellError> {
-    let failed = |error: std::io::Error| CellError::io("wait for the keeper", error);
+/// What is done while waiting, and how often.
+type Tick<'a> = (Timespec, &'a dyn Fn());
+
+/// Waits for the child, passing requests to end on.
+fn wait(signals: &SignalFd, child: i32, tick: Option<Tick<'_>>) -> Result<Status, CellError> {
+    let failed = |error: std::io::Error| CellError::io("wait for what runs in the cell", error);
     loop {
         let mut fds = [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
-        match poll(&mut fds, None) {
+        match poll(&mut fds, tick.as_ref().map(|(every, _)| every)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(failed(error.into())),
+        }
+        if let Some((_, act)) = tick {
+            act();
         }
         while let Ok(Some(signal)) = signals.read_signal() {
             let ends = [Signal::SIGTERM, Signal::SIGINT].map(|signal| signal as u32);
             if ends.contains(&signal.ssi_signo) {
                 // It fails only if the keeper has just ended.
-                let _ = raw::kill(keeper, nix::libc::SIGTERM);
+                let _ = raw::kill(child, nix::libc::SIGTERM);
             }
         }
         while let Some(pid) = raw::ended_child().map_err(failed)? {
             let ended = raw::reap(pid).map_err(failed)?;
-            if pid == keeper {
-                return Ok(match ended.status {
-                    Status::Exited(code) => code,
-                    Status::Signalled(signal) => 128 + signal,
-                });
+            if pid == child {
+                return Ok(ended.status);
             }
         }
     }

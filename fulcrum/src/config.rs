@@ -81,10 +81,12 @@ pub struct Executable {
 /// A host path shown at another path inside a cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Absolute path on the host; only ever read.
+    /// Absolute path on the host.
     pub host: PathBuf,
     /// Absolute path inside; need not exist on the host.
     pub target: PathBuf,
+    /// Storage: what is written inside is written to the host's path itself. Else it is only ever read.
+    pub writable: bool,
 }
 
 /// How a rnode is kept apart from its host.
@@ -161,17 +163,7 @@ impl RnodeConfig {
         if let Some(network) = &self.network {
             check_path("network.switch", &network.switch)?;
         }
-        if self.mounts.len() > MOUNTS_MAX {
-            return Err(field("mounts", self.mounts.len(), "at most 64 of them"));
-        }
-        for mount in &self.mounts {
-            check_path("mounts.host", &mount.host)?;
-            check_path("mounts.target", &mount.target)?;
-            if mount.target == Path::new("/") {
-                return Err(field("mounts.target", "/", "a path below the root"));
-            }
-        }
-        Ok(())
+        check_mounts(&self.mounts)
     }
 }
 
@@ -274,9 +266,18 @@ struct File {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FileNetwork {
+pub(crate) struct FileNetwork {
     switch: PathBuf,
     address: Ipv4Addr,
+}
+
+impl From<FileNetwork> for CellNetwork {
+    fn from(network: FileNetwork) -> Self {
+        Self {
+            switch: network.switch,
+            address: network.address,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -295,9 +296,36 @@ struct FileExecutable {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FileMount {
+pub(crate) struct FileMount {
     host: PathBuf,
     target: PathBuf,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    writable: bool,
+}
+
+impl From<FileMount> for Mount {
+    fn from(mount: FileMount) -> Self {
+        Self {
+            host: mount.host,
+            target: mount.target,
+            writable: mount.writable,
+        }
+    }
+}
+
+/// Checks what the types of mounts do not say.
+pub(crate) fn check_mounts(mounts: &[Mount]) -> Result<(), ConfigError> {
+    if mounts.len() > MOUNTS_MAX {
+        return Err(field("mounts", mounts.len(), "at most 64 of them"));
+    }
+    for mount in mounts {
+        check_path("mounts.host", &mount.host)?;
+        check_path("mounts.target", &mount.target)?;
+        if mount.target == Path::new("/") {
+            return Err(field("mounts.target", "/", "a path below the root"));
+        }
+    }
+    Ok(())
 }
 
 impl TryFrom<File> for RnodeConfig {
@@ -332,21 +360,11 @@ impl TryFrom<File> for RnodeConfig {
                 path: file.executable.path,
                 digest,
             },
-            mounts: file
-                .mounts
-                .into_iter()
-                .map(|mount| Mount {
-                    host: mount.host,
-                    target: mount.target,
-                })
-                .collect(),
+            mounts: file.mounts.into_iter().map(Mount::from).collect(),
             isolation: file.isolation.parse()?,
             user_range_start: file.user_range_start,
             tags: file.tags,
-            network: file.network.map(|network| CellNetwork {
-                switch: network.switch,
-                address: network.address,
-            }),
+            network: file.network.map(CellNetwork::from),
         };
         config.check()?;
         Ok(config)
@@ -378,6 +396,7 @@ impl From<&RnodeConfig> for File {
                 .map(|mount| FileMount {
                     host: mount.host.clone(),
                     target: mount.target.clone(),
+                    writable: mount.writable,
                 })
                 .collect(),
             isolation: config.isolation.to_string(),
@@ -391,7 +410,11 @@ impl From<&RnodeConfig> for File {
     }
 }
 
-fn field(field: &'static str, value: impl fmt::Display, expected: &'static str) -> ConfigError {
+pub(crate) fn field(
+    field: &'static str,
+    value: impl fmt::Display,
+    expected: &'static str,
+) -> ConfigError {
     ConfigError::Field {
         field,
         value: value.to_string(),
@@ -399,7 +422,7 @@ fn field(field: &'static str, value: impl fmt::Display, expected: &'static str) 
     }
 }
 
-fn check_name(name: &'static str, value: &str) -> Result<(), ConfigError> {
+pub(crate) fn check_name(name: &'static str, value: &str) -> Result<(), ConfigError> {
     let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let starts = value
         .chars()
@@ -415,7 +438,7 @@ fn check_name(name: &'static str, value: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn check_path(name: &'static str, path: &Path) -> Result<(), ConfigError> {
+pub(crate) fn check_path(name: &'static str, path: &Path) -> Result<(), ConfigError> {
     let plain = path
         .components()
         .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
@@ -447,6 +470,7 @@ mod tests {
             mounts: vec![Mount {
                 host: "/data/stix".into(),
                 target: "/stix".into(),
+                writable: false,
             }],
             isolation: Isolation::PidMount,
             user_range_start: Some(200_000),

@@ -8,7 +8,7 @@ mod agent_process;
 pub mod client;
 mod executions;
 pub(crate) mod launch;
-mod output_cap;
+pub(crate) mod output_cap;
 pub(crate) mod packet;
 mod pen;
 pub(crate) mod process;

@@ -152,6 +152,12 @@ impl Sandbox {
         self.root.join("home")
     }
 
+    /// The copy of the built `radix`.
+    #[must_use]
+    pub fn binary(&self) -> PathBuf {
+        self.binary.clone()
+    }
+
     /// The directory for anything else a test makes.
     #[must_use]
     pub fn root(&self) -> &Path {

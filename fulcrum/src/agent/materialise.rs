@@ -131,6 +131,7 @@ mod tests {
             mounts: vec![Mount {
                 host: "/src".into(),
                 target: "/var/stix".into(),
+                writable: false,
             }],
             isolation: Isolation::None,
             user_range_start: None,

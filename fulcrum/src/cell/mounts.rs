@@ -16,25 +16,26 @@ use super::error::CellError;
 use super::layers::Layers;
 use super::namespaces::{NONE, Namespaces};
 use super::stage::{self, Leaf};
-use crate::config::{Mount, RnodeConfig};
+use crate::config::Mount;
 
 /// The longest text of options that the kernel takes.
 const OPTIONS_BYTES_MAX: usize = 4095;
 
-/// Makes all mounts of the configuration.
+/// Makes all mounts; `own` is what none of them may hide.
 pub(super) fn make(
-    config: &RnodeConfig,
+    mounts: &[Mount],
+    own: &[&Path],
     dir: &Path,
     namespaces: Namespaces,
 ) -> Result<(), CellError> {
-    if config.mounts.is_empty() {
+    if mounts.is_empty() {
         return Ok(());
     }
-    let mut mounts: Vec<_> = config.mounts.iter().collect();
+    let mut mounts: Vec<_> = mounts.iter().collect();
     // A target inside another comes after it, else it would be hidden.
     mounts.sort_by_key(|mount| mount.target.components().count());
     for mount in &mounts {
-        refuse_own(mount, config, dir)?;
+        refuse_own(mount, own, dir)?;
     }
     let place = Place::make(dir)?;
     let mut shown = Vec::new();
@@ -44,7 +45,9 @@ pub(super) fn make(
         shown.push((mount, metadata, bound));
     }
     for (mount, metadata, bound) in shown {
-        if metadata.is_dir() {
+        if mount.writable {
+            show_storage(mount, &metadata, &bound, &place)?;
+        } else if metadata.is_dir() {
             show_directory(mount, &metadata, &bound, &place, namespaces)?;
         } else {
             show_file(mount, &bound, &place)?;
@@ -56,15 +59,11 @@ pub(super) fn make(
 }
 
 /// Refuses a mount that would hide what the rnode itself lives on.
-fn refuse_own(mount: &Mount, config: &RnodeConfig, dir: &Path) -> Result<(), CellError> {
-    let own = [
-        dir,
-        &config.store_dir,
-        &config.memoir_dir,
-        &config.executable.path,
-    ];
+fn refuse_own(mount: &Mount, own: &[&Path], dir: &Path) -> Result<(), CellError> {
     match own
-        .into_iter()
+        .iter()
+        .copied()
+        .chain([dir])
         .find(|own| own.starts_with(&mount.target) || mount.target.starts_with(dir))
     {
         Some(own) => Err(reason(
@@ -104,7 +103,7 @@ impl Place {
         self.root.join("stage")
     }
 
-    /// Binds a host path, read-only, to a place of its own.
+    /// Binds a host path, read-only unless it is storage, to a place of its own.
     fn bind(
         &self,
         index: usize,
@@ -121,7 +120,9 @@ impl Place {
         made.map_err(|error| CellError::at("make", &bound, error))?;
         mount(Some(&one.host), &bound, NONE, MsFlags::MS_BIND, NONE)
             .map_err(|error| refused(one, &error.into()))?;
-        read_only(&bound).map_err(|error| refused(one, &error))?;
+        if !one.writable {
+            read_only(&bound).map_err(|error| refused(one, &error))?;
+        }
         Ok(bound)
     }
 }
@@ -186,6 +187,23 @@ fn show_directory(
         Some(options.as_os_str()),
     )
     .map_err(|error| refused(one, &error.into()))
+}
+
+/// Shows storage as it is: a directory, a device or the file behind a volume.
+fn show_storage(
+    one: &Mount,
+    metadata: &fs::Metadata,
+    bound: &Path,
+    place: &Place,
+) -> Result<(), CellError> {
+    let leaf = if metadata.is_dir() {
+        Leaf::Directory
+    } else {
+        Leaf::File
+    };
+    let target = stage::mount_point(&one.target, leaf, place).map_err(|error| error.of(one))?;
+    mount(Some(bound), &target, NONE, MsFlags::MS_BIND, NONE)
+        .map_err(|error| refused(one, &error.into()))
 }
 
 fn show_file(one: &Mount, bound: &Path, place: &Place) -> Result<(), CellError> {

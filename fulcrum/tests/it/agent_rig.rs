@@ -252,6 +252,7 @@ impl Nested {
             mounts: vec![Mount {
                 host: dir.clone(),
                 target: "/var/app".into(),
+                writable: false,
             }],
             isolation: Isolation::None,
             user_range_start: None,

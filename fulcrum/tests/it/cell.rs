@@ -155,6 +155,7 @@ fn mount(host: &Path, target: impl Into<PathBuf>) -> Mount {
     Mount {
         host: host.to_owned(),
         target: target.into(),
+        writable: false,
     }
 }
 

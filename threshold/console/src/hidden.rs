@@ -235,12 +235,22 @@ fn forward(rest: &[String]) -> Result<u8, String> {
     let listen: SocketAddr = option(rest, "--listen")?
         .parse()
         .map_err(|_| wrong("--listen"))?;
+    let port = option(rest, "--port")?
+        .parse()
+        .map_err(|_| wrong("--port"))?;
+    if let Ok(leases) = option(rest, "--leases") {
+        let leases = PathBuf::from(leases);
+        return runtime()?.block_on(async {
+            underverse_local::forward::run_on_leases(listen, &leases, port, asked_to_end())
+                .await
+                .map(|()| 0)
+                .map_err(chain)
+        });
+    }
     let followed = Followed {
         namespace: option(rest, "--namespace")?,
         class: option(rest, "--class")?,
-        port: option(rest, "--port")?
-            .parse()
-            .map_err(|_| wrong("--port"))?,
+        port,
         exposure: listen,
     };
     runtime()?.block_on(async {

@@ -65,6 +65,12 @@ pub(crate) fn read(home: &Home, namespace: &str) -> io::Result<Vec<Lease>> {
     Ok(file.unwrap_or_default().leases)
 }
 
+/// The leases in the text of such a file; `None` if it is torn.
+pub(crate) fn parse(text: &[u8]) -> Option<Vec<Lease>> {
+    let file: File = serde_json::from_slice(text).ok()?;
+    Some(file.leases)
+}
+
 /// Writes the leases of one horde durably.
 pub(crate) fn write(home: &Home, namespace: &str, leases: &[Lease]) -> io::Result<()> {
     durable::write_json(

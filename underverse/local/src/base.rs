@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use crux_wire::document::v1::Document;
 use crux_wire::fulcrum::v1::{Event, HordeState};
 use futures_util::stream::BoxStream;
-use underverse::Error;
+use underverse::{Error, Strength};
 
 use crate::config::HostPort;
 use crate::label::Label;
@@ -14,6 +14,9 @@ use crate::label::Label;
 /// A base rnode: it starts our commands detached, keeps them through its own death, and lists them.
 #[async_trait]
 pub trait Base: Send + Sync + Debug {
+    /// What can be run over this base, with strength.
+    fn abilities(&self) -> Abilities;
+
     /// Who the base is.
     ///
     /// # Errors
@@ -44,6 +47,12 @@ pub trait Base: Send + Sync + Debug {
     /// `Unavailable`, `NotFound`.
     async fn signal(&self, execution: &str, signal: EndSignal) -> Result<(), Error>;
 
+    /// Lets go of what is kept of the ended executions of a namespace that is dissolved.
+    ///
+    /// # Errors
+    /// `Io`, `Unavailable`; a repeat goes on.
+    async fn forget(&self, namespace: &str) -> Result<(), Error>;
+
     /// A named invitation for one nested rnode.
     ///
     /// # Errors
@@ -61,6 +70,17 @@ pub trait Base: Send + Sync + Debug {
     /// # Errors
     /// `Unavailable`.
     async fn report(&self, state: HordeState, events: Vec<Event>) -> Result<(), Error>;
+}
+
+/// What can be run over a base, with strength.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abilities {
+    /// Rnodes.
+    pub fulcrums: Strength,
+    /// Any other command.
+    pub commands: Strength,
+    /// Doors to the ready instances of a class.
+    pub class_doors: Strength,
 }
 
 /// Who the base is.

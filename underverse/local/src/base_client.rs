@@ -16,9 +16,9 @@ use prost::Message as _;
 use std::time::Duration;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
-use underverse::{Effect, Error, Kind};
+use underverse::{Effect, Error, Kind, Strength};
 
-use crate::base::{Base, BaseView, EndSignal, Ended, ExecutionView, Start};
+use crate::base::{Abilities, Base, BaseView, EndSignal, Ended, ExecutionView, Start};
 use crate::config::HostPort;
 use crate::label::Label;
 
@@ -26,6 +26,10 @@ use crate::label::Label;
 const RADIX: &str = "radix";
 /// Time one call may take: a start syncs to disk, and a machine may be loaded.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why a base rnode runs no other commands.
+const SIGNED_ONLY: &str =
+    "the base rnode runs signed commands only, and no description signs commands of a horde yet";
 
 /// A base rnode reached over a channel that connects anew by itself.
 #[derive(Debug, Clone)]
@@ -76,6 +80,14 @@ fn refused(operation: &'static str, changes: Effect, status: Status) -> Error {
 
 #[async_trait]
 impl Base for BaseClient {
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            fulcrums: Strength::Enforced,
+            commands: Strength::Absent(SIGNED_ONLY.to_owned()),
+            class_doors: Strength::Enforced,
+        }
+    }
+
     async fn describe(&self) -> Result<BaseView, Error> {
         let reply = self
             .fulcrum
@@ -161,6 +173,11 @@ impl Base for BaseClient {
             refused("signal an execution of the base", Effect::Unknown, status)
                 .with("execution", execution)
         })
+    }
+
+    async fn forget(&self, _namespace: &str) -> Result<(), Error> {
+        // The base keeps a number of ended executions and lets go of the oldest by itself.
+        Ok(())
     }
 
     async fn invite(&self, namespace: &str, label: &str) -> Result<String, Error> {

@@ -36,6 +36,9 @@ pub struct Executable {
 pub(crate) struct RnodeMount {
     pub(crate) host: PathBuf,
     pub(crate) target: PathBuf,
+    /// Storage: what is written inside is written to the host's path itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) writable: bool,
 }
 
 /// A host and a port.

@@ -108,7 +108,7 @@ impl<'a> Pass<'a> {
             Step::StartCell { ordinal, .. } => self.start_cell(*ordinal).await,
             Step::Announce(ordinals) => self.announce(ordinals).await,
             Step::StartForward { door } => self.start_forward(door).await,
-            Step::RemoveHorde => self.remove_horde(),
+            Step::RemoveHorde => self.remove_horde().await,
         }
     }
 

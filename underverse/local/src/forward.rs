@@ -15,9 +15,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 mod follow;
+mod leases;
 mod pool;
 
 pub use follow::{Followed, follow};
+pub use leases::run_on_leases;
 use pool::Pool;
 
 /// Most connections carried at once; more wait in the kernel's queue until one ends.

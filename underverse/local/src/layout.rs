@@ -69,6 +69,19 @@ impl Home {
         self.0.join("generations").join(namespace)
     }
 
+    /// The last number used of a dissolved horde.
+    pub(crate) fn spent(&self, namespace: &str) -> PathBuf {
+        self.0
+            .join("generations")
+            .join(format!(".{namespace}.spent"))
+    }
+
+    /// Where executions without a base rnode are kept.
+    #[must_use]
+    pub fn direct(&self) -> PathBuf {
+        self.0.join("direct")
+    }
+
     /// Where `myriad` keeps what it spawned.
     #[must_use]
     pub fn myriad(&self) -> PathBuf {

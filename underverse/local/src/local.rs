@@ -16,6 +16,7 @@ use underverse::{
 
 use crate::base::Base;
 use crate::claims::Claims;
+use crate::config::Isolation;
 use crate::events::EventFile;
 use crate::execute::io_at;
 use crate::ground::Ground;
@@ -27,7 +28,7 @@ mod observe;
 mod pass;
 
 use observe::horde_directories;
-use pass::Ask;
+use pass::{Ask, Hold};
 
 /// The backend `local`. Everything it makes is found again from disk and from the base's list.
 #[derive(Debug)]
@@ -60,6 +61,12 @@ impl Local {
             claims: Claims::default(),
             gates: StdMutex::default(),
         }
+    }
+
+    /// How containers are kept apart from this machine, unless a horde asks for less.
+    #[must_use]
+    pub const fn isolation(&self) -> Isolation {
+        self.settings.isolation
     }
 
     pub(crate) const fn settings(&self) -> &Settings {
@@ -143,7 +150,8 @@ impl Underverse for Local {
     }
 
     fn capabilities(&self) -> Capabilities {
-        report::capabilities(self.settings.isolation, self.ground.uid())
+        let abilities = self.base.abilities();
+        report::capabilities(self.settings.isolation, self.ground.uid(), &abilities)
     }
 
     async fn servers(&self) -> Result<Vec<Server>, Error> {
@@ -184,7 +192,7 @@ impl Underverse for Local {
 
     async fn plan(&self, generation: Generation, spec: &HordeSpec) -> Result<HordePlan, Error> {
         let (_, _, plan) = self
-            .look(&Ask::Realise(generation, spec), &BTreeSet::new())
+            .look(&Ask::Realise(generation, spec), &Hold::default())
             .await?;
         Ok(HordePlan {
             steps: plan

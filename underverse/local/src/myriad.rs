@@ -17,19 +17,16 @@ use std::time::{Duration, Instant};
 use crux_core::adf::{Diagnostic, FileKind, FileTree, SourceMap};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
-use underverse::{
-    Error, Execable, FromRnodes, HordeName, HordeSpec, Kind, MountSource, Program, from_rnodes,
-};
+use underverse::{Error, Execable, FromRnodes, HordeName, HordeSpec, Kind, Program, from_rnodes};
 
+use crate::command::on_this_machine;
 use crate::execute::io_at;
 use crate::label::rnode_label;
 use crate::layout::Home;
 use crate::limits::{self, Machine};
-use crate::{address, durable, mark};
+use crate::{address, durable, mark, wanted};
 
-mod process;
-
-pub use process::ProcessName;
+pub use crate::process::ProcessName;
 
 /// Name of the variable that every process of a run carries; its value is the run's directory.
 pub const MYRIAD_MARK: &str = "RADIX_MYRIAD";
@@ -336,11 +333,12 @@ fn command(
             .open(&path);
         file.map_err(io_at("open a process's output", &path))
     };
+    let mounts = wanted::mounts(execable);
     let words: Vec<String> = execable
         .program
         .words()
         .iter()
-        .map(|word| on_this_machine(word, execable))
+        .map(|word| on_this_machine(word, &mounts))
         .collect();
     let (first, rest) = words
         .split_first()
@@ -381,22 +379,6 @@ fn command(
             .with("command", command.get_program().to_string_lossy())
             .caused_by(error)
     })
-}
-
-/// A word with the inner path of a mount replaced by the outer one: there is no mount namespace here.
-fn on_this_machine(word: &str, execable: &Execable) -> String {
-    let outer = execable.mounts.iter().find_map(|mount| {
-        let MountSource::Host(host) = &mount.source else {
-            return None;
-        };
-        let rest = Path::new(word).strip_prefix(&mount.target).ok()?;
-        Some(if rest.as_os_str().is_empty() {
-            host.clone()
-        } else {
-            host.join(rest)
-        })
-    });
-    outer.map_or_else(|| word.to_owned(), |path| path.display().to_string())
 }
 
 fn weaker(spec: &HordeSpec, execable: &Execable) -> Vec<String> {

@@ -8,10 +8,11 @@ use std::net::SocketAddr;
 
 use crate::address::Lease;
 use crate::base::ExecutionView;
+use crate::command::CommandFile;
 use crate::config::RnodeFile;
 use crate::label::{Label, Subject};
 use crate::record::{ContainerRecord, Door, Record};
-use crate::wanted::{USERS_PER_RNODE, Wanted, WantedRnode};
+use crate::wanted::{USERS_PER_RNODE, Wanted, WantedProgram, WantedRnode};
 
 mod ending;
 mod step;
@@ -31,6 +32,8 @@ pub(crate) struct Observed {
     pub(crate) executions: Vec<ExecutionView>,
     /// Doors that nobody of ours holds and that cannot be had, with the reason.
     pub(crate) doors_taken: BTreeMap<SocketAddr, String>,
+    /// Last number used of this horde before it was dissolved, and under which generation.
+    pub(crate) spent: Option<((u64, u64), u32)>,
     /// Something of the horde is on disk.
     pub(crate) exists: bool,
 }
@@ -40,6 +43,8 @@ pub(crate) struct Observed {
 pub(crate) struct DirectoryView {
     /// What it was last started with.
     pub(crate) file: Option<RnodeFile>,
+    /// What its command was last started with.
+    pub(crate) command: Option<CommandFile>,
 }
 
 /// The steps between, and what cannot be had.
@@ -245,6 +250,15 @@ fn rnode_steps(
 /// Whether a running rnode was started with other mounts, tags or users than are wanted.
 fn differs(rnode: &WantedRnode, wanted: &Wanted, observed: &Observed) -> bool {
     let directory = observed.directories.get(&rnode.ordinal);
+    let held = |lease: &&Lease| lease.ordinal == rnode.ordinal;
+    let host = observed.leases.iter().find(held).map(|lease| lease.host);
+    let command = host.and_then(|host| CommandFile::of(rnode, wanted, host));
+    let started = directory.and_then(|directory| directory.command.as_ref());
+    match (&rnode.program, started) {
+        (WantedProgram::Command(_), _) => return command.is_some() && started != command.as_ref(),
+        (WantedProgram::Fulcrum, Some(_)) => return true,
+        (WantedProgram::Fulcrum, None) => {}
+    }
     let Some(file) = directory.and_then(|directory| directory.file.as_ref()) else {
         return false;
     };
@@ -274,7 +288,7 @@ fn next_cell_attempt(wanted: &Wanted, observed: &Observed, ordinal: u32) -> u32 
         });
     let held = container(observed.record.as_ref(), ordinal);
     let held = held.map(|held| (held.generation, held.attempt));
-    next_attempt(wanted.generation, listed.chain(held))
+    next_attempt(wanted.generation, listed.chain(held).chain(observed.spent))
 }
 
 fn next_attempt(generation: (u64, u64), used: impl Iterator<Item = ((u64, u64), u32)>) -> u32 {
@@ -318,7 +332,8 @@ fn door_steps(
                     _ => None,
                 });
         let held = held.map(|held| (held.generation, held.attempt));
-        let next = next_attempt(wanted.generation, listed.chain(held));
+        let used = listed.chain(held).chain(observed.spent);
+        let next = next_attempt(wanted.generation, used);
         work.number_forwards.push((door.clone(), next));
     }
     work.start_forwards

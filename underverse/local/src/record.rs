@@ -138,6 +138,17 @@ pub(crate) fn last_generation(home: &Home, namespace: &str) -> Option<u64> {
         .ok()
 }
 
+/// The last number used of a dissolved horde, and under which generation.
+pub(crate) fn spent(home: &Home, namespace: &str) -> Option<((u64, u64), u32)> {
+    durable::read_json(&home.spent(namespace)).ok().flatten()
+}
+
+/// Keeps that, so that no id is used again when the horde comes back under the same generation.
+pub(crate) fn keep_spent(home: &Home, namespace: &str, spent: ((u64, u64), u32)) -> io::Result<()> {
+    durable::create_dir(&home.path().join("generations"))?;
+    durable::write_json(&home.spent(namespace), &spent)
+}
+
 /// Writes the highest generation down unless a higher one, or something else, stands there.
 pub(crate) fn keep_generation(home: &Home, namespace: &str, generation: u64) -> io::Result<()> {
     let path = home.generation(namespace);

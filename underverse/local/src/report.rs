@@ -8,7 +8,7 @@ use underverse::{
     Strength, Tag, Weaker,
 };
 
-use crate::base::ExecutionView;
+use crate::base::{Abilities, ExecutionView};
 use crate::config::Isolation;
 use crate::label::rnode_label;
 use crate::layout::Home;
@@ -185,9 +185,9 @@ fn port(door: &Door, record: &Record, observed: &Observed) -> EffectivePort {
     }
 }
 
-/// What backend `local` can do on a machine that grants such namespaces to such a user.
+/// What backend `local` can do on a machine that grants such namespaces to such a user, over such a base.
 #[must_use]
-pub fn capabilities(isolation: Isolation, uid: u32) -> Capabilities {
+pub fn capabilities(isolation: Isolation, uid: u32, abilities: &Abilities) -> Capabilities {
     use Capability as C;
     let absent = |reason: &str| Strength::Absent(reason.to_owned());
     let weak = |reason: &str| Strength::Weak(reason.to_owned());
@@ -200,18 +200,10 @@ pub fn capabilities(isolation: Isolation, uid: u32) -> Capabilities {
         _ => weak("only root can lease users; others run everything as themselves"),
     };
     Capabilities::new()
-        .enforced(&[
-            C::Fulcrums,
-            C::Tags,
-            C::HordeConnected,
-            C::Outbound,
-            C::ExposeTcp,
-        ])
+        .enforced(&[C::Tags, C::HordeConnected, C::Outbound, C::ExposeTcp])
         .enforced(&[C::Resize, C::Heal, C::Adopt])
-        .with(
-            C::Commands,
-            absent("the base rnode runs signed commands only"),
-        )
+        .with(C::Fulcrums, abilities.fulcrums.clone())
+        .with(C::Commands, abilities.commands.clone())
         .with(
             C::Images,
             absent("nested rnodes share this machine's files"),

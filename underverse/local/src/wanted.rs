@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use underverse::{
     Error, Execable, ExternalAddress, Generation, HordeSpec, Kind, Members, MountSource,
-    PortConnect, Program, Protocol, Tag, UserSource, first_broken,
+    PortConnect, Program, Protocol, Strength, Tag, UserSource, first_broken,
 };
 
+use crate::base::Abilities;
 use crate::config::{Isolation, RnodeMount};
 use crate::record::{Door, NetworkRecord, Record, RoleRecord};
 use crate::settings::{Settings, VirtualServer};
@@ -42,6 +43,7 @@ pub(crate) struct Wanted {
 pub(crate) struct WantedRnode {
     pub(crate) ordinal: u32,
     pub(crate) role: String,
+    pub(crate) program: WantedProgram,
     pub(crate) server: String,
     /// Inherited and added, sorted.
     pub(crate) tags: Vec<String>,
@@ -49,9 +51,17 @@ pub(crate) struct WantedRnode {
     pub(crate) env: Vec<(String, String)>,
 }
 
+/// What runs in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum WantedProgram {
+    Fulcrum,
+    Command(Vec<String>),
+}
+
 /// Facts of the machine that the checks need.
 pub(crate) struct Facts<'a> {
     pub(crate) settings: &'a Settings,
+    pub(crate) abilities: &'a Abilities,
     pub(crate) uid: u32,
     pub(crate) exists: &'a dyn Fn(&Path) -> bool,
     /// What is kept of this horde.
@@ -74,7 +84,7 @@ pub(crate) fn wanted(
         .network
         .ports
         .iter()
-        .map(door)
+        .map(|port| door(port, facts))
         .collect::<Result<Vec<_>, _>>()?;
     let isolation = isolation(spec, facts)?;
     let rnodes = rnodes(spec, &servers(spec, facts), facts.record)?;
@@ -111,17 +121,14 @@ fn check_execable(spec: &HordeSpec, execable: &Execable, facts: &Facts<'_>) -> R
             .with("role", &execable.role))
     };
     let unsupported = |message: &str| refuse(Kind::Unsupported, message.to_owned());
-    match &execable.program {
-        Program::Fulcrum(_) => {}
-        Program::Command(words) => {
-            return refuse(
-                Kind::Unsupported,
-                format!(
-                    "it runs rnodes only, and {:?} is not a fulcrum; `myriad run` starts plain commands",
-                    words.join(" ")
-                ),
-            );
-        }
+    let words = execable.program.words().join(" ");
+    let able = match &execable.program {
+        Program::Fulcrum(_) => &facts.abilities.fulcrums,
+        Program::Command(_) => &facts.abilities.commands,
+    };
+    if let Strength::Absent(reason) = able {
+        let message = format!("{words:?} cannot run here: {reason}");
+        return refuse(Kind::Unsupported, message);
     }
     if let Some(image) = &execable.image {
         return refuse(
@@ -158,7 +165,7 @@ fn check_execable(spec: &HordeSpec, execable: &Execable, facts: &Facts<'_>) -> R
     Ok(())
 }
 
-fn door(port: &PortConnect) -> Result<Door, Error> {
+fn door(port: &PortConnect, facts: &Facts<'_>) -> Result<Door, Error> {
     let refuse = |message: String| Err(Error::unsupported("open a port on backend local", message));
     let host = match &port.external {
         ExternalAddress::Default => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -175,14 +182,13 @@ fn door(port: &PortConnect) -> Result<Door, Error> {
             port.external_port
         ));
     }
-    let class = match &port.members {
-        Members::Class(class) => class.clone(),
-        Members::All => {
+    let class = match (&port.members, &facts.abilities.class_doors) {
+        (Members::All, _) => String::new(),
+        (Members::Class(class), Strength::Absent(reason)) => {
             let port = port.external_port;
-            return refuse(format!(
-                "port {port} leads to every member: it must name a class"
-            ));
+            return refuse(format!("port {port} leads to class {class}: {reason}"));
         }
+        (Members::Class(class), _) => class.clone(),
     };
     Ok(Door {
         listen: SocketAddr::new(host, port.external_port),
@@ -249,6 +255,10 @@ fn rnodes(
             rnodes.push(WantedRnode {
                 ordinal,
                 role: execable.role.to_string(),
+                program: match &execable.program {
+                    Program::Fulcrum(_) => WantedProgram::Fulcrum,
+                    Program::Command(words) => WantedProgram::Command(words.clone()),
+                },
                 server: server.name.clone(),
                 tags: tags.into_iter().map(ToString::to_string).collect(),
                 mounts: mounts(execable),
@@ -308,7 +318,7 @@ fn choose<'a>(
         .expect("the caller has checked that a server fits")
 }
 
-fn mounts(execable: &Execable) -> Vec<RnodeMount> {
+pub(crate) fn mounts(execable: &Execable) -> Vec<RnodeMount> {
     let host = |source: &MountSource| match source {
         MountSource::Host(path) => Some(path.clone()),
         MountSource::Storage(_) => None,
@@ -317,6 +327,7 @@ fn mounts(execable: &Execable) -> Vec<RnodeMount> {
         Some(RnodeMount {
             host: host(&mount.source)?,
             target: PathBuf::from(&mount.target),
+            writable: false,
         })
     };
     execable.mounts.iter().filter_map(made).collect()

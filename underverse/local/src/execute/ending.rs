@@ -120,12 +120,34 @@ impl Pass<'_> {
         .await
     }
 
-    pub(super) fn remove_horde(&self) -> Result<(), Error> {
+    /// The highest number that was used under the present generation.
+    async fn spent(&self) -> Result<((u64, u64), u32), Error> {
+        let record = self.record.lock().await.clone();
+        let cells = record.iter().flat_map(|record| record.containers.values());
+        let forwards = record.iter().flat_map(|record| record.forwards.values());
+        let held = cells.map(|held| (held.generation, held.attempt));
+        let held = held.chain(forwards.map(|held| (held.generation, held.attempt)));
+        let listed = self.local.executions(self.horde).await?;
+        let listed = listed
+            .iter()
+            .map(|view| (view.label.generation, view.label.attempt));
+        let home = &self.local.settings().home;
+        let before = record::spent(home, self.horde.as_str());
+        let used = held.chain(listed).chain(before);
+        Ok(used.max().unwrap_or((self.generation, 0)))
+    }
+
+    pub(super) async fn remove_horde(&self) -> Result<(), Error> {
+        let spent = self.spent().await?;
         let home = &self.local.settings().home;
         let directory = home.horde(self.horde.as_str());
         let generation = home.generation(self.horde.as_str());
         record::keep_generation(home, self.horde.as_str(), self.generation.0)
             .map_err(io_at("keep the horde's last generation", &generation))?;
+        record::keep_spent(home, self.horde.as_str(), spent)
+            .map_err(io_at("keep the horde's last number", &generation))?;
+        // Ordering: the directory goes last, since a dissolve that is repeated begins with it.
+        self.local.base().forget(self.horde.as_str()).await?;
         durable::remove_tree(&directory)
             .map_err(io_at("remove the horde's directory", &directory))?;
         let claims = self.local.claims();

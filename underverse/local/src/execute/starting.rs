@@ -9,7 +9,8 @@ use underverse::{Error, Kind};
 use super::{END_POLL, Pass, io_at};
 use crate::address::{self, Lease};
 use crate::base::Start;
-use crate::config::RnodeFile;
+use crate::command::{self, CommandFile};
+use crate::config::{self, RnodeFile};
 use crate::label::rnode_label;
 use crate::plan::rnode_users;
 use crate::record::{ContainerRecord, Door, ForwardRecord};
@@ -111,6 +112,12 @@ impl Pass<'_> {
         let directory = home.rnode(self.horde.as_str(), &label);
         durable::create_dir(&directory).map_err(io_at("make a rnode's directory", &directory))?;
         self.settle_address(ordinal).await?;
+        if let Some(command) = self.command_file(ordinal).await {
+            drop(std::fs::remove_file(directory.join(config::FILE)));
+            let written = command.write(&directory);
+            return written.map_err(io_at("write a command's configuration", &directory));
+        }
+        drop(std::fs::remove_file(directory.join(command::FILE)));
         let file = self.rnode_file(ordinal).await?;
         file.write(&directory)
             .map_err(io_at("write a rnode's configuration", &directory))?;
@@ -127,6 +134,18 @@ impl Pass<'_> {
             .await?;
         durable::write_lightly(&invitation, text.as_bytes())
             .map_err(io_at("write a rnode's invitation", &invitation))
+    }
+
+    /// What the container's command is started with; `None` for a rnode.
+    async fn command_file(&self, ordinal: u32) -> Option<CommandFile> {
+        let wanted = self.wanted?;
+        let rnode = wanted
+            .rnodes
+            .iter()
+            .find(|rnode| rnode.ordinal == ordinal)?;
+        let leases = self.leases.lock().await;
+        let lease = leases.iter().find(|lease| lease.ordinal == ordinal)?;
+        CommandFile::of(rnode, wanted, lease.host)
     }
 
     /// Keeps the rnode's address if its ports are free, else leases another.
@@ -230,13 +249,21 @@ impl Pass<'_> {
         drop(record);
         let label =
             label.ok_or_else(|| Error::new(Kind::Bug, "open a port", "it has no number"))?;
+        let leases = self.local.settings().home.addresses(self.horde.as_str());
+        // Where a class is meant its agents tell who is ready; every member is known from its lease.
+        let members = match door.class.is_empty() {
+            true => vec![("--leases", leases.display().to_string())],
+            false => vec![
+                ("--namespace", self.horde.to_string()),
+                ("--class", door.class.clone()),
+            ],
+        };
         let words: Vec<String> = [
             ("--listen", door.listen.to_string()),
-            ("--namespace", self.horde.to_string()),
-            ("--class", door.class.clone()),
             ("--port", door.port.to_string()),
         ]
         .into_iter()
+        .chain(members)
         .flat_map(|(flag, value)| [flag.to_owned(), value])
         .collect();
         let args = std::iter::once("forward".to_owned()).chain(words).collect();

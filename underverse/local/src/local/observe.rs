@@ -9,6 +9,7 @@ use underverse::{Effective, Error, Generation, HordeName, HordeSpec, Kind, Runni
 use super::Local;
 use crate::address::{self, Lease};
 use crate::base::ExecutionView;
+use crate::command::CommandFile;
 use crate::config::RnodeFile;
 use crate::execute::{io_at, is_of};
 use crate::label::{Subject, ordinal_of};
@@ -47,6 +48,7 @@ impl Local {
             directories,
             executions,
             doors_taken: BTreeMap::new(),
+            spent: record::spent(home, name),
             exists: directory.exists(),
         })
     }
@@ -77,8 +79,10 @@ impl Local {
     ) -> Result<Wanted, Error> {
         let user_ranges_taken = self.user_ranges_taken(spec.name.as_str());
         let ground = self.ground();
+        let abilities = self.base.abilities();
         let facts = Facts {
             settings: &self.settings,
+            abilities: &abilities,
             uid: ground.uid(),
             exists: &|path: &Path| ground.exists(path),
             record: observed.record.as_ref(),
@@ -170,7 +174,8 @@ fn directories(horde: &Path) -> io::Result<BTreeMap<u32, DirectoryView>> {
         };
         // A file that cannot be read is written anew before the next start.
         let file = RnodeFile::read(&entry.path()).ok().flatten();
-        found.insert(ordinal, DirectoryView { file });
+        let command = CommandFile::read(&entry.path()).ok().flatten();
+        found.insert(ordinal, DirectoryView { file, command });
     }
     Ok(found)
 }

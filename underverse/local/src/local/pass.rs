@@ -27,12 +27,40 @@ pub(super) enum Ask<'a> {
     Dissolve(Generation, &'a HordeName),
 }
 
+/// Dead executions that are not started again in this pass.
+#[derive(Debug, Default)]
+pub(super) struct Hold {
+    /// By whoever asked for the pass.
+    asked: BTreeSet<String>,
+    /// What there was when the pass began. What it starts itself is left dead: the next pass is soon enough, and none
+    /// runs in circles around a command that cannot live.
+    known: Option<BTreeSet<String>>,
+}
+
+impl Hold {
+    pub(super) const fn new(asked: BTreeSet<String>) -> Self {
+        Self { asked, known: None }
+    }
+
+    fn know(&mut self, observed: &Observed) {
+        let all = || observed.executions.iter().map(|view| view.id.clone());
+        self.known.get_or_insert_with(|| all().collect());
+    }
+
+    fn of(&self, observed: &Observed) -> BTreeSet<String> {
+        let known = |id: &&String| self.known.as_ref().is_none_or(|known| known.contains(*id));
+        let all = observed.executions.iter().map(|view| &view.id);
+        let fresh = all.filter(|id| !known(id)).cloned();
+        self.asked.iter().cloned().chain(fresh).collect()
+    }
+}
+
 impl Local {
     /// Observes, checks and plans.
     pub(super) async fn look(
         &self,
         ask: &Ask<'_>,
-        hold: &BTreeSet<String>,
+        hold: &Hold,
     ) -> Result<(Observed, Option<Wanted>, Plan), Error> {
         match ask {
             Ask::Realise(generation, spec) => {
@@ -50,7 +78,7 @@ impl Local {
                     .map_err(|error| error.with("horde", &spec.name))?;
                 let wanted = self.wanted(*generation, spec, &observed)?;
                 self.doors_taken(&wanted.doors, &mut observed);
-                let plan = plan::realise(&wanted, &observed, hold);
+                let plan = plan::realise(&wanted, &observed, &hold.of(&observed));
                 Ok((observed, Some(wanted), plan))
             }
             Ask::Dissolve(generation, horde) => {
@@ -78,12 +106,14 @@ impl Local {
         let gate = self.gate(horde);
         let _held = gate.lock().await;
         self.claim_held(horde);
+        let mut hold = Hold::new(hold.clone());
         for round in 0..ROUNDS_MAX {
-            let (observed, wanted, plan) = match self.look(ask, hold).await {
+            let (observed, wanted, plan) = match self.look(ask, &hold).await {
                 Ok(looked) => looked,
                 Err(error) if round == 0 => return End::Refused(error),
                 Err(error) => return End::Unknown(error.effect(Effect::Unknown)),
             };
+            hold.know(&observed);
             if plan.is_empty() {
                 return ended(horde, generation, &observed, &plan);
             }

@@ -8,12 +8,13 @@ use crate::base::{Ended, ExecutionView};
 use crate::config::{Executable, Isolation, RnodeFile};
 use crate::label::{Label, Subject};
 use crate::record::{ContainerRecord, Door, ForwardRecord, NetworkRecord, Record, RoleRecord};
-use crate::wanted::{Wanted, WantedRnode};
+use crate::wanted::{Wanted, WantedProgram, WantedRnode};
 
 const GENERATION: (u64, u64) = (7, 0);
 
 fn wanted(count: u32, doors: &[u16]) -> Wanted {
     let rnode = |ordinal| WantedRnode {
+        program: WantedProgram::Fulcrum,
         ordinal,
         role: "rnode".to_owned(),
         server: "local".to_owned(),
@@ -139,6 +140,7 @@ fn running(wanted: &Wanted) -> Observed {
             .chain(wanted.doors.iter().map(|d| forward(d.listen.port())))
             .collect(),
         doors_taken: BTreeMap::new(),
+        spent: None,
         exists: true,
     }
 }
@@ -173,7 +175,10 @@ fn directory(ordinal: u32) -> DirectoryView {
         user_range_start: None,
         tags: Vec::new(),
     };
-    DirectoryView { file: Some(file) }
+    DirectoryView {
+        file: Some(file),
+        command: None,
+    }
 }
 
 fn word(step: &Step) -> String {

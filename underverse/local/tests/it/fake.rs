@@ -16,12 +16,12 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::watch;
 use underverse::{
     ByteCount, Effect, End, Error, ExecableBuilder, Generation, Horde, HordeName, HordeSpec, Kind,
-    Tag, Underverse as _, finish,
+    Strength, Tag, Underverse as _, finish,
 };
 use underverse_local::limits::Machine;
 use underverse_local::{
-    Base, BaseView, Claim, EndSignal, Ended, Executable, ExecutionView, Ground, Home, HostPort,
-    Isolation, Local, Settings, Start, Subject, VirtualServer,
+    Abilities, Base, BaseView, Claim, EndSignal, Ended, Executable, ExecutionView, Ground, Home,
+    HostPort, Isolation, Local, Settings, Start, Subject, VirtualServer,
 };
 
 /// A directory that goes away with the test.
@@ -231,6 +231,18 @@ impl Table {
 
 #[async_trait]
 impl Base for FakeBase {
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            fulcrums: Strength::Enforced,
+            commands: Strength::Absent("signed commands only".to_owned()),
+            class_doors: Strength::Enforced,
+        }
+    }
+
+    async fn forget(&self, _namespace: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
     async fn describe(&self) -> Result<BaseView, Error> {
         let view = BaseView {
             owner: "0123456789abcdef".to_owned(),

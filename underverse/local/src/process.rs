@@ -29,7 +29,7 @@ impl ProcessName {
     }
 
     /// Sends a signal to it and nobody else; says whether it was there.
-    pub(super) fn signal(self, signal: Signal) -> bool {
+    pub(crate) fn signal(self, signal: Signal) -> bool {
         let Some(pid) = Pid::from_raw(self.pid) else {
             return false;
         };
@@ -42,7 +42,7 @@ impl ProcessName {
 }
 
 /// State and start time of a process.
-fn stat(pid: i32) -> Option<(String, u64)> {
+pub(crate) fn stat(pid: i32) -> Option<(String, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before stands in brackets and may hold anything.
     let mut fields = text.get(text.rfind(')')? + 1..)?.split_whitespace();

@@ -1,0 +1,307 @@
+//! `local` without a base rnode: hordes of commands, for library users.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use e2e::{Inventory, Sandbox, User, kill, wait_gone};
+use futures_util::StreamExt as _;
+use underverse::{
+    End, EventKind, Execable, ExecableBuilder, Generation, Horde, Keep, Running, RunningState,
+    Underverse as _,
+};
+use underverse_local::{Isolation, Local, on_this_machine};
+
+/// A script that says what it sees and then stays.
+const STAY: &str = "echo $RADIX_HORDE $RADIX_NAME $RADIX_ROLE $RADIX_ORDINAL $RADIX_SERVER $RADIX_IP $GREETING $$; exec sleep 1000000";
+
+/// A backend over the built `radix` in the sandbox's state directory, as a new process would make it.
+async fn local(sandbox: &Sandbox) -> Local {
+    on_this_machine(&sandbox.home(), &sandbox.binary())
+        .await
+        .expect("as the test needs it")
+}
+
+fn hobbits(count: u32, script: &str) -> Execable {
+    ExecableBuilder::command("hobbit", ["/bin/sh", "-c", script])
+        .expect("as the test needs it")
+        .count(count)
+        .env("GREETING", "good-morning")
+        .build()
+}
+
+fn shire(count: u32) -> Horde {
+    let horde = Horde::new("the_shire").expect("as the test needs it");
+    horde.execables([hobbits(count, STAY)])
+}
+
+async fn realised(horde: &Horde, local: &Local) {
+    let end = horde.realise(local).await;
+    assert!(end.is_done(), "{end:?}");
+}
+
+async fn running(horde: &Horde, local: &Local) -> Vec<Running> {
+    let running = horde.running(local).await.expect("as the test needs it");
+    assert!(
+        running.iter().all(|r| r.state == RunningState::Started),
+        "{running:?}"
+    );
+    running
+}
+
+/// Waits until a container has written a whole line, and returns what it wrote.
+fn said(running: &Running) -> String {
+    let path = running
+        .directory
+        .clone()
+        .expect("as the test needs it")
+        .join("stdout");
+    let look = || {
+        let text = std::fs::read_to_string(&path).ok()?;
+        text.ends_with('\n').then_some(text)
+    };
+    e2e::wait_for(Duration::from_secs(20), look)
+        .unwrap_or_else(|| panic!("{} stays empty", path.display()))
+}
+
+async fn released(horde: &Horde, local: &Local) {
+    let end = horde.release(local, Keep::Nothing).await;
+    assert!(end.is_done(), "{end:?}");
+}
+
+/// Files of a home that are there while nothing runs.
+fn resting(files: &BTreeSet<PathBuf>) -> Vec<&PathBuf> {
+    let kept = ["direct", "direct/lock", "generations", "memoirs"].map(Path::new);
+    let number = |file: &Path| file.starts_with("generations");
+    files
+        .iter()
+        .filter(|file| !kept.contains(&file.as_path()) && !number(file))
+        .collect()
+}
+
+#[tokio::test]
+async fn commands_run_in_cells_with_what_they_are_told_and_are_adopted_by_a_new_process() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let before = Inventory::take(&sandbox.home());
+    let backend = local(&sandbox).await;
+    let isolated = backend.isolation() == Isolation::PidMount;
+    let horde = shire(3);
+    realised(&horde, &backend).await;
+    let first = running(&horde, &backend).await;
+    assert_eq!(first.len(), 3);
+    for (container, ordinal) in first.iter().zip(1..) {
+        let text = said(container);
+        let mut words: Vec<&str> = text.split_whitespace().collect();
+        let pid = words.pop().unwrap();
+        let ip = container.address.unwrap().to_string();
+        let name = format!("n{ordinal}");
+        let ordinal = ordinal.to_string();
+        let wanted = [
+            "the_shire",
+            &name,
+            "hobbit",
+            &ordinal,
+            "local",
+            &ip,
+            "good-morning",
+        ];
+        assert_eq!(words, wanted);
+        // In a process namespace the command is the second process, after its init.
+        assert_eq!(isolated, pid == "2", "{pid}");
+    }
+    assert!(
+        backend
+            .plan(Generation::of_document(1), horde.spec().unwrap())
+            .await
+            .unwrap()
+            .steps
+            .is_empty()
+    );
+    drop(backend);
+
+    let backend = local(&sandbox).await;
+    realised(&horde, &backend).await;
+    let adopted = running(&horde, &backend).await;
+    assert_eq!(adopted, first);
+    released(&horde, &backend).await;
+    let after = Inventory::take(&sandbox.home());
+    assert_eq!(after.processes, before.processes);
+    assert_eq!(after.mounts, before.mounts);
+    assert_eq!(resting(&after.files), Vec::<&PathBuf>::new());
+    for container in adopted {
+        assert!(wait_gone(container.pid.unwrap()));
+    }
+}
+
+#[tokio::test]
+async fn how_a_command_ended_is_told_and_another_is_started() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let backend = local(&sandbox).await;
+    let horde = Horde::new("the_shire").unwrap();
+    let leaves = "echo up; if test -e left; then exec sleep 1000000; fi; \
+                  while ! test -e go; do sleep 0.05; done; : > left; exit 7";
+    let horde = horde.execables([hobbits(1, leaves), hobbits_as("ring", STAY)]);
+    realised(&horde, &backend).await;
+    let mut events = horde.from_underverse(&backend, None);
+    let started = [events.next().await.unwrap(), events.next().await.unwrap()];
+    let starts = |event: &&underverse::UnderverseEvent| event.kind.word() == "container-started";
+    assert_eq!(started.iter().filter(starts).count(), 2);
+
+    let first = running(&horde, &backend).await.remove(0);
+    let _ = said(&first);
+    std::fs::write(first.directory.unwrap().join("work/go"), "").unwrap();
+    until_failed(&horde, &backend, "n1").await;
+    realised(&horde, &backend).await;
+    let failed = events.next().await.unwrap();
+    let EventKind::ContainerFailed { reason, container } = failed.kind else {
+        panic!("{failed:?}")
+    };
+    assert_eq!(reason, "exited with code 7");
+    let again = events.next().await.unwrap();
+    let EventKind::ContainerStarted { replaces, .. } = again.kind else {
+        panic!("{again:?}")
+    };
+    assert_eq!(replaces, Some(container));
+
+    // Nobody is there to see this one die: the kernel told its cell, and the cell wrote it down.
+    let ring = running(&horde, &backend).await.remove(1);
+    let _ = said(&ring);
+    drop((events, backend));
+    let inner = command_below(ring.pid.unwrap());
+    kill(inner);
+    assert!(wait_gone(ring.pid.unwrap()));
+    let backend = local(&sandbox).await;
+    let found = horde.running(&backend).await.unwrap().remove(1);
+    let failed = RunningState::Failed("was ended by signal 9".to_owned());
+    assert_eq!(found.state, failed);
+    realised(&horde, &backend).await;
+    let now = running(&horde, &backend).await.remove(1);
+    assert_ne!(now.id, ring.id);
+    released(&horde, &backend).await;
+}
+
+fn hobbits_as(role: &str, script: &str) -> Execable {
+    ExecableBuilder::command(role, ["/bin/sh", "-c", script])
+        .expect("as the test needs it")
+        .build()
+}
+
+async fn until_failed(horde: &Horde, local: &Local, label: &str) {
+    for _ in 0..400 {
+        let running = horde.running(local).await.expect("as the test needs it");
+        let one = running
+            .iter()
+            .find(|one| one.label == label)
+            .expect("as the test needs it");
+        if matches!(one.state, RunningState::Failed(_)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{label} never fails");
+}
+
+/// The last descendant of a cell: the command itself.
+fn command_below(cell: i32) -> i32 {
+    let mut pid = cell;
+    loop {
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        let text = std::fs::read_to_string(children).unwrap_or_default();
+        match text.split_whitespace().next() {
+            Some(child) => pid = child.parse().expect("as the test needs it"),
+            None => return pid,
+        }
+    }
+}
+
+// Shows: HRD-11
+#[tokio::test]
+async fn a_horde_of_three_becomes_five_then_two_then_none_and_leaks_nothing() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let before = Inventory::take(&sandbox.home());
+    let backend = local(&sandbox).await;
+    let mut kept: Vec<Running> = Vec::new();
+    for (generation, count) in [(1, 3), (2, 5), (3, 2), (4, 0)] {
+        let horde = shire(count).generation(Generation::of_document(generation));
+        realised(&horde, &backend).await;
+        let now = running(&horde, &backend).await;
+        assert_eq!(now.len(), count as usize);
+        let common = now.len().min(kept.len());
+        assert_eq!(now[..common], kept[..common], "none beside is touched");
+        for gone in kept.get(common..).unwrap_or_default() {
+            assert!(wait_gone(gone.pid.unwrap()));
+            assert!(!gone.directory.clone().unwrap().exists());
+        }
+        let seen = Inventory::take(&sandbox.home());
+        assert_eq!(
+            seen.mounts, before.mounts,
+            "cells mount in namespaces of their own"
+        );
+        kept = now;
+    }
+    let addresses = sandbox.home().join("hordes/the_shire/addresses.json");
+    let leases = std::fs::read_to_string(addresses).unwrap();
+    assert!(!leases.contains("127."), "{leases}");
+    let last = shire(0).generation(Generation::of_document(4));
+    released(&last, &backend).await;
+    let after = Inventory::take(&sandbox.home());
+    assert_eq!(after.processes, before.processes);
+    assert_eq!(resting(&after.files), Vec::<&PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_home_serves_one_process_at_a_time_and_ids_are_never_used_again() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let backend = local(&sandbox).await;
+    let second = on_this_machine(&sandbox.home(), &sandbox.binary()).await;
+    let refused = second.map(drop).map_err(|error| error.kind());
+    assert_eq!(refused, Err(underverse::Kind::Taken));
+    let horde = shire(1);
+    let mut ids = BTreeSet::new();
+    for _ in 0..2 {
+        realised(&horde, &backend).await;
+        ids.insert(running(&horde, &backend).await[0].id.to_string());
+        released(&horde, &backend).await;
+    }
+    assert_eq!(ids.len(), 2, "{ids:?}");
+}
+
+#[tokio::test]
+async fn a_start_that_was_not_written_down_is_found_by_its_mark_and_not_repeated() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let backend = local(&sandbox).await;
+    let horde = shire(1);
+    realised(&horde, &backend).await;
+    let first = running(&horde, &backend).await;
+    let _ = said(&first[0]);
+    drop(backend);
+    // As if we had been killed between the start and writing it down.
+    let execution = sandbox.home().join("direct").join(first[0].id.as_str());
+    std::fs::remove_file(execution.join("process.json")).unwrap();
+    let backend = local(&sandbox).await;
+    realised(&horde, &backend).await;
+    assert_eq!(running(&horde, &backend).await, first);
+    released(&horde, &backend).await;
+    assert!(wait_gone(first[0].pid.unwrap()));
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_be_executed_says_why() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let backend = local(&sandbox).await;
+    let missing = ExecableBuilder::command("hobbit", ["no-such-program"]).unwrap();
+    let horde = Horde::new("the_shire")
+        .unwrap()
+        .execables([missing.build()]);
+    let end = horde.realise(&backend).await;
+    assert!(matches!(end, End::Done(_) | End::Partial(..)), "{end:?}");
+    until_failed(&horde, &backend, "n1").await;
+    let ids = horde.running(&backend).await.unwrap().remove(0).id;
+    assert!(ids.as_str().ends_with("-1"), "a pass tries once: {ids}");
+    let state = horde.running(&backend).await.unwrap().remove(0).state;
+    let RunningState::Failed(reason) = state else {
+        panic!("{state:?}")
+    };
+    assert!(reason.contains("no-such-program"), "{reason}");
+    released(&horde, &backend).await;
+}

@@ -1,0 +1,55 @@
+//! Keeps a forwarder's members up to date from the file of a horde's addresses: for hordes that have no agents.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::address;
+
+/// Between two looks at the file: a container that was added gets connections after that.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Binds `listen`, follows the addresses in `file` at `port`, and serves until `cancel` ends.
+///
+/// A file that is away or torn changes nothing: the last known members stay.
+///
+/// # Errors
+/// What binding says, `AddrInUse` above all; nothing is served then.
+pub async fn run_on_leases(
+    listen: SocketAddr,
+    file: &Path,
+    port: u16,
+    cancel: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let listener = TcpListener::bind(listen).await?;
+    let (sender, receiver) = watch::channel(members(file, port).unwrap_or_default());
+    let follow = async {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if let Some(members) = members(file, port) {
+                sender.send_if_modified(|held| {
+                    let changed = *held != members;
+                    *held = members;
+                    changed
+                });
+            }
+        }
+    };
+    tokio::select! {
+        () = super::run(listener, receiver, cancel) => {}
+        () = follow => {}
+    }
+    Ok(())
+}
+
+fn members(file: &Path, port: u16) -> Option<Vec<SocketAddr>> {
+    let text = fs::read(file).ok()?;
+    let leases = address::parse(&text)?;
+    let hosts = leases.into_iter().map(|lease| IpAddr::V4(lease.host));
+    Some(hosts.map(|host| SocketAddr::new(host, port)).collect())
+}
