@@ -13,7 +13,7 @@ mod server;
 mod session;
 
 pub use client::{
-    CONNECT_TIME_MAX, NotConnected, connect, connect_lazy, connect_over, connect_process,
+    CONNECT_TIME_MAX, NotConnected, connect, connect_lazy, connect_over, connect_process, key_of,
 };
 pub use fate::{Fate, fate, repeat_unsent};
 pub use process::{AGENT_FD_VARIABLE, ProcessListener, ProcessSocket};

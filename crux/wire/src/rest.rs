@@ -167,6 +167,12 @@ impl Method {
         &self.path[from..]
     }
 
+    /// Whether only a process may call it, over the socket it inherited: no port serves it.
+    #[must_use]
+    pub fn is_for_processes(&self) -> bool {
+        self.path.starts_with("/radix.process.v1.")
+    }
+
     /// How many requests one call takes.
     #[must_use]
     pub fn requests(&self) -> Shape {
@@ -226,7 +232,7 @@ mod tests {
     fn the_document_has_every_method_kind_and_code() {
         let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
         let paths = document["paths"].as_object().unwrap();
-        let on_the_port = |method: &&Method| !method.path().starts_with("/radix.process.v1.");
+        let on_the_port = |method: &&Method| !method.is_for_processes();
         for method in Api::radix().methods().filter(on_the_port) {
             let responses = &paths[method.path()]["post"]["responses"];
             for kind in crate::status::Kind::all() {

@@ -191,7 +191,7 @@ async fn a_process_asks_its_agent_either_way() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert!(compared.iter().all(|one| one.same), "{compared:#?}");
-    let of_process = |method: &&Method| method.path().starts_with("/radix.process.v1.");
+    let of_process = |method: &&Method| method.is_for_processes();
     let methods: Vec<_> = Api::radix().methods().filter(of_process).collect();
     assert_eq!(compared.len(), methods.len());
     let failed = compared.iter().filter(|one| one.failed);

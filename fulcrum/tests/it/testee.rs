@@ -171,7 +171,7 @@ fn ask_twice() -> ExitCode {
         let socket = crux_net::rpc::ProcessSocket::inherited().unwrap().unwrap();
         let channel = crux_net::rpc::connect_process(&socket);
         for method in crux_wire::rest::Api::radix().methods() {
-            if method.path().starts_with("/radix.process.v1.") {
+            if method.is_for_processes() {
                 let call = process_call(method);
                 let compared = twins::compare(async || channel.clone(), &call).await;
                 println!("{}", serde_json::to_string(&compared).unwrap());

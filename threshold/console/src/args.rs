@@ -59,6 +59,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  radix exec n1 stix/worker -- --help\n  radix exec --timeout 5s n2 stix/slave -- --once"
     )]
     Exec(Exec),
+    /// Calls a method of a rnode with JSON; without METHOD, lists them.
+    #[command(
+        after_help = "Examples:\n  radix api Describe\n  radix api Fulcrum/Events '{\"follow\":true}' --rnode n1\n  radix api FileIo/Put - < lines.ndjson\n  radix api --openapi\nThe messages: docs/formats/rest.md."
+    )]
+    Api(Api),
     /// Checks the description files in DIR: every error in all files at once.
     Check(Check),
     /// Formats description files in place.
@@ -229,6 +234,25 @@ pub(crate) struct Exec {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Api {
+    /// `Service/Method`, or any last part of its path that only one method has.
+    pub(crate) method: Option<String>,
+    /// JSON; `-` reads standard input, `@FILE` a file. `{}` if not given. A line a message where requests stream.
+    pub(crate) request: Option<String>,
+    /// Label of the rnode to ask, such as n1.
+    #[arg(long, default_value = "base", value_name = "LABEL")]
+    pub(crate) rnode: String,
+    #[command(flatten)]
+    pub(crate) running: Running,
+    /// Prints the OpenAPI document of all methods.
+    #[arg(long, conflicts_with_all = ["method", "request"])]
+    pub(crate) openapi: bool,
+    /// How to print the list of methods; replies are JSON always.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) target: Target,
@@ -291,6 +315,11 @@ pub(crate) enum CaCommand {
         #[arg(long, conflicts_with_all = ["label", "pool"])]
         operator: bool,
     },
+    /// Writes a certificate and key to FILE, for curl and the like, good for an hour.
+    Leaf {
+        /// The file to make, readable by you alone.
+        file: PathBuf,
+    },
     /// Shows the owner: root keys, charter and grants.
     Show,
     /// Prints the recovery key of the owner.
@@ -337,6 +366,13 @@ pub(crate) enum MyriadCommand {
     },
     /// Ends everything that `run` started, also after a crash.
     Clean,
+}
+
+impl CaCommand {
+    /// Whether it talks to rnodes.
+    pub(crate) const fn talks(&self) -> bool {
+        matches!(self, Self::Leaf { .. })
+    }
 }
 
 /// Reads `90s`, `2m`, `1h`, `500ms` or plain seconds.

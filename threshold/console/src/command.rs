@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub(crate) mod api;
 pub(crate) mod backend;
 pub(crate) mod begat;
 pub(crate) mod ca;

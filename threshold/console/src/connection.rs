@@ -12,8 +12,10 @@ use crux_wire::rexec::v1::rexec_client::RexecClient;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
+use tower::ServiceExt as _;
 
 use crate::failure::{Failure, Outcome};
 use crate::home::Home;
@@ -291,6 +293,12 @@ impl RnodeConnection {
     /// The control service.
     pub(crate) fn fulcrum(&self) -> FulcrumClient<Channel> {
         FulcrumClient::new(self.channel.clone())
+    }
+
+    /// Sends a REST request over this session, and gives what comes back.
+    pub(crate) async fn send(&self, request: http::Request<Body>) -> Outcome<http::Response<Body>> {
+        let sent = self.channel.clone().oneshot(request).await;
+        sent.map_err(|error| Failure::failed("failed to call the rnode").because(&error))
     }
 
     fn rexec(&self) -> RexecClient<Channel> {

@@ -1,8 +1,10 @@
 //! What a connection needs: a leaf that renews itself, and the trust to judge the other side.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use base64::Engine as _;
 use crux_core::identity::{
     Grant, LEAF_BACKDATE_SECONDS, LEAF_LIFE_SECONDS, Principal, Refusal, Role, UnixTime, Verbs,
     Window,
@@ -13,7 +15,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::identity::issue::issue;
-use crate::identity::{Error, Expect, OwnerStore, SecretKey, Trust, WallClock, tls};
+use crate::identity::{Error, Expect, OwnerStore, SecretKey, Trust, WallClock, files, tls};
 
 /// What gRPC connections negotiate; HTTP/1.1 is for the REST twins.
 pub const ALPN_GRPC: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -144,6 +146,24 @@ impl Credentials {
             .renew_at
     }
 
+    /// Writes a fresh leaf with its own key and all above it to `path` (0600), as PEM, for programs that are not ours.
+    ///
+    /// Whoever has the file is us until the moment that is returned; the key that signed the leaf stays where it is.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when nothing here signs leaves (a process's); [`Error::Crypto`]; [`Error::Io`].
+    pub fn export_leaf(&self, path: &Path) -> Result<UnixTime, Error> {
+        let signer = self.0.signer.as_ref().ok_or(Refusal::NoCertificate)?;
+        let now = self.0.trust.clock().now();
+        let (chain, key) = signer.sign(now)?;
+        let mut text = pem("PRIVATE KEY", key.pkcs8());
+        for certificate in &chain {
+            text.push_str(&pem("CERTIFICATE", certificate));
+        }
+        files::write(path, text.as_bytes())?;
+        Ok(leaf_window(now).until)
+    }
+
     /// Judges the certificates a peer showed.
     ///
     /// # Errors
@@ -249,17 +269,38 @@ impl fmt::Debug for Credentials {
 
 impl Signer {
     fn make(&self, now: UnixTime) -> Result<Leaf, Error> {
-        let key = SecretKey::generate()?;
-        let validity = leaf_window(now);
-        let mut chain = vec![issue(&self.grant, validity, key.public(), &self.key)?];
-        chain.extend(self.chain.iter().cloned());
+        let (chain, key) = self.sign(now)?;
         let certified = certified(&chain, &key)?;
         Ok(Leaf {
             certified,
             renew_at: now.plus(LEAF_LIFE_SECONDS / 2),
-            until: validity.until,
+            until: leaf_window(now).until,
         })
     }
+
+    /// A leaf for a key of its own, with all above it.
+    fn sign(&self, now: UnixTime) -> Result<(Vec<Vec<u8>>, SecretKey), Error> {
+        let key = SecretKey::generate()?;
+        let leaf = issue(&self.grant, leaf_window(now), key.public(), &self.key)?;
+        let mut chain = vec![leaf];
+        chain.extend(self.chain.iter().cloned());
+        Ok((chain, key))
+    }
+}
+
+/// DER as PEM. Source: RFC 7468, lines of 64 letters.
+fn pem(label: &str, der: &[u8]) -> String {
+    let base64 = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut text = format!("-----BEGIN {label}-----\n");
+    let mut rest = base64.as_str();
+    while !rest.is_empty() {
+        let (line, next) = rest.split_at(rest.len().min(64));
+        text.push_str(line);
+        text.push('\n');
+        rest = next;
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
+    text
 }
 
 /// When a leaf made now is good.

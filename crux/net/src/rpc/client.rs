@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crux_core::identity::Refusal;
+use crux_core::identity::{PublicKey, Refusal};
 use crux_wire::status::{Effect, Kind};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -70,6 +70,39 @@ pub async fn connect(
         .connect_with_connector(connector)
         .await
         .map_err(|error| failed(error, address))
+}
+
+/// The key that `expect` at `address` proves itself with now: of its leaf, so for half an hour or less.
+///
+/// For programs that know no Radix certificates and can only compare a key.
+///
+/// # Errors
+/// [`Kind::Unavailable`] when nobody answers, or somebody else: effect none.
+///
+/// # Cancel safety
+/// Dropping it leaves nothing.
+pub async fn key_of(
+    address: &str,
+    credentials: &Credentials,
+    expect: Expect,
+) -> Result<PublicKey, Error> {
+    let stream = dialler(address, credentials, expect)?
+        .dial()
+        .await
+        .map_err(|error| unmet(address, error))?;
+    let shown = stream.inner().get_ref().1.peer_certificates();
+    shown
+        .and_then(<[_]>::first)
+        .ok_or(Refusal::NoCertificate)
+        .and_then(|leaf| PublicKey::of_certificate(leaf))
+        .map_err(|refusal| unmet(address, refusal))
+}
+
+fn unmet(address: &str, error: impl StdError + Send + Sync + 'static) -> Error {
+    Error::new(Kind::Unavailable, "connect")
+        .effect_is(Effect::None)
+        .with("to", address)
+        .because(error)
 }
 
 /// As [`connect`], but dials at the first call.

@@ -572,3 +572,49 @@ fn a_leaf_past_half_its_life_is_replaced_for_the_next_handshake() {
         Err(Refusal::Expired(_))
     ));
 }
+
+/// The DER parts of a PEM file under this label.
+fn der_of(pem: &str, label: &str) -> Vec<Vec<u8>> {
+    use base64::Engine as _;
+    let (begin, end) = (
+        format!("-----BEGIN {label}-----"),
+        format!("-----END {label}-----"),
+    );
+    pem.split(&begin)
+        .skip(1)
+        .filter_map(|rest| rest.split(&end).next())
+        .map(|base64| {
+            let base64: String = base64.split_whitespace().collect();
+            let engine = base64::engine::general_purpose::STANDARD;
+            engine.decode(base64).expect("base64")
+        })
+        .collect()
+}
+
+#[test]
+fn an_exported_leaf_is_us_for_an_hour_and_holds_no_lasting_key() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = World::new();
+    let credentials = world.owner.credentials().expect("credentials");
+    let path = world.dir.join("leaf.pem");
+    std::fs::write(&path, "older, and readable by all").expect("it writes");
+    let until = credentials.export_leaf(&path).expect("a leaf");
+    let mode = std::fs::metadata(&path)
+        .expect("the file")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let text = std::fs::read_to_string(&path).expect("text");
+    let chain = der_of(&text, "CERTIFICATE");
+    let who = credentials.trust().verify(&chain).expect("a good chain");
+    let us = credentials.principal().expect("a principal");
+    assert_eq!(who.who, us.who);
+    assert_eq!(who.valid.until, until);
+    assert!(until.seconds() <= credentials.trust().clock().now().plus(3600).seconds());
+    let keys = der_of(&text, "PRIVATE KEY");
+    assert_eq!(keys.len(), 1);
+    let operator = std::fs::read(world.dir.join("home/operator/operator.key")).expect("a key");
+    assert_ne!(keys[0], operator);
+    let key = SecretKey::from_pkcs8(&keys[0]).expect("a key");
+    Credentials::for_app(&chain, &key, world.owner.charter().encoded()).expect("a pair");
+}

@@ -6,6 +6,7 @@ mod direct;
 mod first_light;
 mod kill;
 mod leave_nothing;
+mod rest;
 
 use e2e::Sandbox;
 
@@ -61,7 +62,12 @@ fn pids(status: &serde_json::Value) -> std::collections::BTreeMap<String, i64> {
 }
 
 /// Says why a test did nothing.
-#[expect(clippy::print_stdout, reason = "a skip is printed")]
 fn skipped() {
-    println!("skipped: only root can become an ordinary user");
+    skipped_because("only root can become an ordinary user");
+}
+
+/// Says why a test did nothing, or not all of it.
+#[expect(clippy::print_stdout, reason = "a skip is printed")]
+fn skipped_because(why: &str) {
+    println!("skipped: {why}");
 }

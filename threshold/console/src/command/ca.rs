@@ -1,8 +1,13 @@
 //! `radix ca` and `radix login`: the owner, its invitations, and operators elsewhere.
 
+use std::path::Path;
+
+use base64::Engine as _;
 use crux_net::identity::{Invitation, OwnerStore};
+use crux_net::rpc;
 
 use crate::args::{self, CaCommand};
+use crate::connection::Contact;
 use crate::failure::{Failure, Outcome};
 use crate::home::Home;
 use crate::operator::{label, owner};
@@ -22,6 +27,8 @@ pub(crate) fn run(command: CaCommand) -> Outcome<()> {
             "recovery keys are not made yet: the root key in owner/root.key is the only one",
         )
         .hint("keep a copy of owner/root.key where nobody else can read it")),
+        // Chosen by `main`, which has a runtime for it.
+        CaCommand::Leaf { .. } => Ok(()),
         CaCommand::Invite {
             namespace,
             label: name,
@@ -63,6 +70,39 @@ fn show(owner: &OwnerStore) {
         "elsewhere"
     };
     output::line(&format!("root key  {root}"));
+}
+
+/// Runs `radix ca leaf`: a short-lived certificate in a file, and the words that call the base with it.
+pub(crate) async fn leaf(file: &Path) -> Outcome<()> {
+    let home = Home::locate()?;
+    let credentials = crate::operator::credentials(&home)?;
+    let until = credentials
+        .export_leaf(file)
+        .map_err(|error| Failure::failed("cannot write a leaf").because(&error))?;
+    let minutes = until
+        .seconds()
+        .saturating_sub(crate::clock::unix_ms() / 1000)
+        / 60;
+    output::talk(&format!(
+        "whoever has {} is you for {minutes} minutes; your key stays where it is",
+        file.display()
+    ));
+    let Some(contact) = Contact::of_base(&home) else {
+        return Ok(());
+    };
+    let expected = crate::operator::expect_rnode(&contact.rnode)?;
+    let Ok(key) = rpc::key_of(&contact.address(), &credentials, expected).await else {
+        output::talk("no base rnode answers; `radix up` starts one");
+        return Ok(());
+    };
+    let digest = ring::digest::digest(&ring::digest::SHA256, &key.spki());
+    let pin = base64::engine::general_purpose::STANDARD.encode(digest);
+    output::line(&format!(
+        "curl --cert {} --insecure --pinnedpubkey sha256//{pin} --json '{{}}' https://{}/radix.fulcrum.v1.Fulcrum/Describe",
+        file.display(),
+        contact.address()
+    ));
+    Ok(())
 }
 
 /// Runs `radix login`.
