@@ -131,8 +131,9 @@ pub trait Underverse: Send + Sync + Debug {
     /// - `command.changed`: a command whose words, environment, limits or mounts changed is started anew, one at a time.
     /// - `command.limits`: a limit that is enforced holds against the command; one that is not is in `Effective::weaker`.
     /// - `storage.nothing-before`: nothing is allotted before `realise`; after it, exactly what was asked for.
-    /// - `storage.properties`: storage lies on an exposure that has every property asked for, on the container's server.
-    /// - `storage.exhausted`: where no such exposure has room, refused with `Limit`, naming mount and request.
+    /// - `storage.properties`: storage lies on an exposure that has every property asked for but `shared`, on the container's
+    ///   server; where there is none, refused with `Unsatisfiable`, naming mount, request and property.
+    /// - `storage.exhausted`: where there is one and none has room, refused with `Limit`, naming mount and request.
     /// - `storage.mounted`: a file tree is a directory at its path that can be written; a volume is a file or device of its size.
     /// - `storage.persists`: what was written is there after the container was started again, by whatever cause.
     /// - `storage.shared`: a request with the property `shared` is allotted once, and every container that mounts it sees the same.

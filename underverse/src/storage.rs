@@ -52,7 +52,7 @@ pub struct StorageRequest {
     pub kind: StorageKind,
     /// Least capacity.
     pub capacity: ByteCount,
-    /// Words such as `fast`, `robust`, `shared`, `ephemeral`; all must be among the exposure's tags.
+    /// Words such as `fast`, `robust`, `shared`, `ephemeral`; all but `shared` must be among the exposure's tags.
     pub properties: BTreeSet<String>,
 }
 

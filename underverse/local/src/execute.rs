@@ -102,6 +102,8 @@ impl<'a> Pass<'a> {
             } => self.bury(execution, *ordinal, how).await,
             Step::RemoveDirectory { ordinal } => self.remove_directory(*ordinal).await,
             Step::Forget { ordinals, doors } => self.forget(ordinals, doors).await,
+            Step::Free(freed) => self.free(freed),
+            Step::Allot(one) => self.allot(one),
             Step::Lease(ordinals) => self.lease(ordinals).await,
             Step::Number { cells, forwards } => self.number(cells, forwards).await,
             Step::Prepare { ordinal } => self.prepare(*ordinal).await,

@@ -76,6 +76,12 @@ impl Home {
             .join(format!(".{namespace}.spent"))
     }
 
+    /// Where exposures and allotments are kept.
+    #[must_use]
+    pub fn storage(&self) -> PathBuf {
+        self.0.join("storage")
+    }
+
     /// Where executions without a base rnode are kept.
     #[must_use]
     pub fn direct(&self) -> PathBuf {

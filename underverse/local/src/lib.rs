@@ -4,6 +4,7 @@
 //! It spawns no task: a pass works while its stream is polled.
 
 mod address;
+mod admin;
 mod answers;
 pub mod backend;
 mod base;
@@ -30,9 +31,11 @@ mod record;
 mod report;
 mod restarts;
 mod settings;
+mod storage;
 mod wanted;
 
 pub use address::base_host;
+pub use admin::LocalAdmin;
 pub use base::{Abilities, Base, BaseView, EndSignal, Ended, ExecutionView, Start};
 pub use base_client::BaseClient;
 pub use claims::Claim;

@@ -14,6 +14,7 @@ use underverse::{
     HordeSpec, Keep, Kind, ProgressStream, Reply, Running, Server, Underverse, UnderverseEvent,
 };
 
+use crate::admin::LocalAdmin;
 use crate::base::Base;
 use crate::claims::Claims;
 use crate::config::Isolation;
@@ -61,6 +62,12 @@ impl Local {
             claims: Claims::default(),
             gates: StdMutex::default(),
         }
+    }
+
+    /// The administrator of this machine: whoever holds it may expose storage and change servers.
+    #[must_use]
+    pub fn administrator(&self) -> LocalAdmin {
+        LocalAdmin::new(self.settings.home.clone(), self.settings.servers.clone())
     }
 
     /// How containers are kept apart from this machine, unless a horde asks for less.
@@ -231,10 +238,14 @@ impl Underverse for Local {
         &'a self,
         generation: Generation,
         name: &'a HordeName,
-        _keep: Keep,
+        keep: Keep,
     ) -> ProgressStream<'a> {
         let deadline = self.settings.cell_grace + DISSOLVE_SLACK;
-        self.stream(Ask::Dissolve(generation, name), BTreeSet::new(), deadline)
+        self.stream(
+            Ask::Dissolve(generation, name, keep),
+            BTreeSet::new(),
+            deadline,
+        )
     }
 
     fn events(

@@ -333,7 +333,7 @@ fn command(
             .open(&path);
         file.map_err(io_at("open a process's output", &path))
     };
-    let mounts = wanted::mounts(execable);
+    let mounts = wanted::mounts(execable, &[]);
     let words: Vec<String> = execable
         .program
         .words()

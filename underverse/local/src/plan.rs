@@ -12,6 +12,7 @@ use crate::command::CommandFile;
 use crate::config::RnodeFile;
 use crate::label::{Label, Subject};
 use crate::record::{ContainerRecord, Door, Record};
+use crate::storage::Allotment;
 use crate::wanted::{USERS_PER_RNODE, Wanted, WantedProgram, WantedRnode};
 
 mod ending;
@@ -34,6 +35,10 @@ pub(crate) struct Observed {
     pub(crate) doors_taken: BTreeMap<SocketAddr, String>,
     /// Last number used of this horde before it was dissolved, and under which generation.
     pub(crate) spent: Option<((u64, u64), u32)>,
+    /// Storage of the horde, as it is written down.
+    pub(crate) allotments: Vec<Allotment>,
+    /// What of it does not lie where it should.
+    pub(crate) unmade: Vec<Allotment>,
     /// Something of the horde is on disk.
     pub(crate) exists: bool,
 }
@@ -145,6 +150,11 @@ pub(crate) fn realise(wanted: &Wanted, observed: &Observed, hold: &BTreeSet<Stri
             doors: gone_doors,
         }]);
     }
+    let (missing, surplus) = storage(wanted, observed);
+    if !surplus.is_empty() {
+        plan.stage(vec![Step::Free(surplus)]);
+    }
+    plan.stage(missing.into_iter().map(Step::Allot).collect());
     plan.stage(single(work.lease, Step::Lease));
     if !work.number_cells.is_empty() || !work.number_forwards.is_empty() {
         let (cells, forwards) = (work.number_cells, work.number_forwards);
@@ -155,6 +165,20 @@ pub(crate) fn realise(wanted: &Wanted, observed: &Observed, hold: &BTreeSet<Stri
     plan.stage(single(work.announce, Step::Announce));
     plan.stage(work.start_forwards);
     plan
+}
+
+/// Storage that is to be made, and storage that nobody asks for any more.
+fn storage(wanted: &Wanted, observed: &Observed) -> (Vec<Allotment>, Vec<Allotment>) {
+    let made =
+        |one: &&Allotment| observed.allotments.contains(one) && !observed.unmade.contains(one);
+    let missing = wanted.allotments.iter().filter(|one| !made(one)).cloned();
+    let asked = |held: &&Allotment| wanted.allotments.iter().any(|one| one.same(held));
+    let surplus = observed
+        .allotments
+        .iter()
+        .filter(|held| !asked(held))
+        .cloned();
+    (missing.collect(), surplus.collect())
 }
 
 fn single(ordinals: Vec<u32>, step: fn(Vec<u32>) -> Step) -> Vec<Step> {

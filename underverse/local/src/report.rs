@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use underverse::{
     Capabilities, Capability, ContainerId, Effective, EffectiveNetwork, EffectivePort,
-    EffectiveRole, Generation, HordeName, Obtained, PortState, Role, Running, RunningState,
-    Strength, Tag, Weaker,
+    EffectiveRole, EffectiveStorage, Generation, HordeName, Obtained, PortState, Role, Running,
+    RunningState, Strength, Tag, Weaker,
 };
 
 use crate::base::{Abilities, ExecutionView};
@@ -14,6 +14,7 @@ use crate::label::rnode_label;
 use crate::layout::Home;
 use crate::plan::Observed;
 use crate::record::{Door, Record};
+use crate::storage::Allotment;
 use crate::wanted::{FLOCK_PRIVATE, NO_NETWORK_ISOLATION};
 
 fn execution_of(observed: &Observed, record: &Record, ordinal: u32) -> Option<ExecutionView> {
@@ -118,7 +119,7 @@ pub(crate) fn effective(
             }),
             probes: Vec::new(),
         },
-        storage: Vec::new(),
+        storage: storage(observed),
         weaker: record.map_or_else(Vec::new, |record| {
             let weaker = |(asked, obtained): &(String, String)| Weaker {
                 asked: asked.clone(),
@@ -127,6 +128,13 @@ pub(crate) fn effective(
             record.weaker.iter().map(weaker).collect()
         }),
     }
+}
+
+fn storage(observed: &Observed) -> Vec<EffectiveStorage> {
+    let allotments = observed.allotments.iter();
+    let mut storage: Vec<_> = allotments.map(Allotment::effective).collect();
+    storage.sort();
+    storage
 }
 
 fn roles(record: &Record, observed: &Observed) -> Vec<EffectiveRole> {
@@ -214,15 +222,12 @@ pub fn capabilities(isolation: Isolation, uid: u32, abilities: &Abilities) -> Ca
         )
         .with(
             C::FileTrees,
-            absent("storage is not bound on this backend yet"),
+            isolated("values typed as paths are rewritten instead"),
         )
-        .with(
-            C::Volumes,
-            absent("storage is not bound on this backend yet"),
-        )
+        .with(C::Volumes, weak("a file of its size stands for a device"))
         .with(
             C::StorageCapacity,
-            absent("storage is not bound on this backend yet"),
+            weak("volumes have their size; file trees are counted, not enforced"),
         )
         .with(
             C::Limits,

@@ -1,18 +1,24 @@
 //! From what is asked to what this backend will make: capabilities checked, servers chosen, doors resolved. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use underverse::{
     Error, Execable, ExternalAddress, Generation, HordeSpec, Kind, Members, MountSource,
-    PortConnect, Program, Protocol, Strength, Tag, UserSource, first_broken,
+    PortConnect, Program, Protocol, Strength, UserSource,
 };
 
 use crate::base::Abilities;
 use crate::config::{Isolation, RnodeMount};
 use crate::record::{Door, NetworkRecord, Record, RoleRecord};
 use crate::settings::{Settings, VirtualServer};
+use crate::storage::{Allotment, Store};
+
+mod place;
+
+pub(crate) use place::mounts;
+use place::{Placed, place};
 
 /// First uid that is leased to nested rnodes.
 const USER_RANGE_FIRST: u32 = 2_000_000_000;
@@ -34,6 +40,8 @@ pub(crate) struct Wanted {
     pub(crate) network: NetworkRecord,
     pub(crate) doors: Vec<Door>,
     pub(crate) weaker: Vec<(String, String)>,
+    /// Storage of all containers.
+    pub(crate) allotments: Vec<Allotment>,
     pub(crate) user_range_start: Option<u32>,
     pub(crate) isolation: Isolation,
 }
@@ -64,6 +72,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) abilities: &'a Abilities,
     pub(crate) uid: u32,
     pub(crate) exists: &'a dyn Fn(&Path) -> bool,
+    /// What is exposed, and what is allotted of it to anybody.
+    pub(crate) store: &'a Store,
     /// What is kept of this horde.
     pub(crate) record: Option<&'a Record>,
     /// User ranges of other hordes.
@@ -87,7 +97,7 @@ pub(crate) fn wanted(
         .map(|port| door(port, facts))
         .collect::<Result<Vec<_>, _>>()?;
     let isolation = isolation(spec, facts)?;
-    let rnodes = rnodes(spec, &servers(spec, facts), facts.record)?;
+    let Placed { rnodes, allotments } = place(spec, &servers(spec, facts), facts)?;
     let user_range_start = user_range(spec, facts);
     Ok(Wanted {
         namespace: spec.name.to_string(),
@@ -108,7 +118,8 @@ pub(crate) fn wanted(
             external_connections_max: spec.network.external_connections_max,
         },
         doors,
-        weaker: weaker(spec, isolation, facts),
+        weaker: weaker(spec, (isolation, &allotments), facts),
+        allotments,
         user_range_start,
         isolation,
     })
@@ -152,14 +163,8 @@ fn check_execable(spec: &HordeSpec, execable: &Execable, facts: &Facts<'_>) -> R
                 );
             }
             MountSource::Host(_) => {}
-            MountSource::Storage(id) => {
-                let request = spec.storage.iter().find(|request| request.id == *id);
-                let request = request.map_or_else(String::new, ToString::to_string);
-                return refuse(
-                    Kind::Unsupported,
-                    format!("mount {target} asks for {id}, a {request}: it binds no storage"),
-                );
-            }
+            // Placing finds out what can be had where.
+            MountSource::Storage(_) => {}
         }
     }
     Ok(())
@@ -237,102 +242,6 @@ fn servers(spec: &HordeSpec, facts: &Facts<'_>) -> Vec<VirtualServer> {
     }
 }
 
-fn rnodes(
-    spec: &HordeSpec,
-    servers: &[VirtualServer],
-    record: Option<&Record>,
-) -> Result<Vec<WantedRnode>, Error> {
-    let mut load: BTreeMap<&str, u32> = BTreeMap::new();
-    let mut rnodes = Vec::new();
-    let mut ordinal = 0_u32;
-    for execable in &spec.execables {
-        let fitting = fitting_servers(execable, servers)?;
-        for _ in 0..execable.count {
-            ordinal += 1;
-            let server = choose(&fitting, &load, held_server(record, ordinal));
-            *load.entry(server.name.as_str()).or_default() += 1;
-            let tags: BTreeSet<&Tag> = server.tags.iter().chain(&execable.added).collect();
-            rnodes.push(WantedRnode {
-                ordinal,
-                role: execable.role.to_string(),
-                program: match &execable.program {
-                    Program::Fulcrum(_) => WantedProgram::Fulcrum,
-                    Program::Command(words) => WantedProgram::Command(words.clone()),
-                },
-                server: server.name.clone(),
-                tags: tags.into_iter().map(ToString::to_string).collect(),
-                mounts: mounts(execable),
-                env: execable
-                    .env
-                    .iter()
-                    .map(|(n, v)| (n.clone(), v.clone()))
-                    .collect(),
-            });
-        }
-    }
-    Ok(rnodes)
-}
-
-fn held_server(record: Option<&Record>, ordinal: u32) -> Option<&str> {
-    Some(record?.containers.get(&ordinal)?.server.as_str())
-}
-
-/// The servers on which every required tag holds; the error names what no server has.
-fn fitting_servers<'a>(
-    execable: &Execable,
-    servers: &'a [VirtualServer],
-) -> Result<Vec<&'a VirtualServer>, Error> {
-    let fits = |server: &&VirtualServer| first_broken(&execable.required, &server.tags).is_none();
-    let fitting: Vec<_> = servers.iter().filter(fits).collect();
-    if !fitting.is_empty() || execable.count == 0 {
-        return Ok(fitting);
-    }
-    let broken: BTreeSet<String> = servers
-        .iter()
-        .filter_map(|server| first_broken(&execable.required, &server.tags))
-        .map(ToString::to_string)
-        .collect();
-    let broken = broken.into_iter().collect::<Vec<_>>().join(" ");
-    Err(Error::new(
-        Kind::Unsatisfiable,
-        "place a role on this machine",
-        format!("no server satisfies {broken}"),
-    )
-    .with("role", &execable.role))
-}
-
-/// The server it is on already if that still fits, else the one with the fewest, first by name.
-fn choose<'a>(
-    fitting: &[&'a VirtualServer],
-    load: &BTreeMap<&str, u32>,
-    held: Option<&str>,
-) -> &'a VirtualServer {
-    let held = held.and_then(|held| fitting.iter().find(|server| server.name == held));
-    let of = |server: &VirtualServer| load.get(server.name.as_str()).copied().unwrap_or(0);
-    let least = || {
-        fitting
-            .iter()
-            .min_by(|a, b| of(a).cmp(&of(b)).then(a.name.cmp(&b.name)))
-    };
-    held.or_else(least)
-        .expect("the caller has checked that a server fits")
-}
-
-pub(crate) fn mounts(execable: &Execable) -> Vec<RnodeMount> {
-    let host = |source: &MountSource| match source {
-        MountSource::Host(path) => Some(path.clone()),
-        MountSource::Storage(_) => None,
-    };
-    let made = |mount: &underverse::Mount| -> Option<RnodeMount> {
-        Some(RnodeMount {
-            host: host(&mount.source)?,
-            target: PathBuf::from(&mount.target),
-            writable: false,
-        })
-    };
-    execable.mounts.iter().filter_map(made).collect()
-}
-
 /// A range of uids for the horde, if it asks for one and we may give it: the one it has, else the first free.
 fn user_range(spec: &HordeSpec, facts: &Facts<'_>) -> Option<u32> {
     let asked = spec
@@ -347,7 +256,11 @@ fn user_range(spec: &HordeSpec, facts: &Facts<'_>) -> Option<u32> {
     held.or_else(|| ranges.find(|start| !facts.user_ranges_taken.contains(start)))
 }
 
-fn weaker(spec: &HordeSpec, isolation: Isolation, facts: &Facts<'_>) -> Vec<(String, String)> {
+fn weaker(
+    spec: &HordeSpec,
+    (isolation, allotments): (Isolation, &[Allotment]),
+    facts: &Facts<'_>,
+) -> Vec<(String, String)> {
     let mut weaker = Vec::new();
     let mut add = |asked: String, obtained: &str| weaker.push((asked, obtained.to_owned()));
     for user in spec
@@ -358,6 +271,16 @@ fn weaker(spec: &HordeSpec, isolation: Isolation, facts: &Facts<'_>) -> Vec<(Str
         if facts.uid != 0 {
             let obtained = "runs as the user who started it: only root can lease users";
             add(format!("user {} = auto", user.name), obtained);
+        }
+    }
+    for request in &spec.storage {
+        let mine = |one: &&Allotment| one.id == request.id.as_str();
+        let sizes = allotments.iter().filter(mine);
+        let sizes: BTreeSet<Strength> = sizes.map(|one| one.kind.size(one.thin)).collect();
+        for size in sizes {
+            if let Some(reason) = size.reason() {
+                add(format!("{}, a {request}", request.id), reason);
+            }
         }
     }
     let network = &spec.network;

@@ -8,7 +8,7 @@ use e2e::{Inventory, Sandbox, User, kill, wait_gone};
 use futures_util::StreamExt as _;
 use underverse::{
     End, EventKind, Execable, ExecableBuilder, Generation, Horde, Keep, Running, RunningState,
-    Underverse as _,
+    StorageExposure, StorageKind, Underverse as _, UnderverseAdmin as _,
 };
 use underverse_local::{Isolation, Local, on_this_machine};
 
@@ -71,7 +71,7 @@ async fn released(horde: &Horde, local: &Local) {
 
 /// Files of a home that are there while nothing runs.
 fn resting(files: &BTreeSet<PathBuf>) -> Vec<&PathBuf> {
-    let kept = ["direct", "direct/lock", "generations", "memoirs"].map(Path::new);
+    let kept = ["direct", "direct/lock", "generations", "memoirs", "storage"].map(Path::new);
     let number = |file: &Path| file.starts_with("generations");
     files
         .iter()
@@ -247,6 +247,59 @@ async fn a_horde_of_three_becomes_five_then_two_then_none_and_leaks_nothing() {
     let after = Inventory::take(&sandbox.home());
     assert_eq!(after.processes, before.processes);
     assert_eq!(resting(&after.files), Vec::<&PathBuf>::new());
+}
+
+// Shows: STO-02, STO-05
+#[tokio::test]
+async fn storage_is_at_its_paths_with_its_size_and_outlives_the_command() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let backend = local(&sandbox).await;
+    let exposures = [
+        ("trees", StorageKind::FileTree, "robust"),
+        ("blocks", StorageKind::Volume, "fast"),
+    ];
+    for (source, kind, tag) in exposures {
+        let source = sandbox.root().join(source);
+        std::fs::create_dir(&source).unwrap();
+        let exposure = StorageExposure {
+            server: "local".to_owned(),
+            source: source.display().to_string(),
+            bind: "dir".to_owned(),
+            kind,
+            tags: BTreeSet::from([tag.to_owned()]),
+            thin: false,
+        };
+        backend.administrator().expose(exposure).await.unwrap();
+    }
+    let mut horde = Horde::new("the_shire").unwrap();
+    let data = horde.alloc_file_tree(20, "robust");
+    let block = horde.alloc_volume(5, "fast");
+    // Where there are no namespaces, words that are paths are rewritten, and nothing else is.
+    let script = "echo $0-$(cat $1/ring) $(stat -c %s $2); echo mine > $1/ring; exec sleep 1000000";
+    let words = ["/bin/sh", "-c", script, "ring", "/data", "/usr/tmp/block"];
+    let hobbit = ExecableBuilder::command("hobbit", words).unwrap();
+    let hobbit = hobbit.count(2).mount_storage(&data, "/data");
+    let horde = horde.execables([hobbit.mount_storage(&block, "/usr/tmp/block").build()]);
+    realised(&horde, &backend).await;
+    for container in running(&horde, &backend).await {
+        assert_eq!(said(&container), "ring- 5000000\n");
+    }
+    let first = running(&horde, &backend).await.remove(0);
+    kill(first.pid.unwrap());
+    assert!(wait_gone(first.pid.unwrap()));
+    realised(&horde, &backend).await;
+    let again = running(&horde, &backend).await.remove(0);
+    let look = || said(&again).lines().nth(1).map(str::to_owned);
+    let line = e2e::wait_for(Duration::from_secs(20), look);
+    assert_eq!(line.as_deref(), Some("ring-mine 5000000"));
+    let weaker = backend.effective(horde.name()).await.unwrap().weaker;
+    let trees = |weak: &&underverse::Weaker| weak.asked.contains("file tree");
+    assert_eq!(weaker.iter().filter(trees).count(), 1, "{weaker:?}");
+    released(&horde, &backend).await;
+    for source in ["trees", "blocks"] {
+        let left = std::fs::read_dir(sandbox.root().join(source)).unwrap();
+        assert_eq!(left.count(), 0, "{source}");
+    }
 }
 
 #[tokio::test]

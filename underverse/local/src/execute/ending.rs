@@ -10,6 +10,7 @@ use super::{END_POLL, Pass, each, io_at, io_error};
 use crate::base::EndSignal;
 use crate::config::Isolation;
 use crate::label::rnode_label;
+use crate::storage::{self, Allotment};
 use crate::{durable, mark, record};
 
 /// Time a forwarder is given to end after being asked: it holds nothing that must be kept.
@@ -118,6 +119,11 @@ impl Pass<'_> {
             record.forwards.retain(|listen, _| !doors.contains(listen));
         })
         .await
+    }
+
+    pub(super) fn free(&self, freed: &[Allotment]) -> Result<(), Error> {
+        let home = &self.local.settings().home;
+        storage::free(home, freed).map_err(io_at("free storage", &home.storage()))
     }
 
     /// The highest number that was used under the present generation.

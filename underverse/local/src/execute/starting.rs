@@ -14,6 +14,7 @@ use crate::config::{self, RnodeFile};
 use crate::label::rnode_label;
 use crate::plan::rnode_users;
 use crate::record::{ContainerRecord, Door, ForwardRecord};
+use crate::storage::{self, Allotment};
 use crate::{durable, mark};
 
 /// How often a leased port is tried before the rnode gets another address: 1 s in all.
@@ -52,6 +53,15 @@ impl Pass<'_> {
             self.local.claims().release(self.horde, host);
         }
         probed
+    }
+
+    /// Allots storage; others than us must be able to write in it where containers have users of their own.
+    pub(super) fn allot(&self, one: &Allotment) -> Result<(), Error> {
+        let users = self.wanted.and_then(|wanted| wanted.user_range_start);
+        let mode = users.map_or(0o700, |_| 0o1777);
+        let path = one.path();
+        storage::allot(&self.local.settings().home, one, mode)
+            .map_err(|error| io_at("allot storage", &path)(error).with("storage", &one.id))
     }
 
     pub(super) fn taken(&self, own: &[Lease]) -> Result<BTreeSet<Ipv4Addr>, Error> {

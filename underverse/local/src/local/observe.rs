@@ -16,6 +16,7 @@ use crate::label::{Subject, ordinal_of};
 use crate::plan::{DirectoryView, Observed};
 use crate::record::{self, Door, Record};
 use crate::report;
+use crate::storage::Store;
 use crate::wanted::{Facts, Wanted, wanted};
 
 /// What can be seen of a horde.
@@ -42,7 +43,15 @@ impl Local {
             .map_err(io_at("read the horde's addresses", &home.addresses(name)))?;
         let directories =
             directories(&directory).map_err(io_at("read the horde's directory", &directory))?;
+        let mut allotments = self.store()?.allotments;
+        allotments.retain(|one| one.horde == name);
         Ok(Observed {
+            unmade: allotments
+                .iter()
+                .filter(|one| !one.is_made())
+                .cloned()
+                .collect(),
+            allotments,
             record,
             leases,
             directories,
@@ -80,7 +89,9 @@ impl Local {
         let user_ranges_taken = self.user_ranges_taken(spec.name.as_str());
         let ground = self.ground();
         let abilities = self.base.abilities();
+        let store = self.store()?;
         let facts = Facts {
+            store: &store,
             settings: &self.settings,
             abilities: &abilities,
             uid: ground.uid(),
@@ -89,6 +100,12 @@ impl Local {
             user_ranges_taken: &user_ranges_taken,
         };
         wanted(generation, spec, &facts)
+    }
+
+    /// What is exposed and allotted, as it stands on disk.
+    fn store(&self) -> Result<Store, Error> {
+        let home = &self.settings.home;
+        Store::read(home).map_err(io_at("read what storage there is", &home.storage()))
     }
 
     pub(super) fn user_ranges_taken(&self, horde: &str) -> BTreeSet<u32> {

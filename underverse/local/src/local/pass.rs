@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures_util::stream;
 use tokio::sync::mpsc;
 use underverse::{
-    Effect, End, Error, Failure, Generation, HordeName, HordeSpec, Kind, Progress, ProgressStream,
+    Effect, End, Error, Failure, Generation, HordeName, HordeSpec, Keep, Kind, Progress,
+    ProgressStream,
 };
 
 use super::Local;
@@ -24,7 +25,7 @@ const PROGRESS_BUFFER: usize = 64;
 /// What a pass is asked for.
 pub(super) enum Ask<'a> {
     Realise(Generation, &'a HordeSpec),
-    Dissolve(Generation, &'a HordeName),
+    Dissolve(Generation, &'a HordeName, Keep),
 }
 
 /// Dead executions that are not started again in this pass.
@@ -81,12 +82,12 @@ impl Local {
                 let plan = plan::realise(&wanted, &observed, &hold.of(&observed));
                 Ok((observed, Some(wanted), plan))
             }
-            Ask::Dissolve(generation, horde) => {
+            Ask::Dissolve(generation, horde, keep) => {
                 let observed = self.observe(horde).await?;
                 if observed.exists {
                     self.check_generation(*generation, horde, &observed)?;
                 }
-                let plan = plan::dissolve(&observed);
+                let plan = plan::dissolve(&observed, *keep);
                 Ok((observed, None, plan))
             }
         }
@@ -101,7 +102,7 @@ impl Local {
     ) -> End {
         let (horde, generation) = match ask {
             Ask::Realise(generation, spec) => (&spec.name, *generation),
-            Ask::Dissolve(generation, horde) => (*horde, *generation),
+            Ask::Dissolve(generation, horde, _) => (*horde, *generation),
         };
         let gate = self.gate(horde);
         let _held = gate.lock().await;
@@ -203,7 +204,7 @@ impl Local {
     pub(super) async fn too_late(&self, ask: &Ask<'_>, deadline: Duration) -> End {
         let (horde, generation) = match ask {
             Ask::Realise(generation, spec) => (&spec.name, *generation),
-            Ask::Dissolve(generation, horde) => (*horde, *generation),
+            Ask::Dissolve(generation, horde, _) => (*horde, *generation),
         };
         let message = format!("{} s have passed", deadline.as_secs_f32());
         let error =

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use underverse::Keep;
+
 use super::{Observed, Plan, Step, Work, container};
 use crate::label::Subject;
 use crate::record::{Door, Record};
 use crate::wanted::Wanted;
 
 /// Plans the end of the horde. `dissolving` is set before anything is ended.
-pub(crate) fn dissolve(observed: &Observed) -> Plan {
+pub(crate) fn dissolve(observed: &Observed, keep: Keep) -> Plan {
     let mut plan = Plan::default();
     let running = || {
         observed
@@ -17,7 +19,17 @@ pub(crate) fn dissolve(observed: &Observed) -> Plan {
             .iter()
             .filter(|execution| execution.ended.is_none())
     };
+    let freed = match keep {
+        Keep::Nothing => observed.allotments.clone(),
+        Keep::Storage => Vec::new(),
+    };
+    let free = |plan: &mut Plan| {
+        if !freed.is_empty() {
+            plan.stage(vec![Step::Free(freed.clone())]);
+        }
+    };
     if !observed.exists && running().next().is_none() {
+        free(&mut plan);
         return plan;
     }
     let reason = "the horde is dissolved";
@@ -57,6 +69,7 @@ pub(crate) fn dissolve(observed: &Observed) -> Plan {
             .map(|&ordinal| Step::RemoveDirectory { ordinal })
             .collect(),
     );
+    free(&mut plan);
     plan.stage(vec![Step::RemoveHorde]);
     plan
 }

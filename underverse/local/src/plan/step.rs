@@ -6,6 +6,7 @@ use underverse::{Action, PlannedStep};
 
 use crate::label::rnode_label;
 use crate::record::Door;
+use crate::storage::Allotment;
 
 /// Subject of steps that concern the whole horde.
 pub(crate) const COMMON: &str = "horde";
@@ -42,6 +43,10 @@ pub(crate) enum Step {
         ordinals: Vec<u32>,
         doors: Vec<SocketAddr>,
     },
+    /// Gives back storage that nobody asks for any more.
+    Free(Vec<Allotment>),
+    /// Allots storage.
+    Allot(Allotment),
     /// Gives these an address.
     Lease(Vec<u32>),
     /// Gives these the number of their next start.
@@ -90,6 +95,19 @@ impl Step {
                 rnode_label(*ordinal),
                 "it is not asked for any more",
             ),
+            Self::Free(freed) => step(
+                Action::Remove,
+                COMMON.to_owned(),
+                &format!(
+                    "{} allotments of storage are not asked for any more",
+                    freed.len()
+                ),
+            ),
+            Self::Allot(one) => step(
+                Action::Create,
+                self.subject(),
+                &format!("its storage {} in {}", one.id, one.source),
+            ),
             Self::Prepare { ordinal } => step(
                 Action::Create,
                 rnode_label(*ordinal),
@@ -117,12 +135,19 @@ impl Step {
             | Self::StartCell { ordinal, .. } => rnode_label(*ordinal),
             Self::EndForward { listen, .. } => format!("port {listen}"),
             Self::StartForward { door } => format!("port {}", door.listen),
+            Self::Allot(Allotment {
+                container: Some(ordinal),
+                ..
+            }) => rnode_label(*ordinal),
             _ => COMMON.to_owned(),
         }
     }
 
     /// Whether it forgets what earlier steps must have ended.
     pub(crate) const fn forgets(&self) -> bool {
-        matches!(self, Self::Forget { .. } | Self::RemoveHorde)
+        matches!(
+            self,
+            Self::Forget { .. } | Self::Free(_) | Self::RemoveHorde
+        )
     }
 }

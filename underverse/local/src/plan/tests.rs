@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use underverse::Keep;
+
 use super::{DirectoryView, Observed, Plan, Step, dissolve, realise};
 use crate::address::Lease;
 use crate::base::{Ended, ExecutionView};
@@ -11,6 +13,10 @@ use crate::record::{ContainerRecord, Door, ForwardRecord, NetworkRecord, Record,
 use crate::wanted::{Wanted, WantedProgram, WantedRnode};
 
 const GENERATION: (u64, u64) = (7, 0);
+
+fn dissolve_all(observed: &Observed) -> Plan {
+    dissolve(observed, Keep::Nothing)
+}
 
 fn wanted(count: u32, doors: &[u16]) -> Wanted {
     let rnode = |ordinal| WantedRnode {
@@ -33,6 +39,7 @@ fn wanted(count: u32, doors: &[u16]) -> Wanted {
         network: NetworkRecord::default(),
         doors: doors.iter().map(|&port| door(port)).collect(),
         weaker: Vec::new(),
+        allotments: Vec::new(),
         user_range_start: None,
         isolation: Isolation::PidMount,
     }
@@ -141,6 +148,8 @@ fn running(wanted: &Wanted) -> Observed {
             .collect(),
         doors_taken: BTreeMap::new(),
         spent: None,
+        allotments: Vec::new(),
+        unmade: Vec::new(),
         exists: true,
     }
 }
@@ -198,6 +207,8 @@ fn word(step: &Step) -> String {
         Step::StartCell { ordinal, .. } => format!("start:{ordinal}"),
         Step::Announce(ordinals) => format!("announce{ordinals:?}"),
         Step::StartForward { door } => format!("open:{}", door.listen.port()),
+        Step::Free(freed) => format!("free:{}", freed.len()),
+        Step::Allot(one) => format!("allot:{}", one.id),
         Step::RemoveHorde => "remove-horde".to_owned(),
     }
 }
@@ -410,11 +421,11 @@ fn a_horde_is_dissolved_from_the_outside_in() {
         "remove:1 remove:2",
         "remove-horde",
     ];
-    assert_eq!(words(&dissolve(&observed)), steps);
+    assert_eq!(words(&dissolve_all(&observed)), steps);
     record(&mut observed).dissolving = true;
     observed.executions.clear();
-    assert_eq!(words(&dissolve(&observed)), steps[3..]);
-    assert!(dissolve(&Observed::default()).is_empty());
+    assert_eq!(words(&dissolve_all(&observed)), steps[3..]);
+    assert!(dissolve_all(&Observed::default()).is_empty());
 }
 
 #[test]
@@ -424,7 +435,7 @@ fn cells_without_a_directory_are_dissolved_too() {
         ..Observed::default()
     };
     assert_eq!(
-        words(&dissolve(&observed)),
+        words(&dissolve_all(&observed)),
         ["end:n1-g7.0-1", "remove-horde"]
     );
 }

@@ -16,4 +16,5 @@ mod mark;
 mod myriad;
 mod realise;
 mod refused;
+mod storage;
 mod tags;

@@ -68,7 +68,7 @@ async fn impossible_storage_is_asked_for_freely_and_refused_when_realised() {
     let horde = horde.execables([rnode().mount_storage(&data, "/data").build()]);
     let spec = horde.spec().unwrap().clone();
     let parts = ["/data", "stix/storage/1", "file tree of 186.2 GiB robust"];
-    check(spec, Kind::Unsupported, &parts).await;
+    check(spec, Kind::Unsatisfiable, &parts).await;
 }
 
 // Shows: HRD-10

@@ -1,0 +1,162 @@
+//! What an administrator of this machine may do: a role apart from whoever realises hordes.
+//!
+//! Everything is kept on disk below the state directory, so that it counts in every process that realises from there.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use underverse::{Error, Exposed, Kind, ServerChange, StorageExposure, Tag, UnderverseAdmin};
+
+use crate::execute::io_at;
+use crate::layout::Home;
+use crate::settings::VirtualServer;
+use crate::storage::{self, Exposure, Store};
+
+/// The only plug-in there is: a directory of this machine.
+const DIR: &str = "dir";
+/// Word of its argument that says how much of the directory's file system may be promised.
+const MAX: &str = "max=";
+
+/// The administrator of the backend `local`.
+#[derive(Debug, Clone)]
+pub struct LocalAdmin {
+    home: Home,
+    servers: Vec<VirtualServer>,
+}
+
+impl LocalAdmin {
+    /// The administrator of what is realised from `home` on `servers`.
+    #[must_use]
+    pub const fn new(home: Home, servers: Vec<VirtualServer>) -> Self {
+        Self { home, servers }
+    }
+
+    fn known(&self, server: &str) -> Result<(), Error> {
+        if self.servers.iter().any(|known| known.name == server) {
+            return Ok(());
+        }
+        let message = "there is no such server on this machine";
+        Err(Error::new(Kind::NotFound, "change a server", message).with("server", server))
+    }
+}
+
+/// Reads `dir` or `dir:max=BYTES` and probes what the directory can hold.
+fn probe(exposure: &StorageExposure) -> Result<u64, Error> {
+    let refuse = |kind, message: String| {
+        let error = Error::new(kind, "expose storage", message);
+        Err(error.with("source", &exposure.source))
+    };
+    let (scheme, argument) = match exposure.bind.split_once(':') {
+        Some((scheme, argument)) => (scheme, Some(argument)),
+        None => (exposure.bind.as_str(), None),
+    };
+    if scheme != DIR {
+        let message = format!("no plug-in binds {scheme:?}; this backend has {DIR:?}");
+        return refuse(Kind::Unsupported, message);
+    }
+    let most = match argument.map(|argument| argument.strip_prefix(MAX).map(str::parse)) {
+        None => u64::MAX,
+        Some(Some(Ok(most))) => most,
+        Some(_) => {
+            let message = format!("{:?} is not {DIR} or {DIR}:{MAX}BYTES", exposure.bind);
+            return refuse(Kind::Invalid, message);
+        }
+    };
+    let source = Path::new(&exposure.source);
+    if !source.is_absolute() || !source.is_dir() {
+        return refuse(
+            Kind::Invalid,
+            "it is not a directory of this machine, by its absolute path".to_owned(),
+        );
+    }
+    match rustix::fs::statvfs(source) {
+        Ok(found) => Ok(found.f_bavail.saturating_mul(found.f_frsize).min(most)),
+        Err(error) => refuse(
+            Kind::Invalid,
+            format!("its capacity cannot be probed: {error}"),
+        ),
+    }
+}
+
+#[async_trait]
+impl UnderverseAdmin for LocalAdmin {
+    async fn expose(&self, exposure: StorageExposure) -> Result<(), Error> {
+        self.known(&exposure.server)?;
+        let offer = Exposure {
+            capacity: probe(&exposure)?,
+            server: exposure.server,
+            source: exposure.source,
+            bind: exposure.bind,
+            kind: exposure.kind.into(),
+            tags: exposure.tags,
+            thin: exposure.thin,
+        };
+        let source = offer.source.clone();
+        let put = |store: &mut Store| {
+            let same =
+                |held: &&Exposure| held.server == offer.server && held.source == offer.source;
+            let Some(held) = store.exposures.iter().find(same) else {
+                store.exposures.push(offer);
+                return Ok(true);
+            };
+            // What is left of a file system changes; what was probed first counts.
+            Ok(Exposure {
+                capacity: held.capacity,
+                ..offer
+            } == *held)
+        };
+        match storage::change(&self.home, put) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let message = "it is exposed already, in another way";
+                Err(Error::new(Kind::Taken, "expose storage", message).with("source", source))
+            }
+            Err(error) => Err(io_at("expose storage", &self.home.storage())(error)),
+        }
+    }
+
+    async fn unexpose(&self, server: &str, source: &str) -> Result<(), Error> {
+        let take = |store: &mut Store| {
+            let same = |held: &Exposure| held.server == server && held.source == source;
+            let Some(held) = store.exposures.iter().find(|held| same(held)) else {
+                return Ok(Some((Kind::NotFound, "it is not exposed".to_owned())));
+            };
+            let of = |one: &storage::Allotment| one.server == server && one.source == source;
+            if store.allotments.iter().any(of) {
+                let allotted = store.allotted(held);
+                let message = format!("{allotted} bytes of it are allotted");
+                return Ok(Some((Kind::Taken, message)));
+            }
+            store.exposures.retain(|held| !same(held));
+            Ok(None)
+        };
+        let refused = storage::change(&self.home, take)
+            .map_err(io_at("withdraw storage", &self.home.storage()))?;
+        refused.map_or(Ok(()), |(kind, message)| {
+            let error = Error::new(kind, "withdraw storage", message);
+            Err(error.with("server", server).with("source", source))
+        })
+    }
+
+    async fn exposures(&self) -> Result<Vec<Exposed>, Error> {
+        let store = Store::read(&self.home);
+        let store = store.map_err(io_at("read the exposures", &self.home.storage()))?;
+        Ok(store.exposed())
+    }
+
+    async fn tag(&self, server: &str, _add: &[Tag], _remove: &[Tag]) -> Result<(), Error> {
+        self.known(server)?;
+        Err(Error::unsupported(
+            "tag a server",
+            "tags are given where the backend is started",
+        ))
+    }
+
+    async fn change_server(&self, server: &str, _change: ServerChange) -> Result<(), Error> {
+        self.known(server)?;
+        Err(Error::unsupported(
+            "change a server",
+            "virtual servers are always as they were declared",
+        ))
+    }
+}
