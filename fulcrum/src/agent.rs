@@ -13,11 +13,12 @@ use crux_net::store::Store;
 use crux_wire::keeper::v1::Execution;
 use crux_wire::rest::Api;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::config::RnodeConfig;
+use crate::config::{LEAVING, RnodeConfig};
 use crate::keeper::client::{self, KeeperRef};
 use crate::memoir;
 use context::{Agent, BASE, Me, background, essential, fields, unix_ms};
@@ -182,11 +183,27 @@ async fn serve(
                 .memoir
                 .refused(&refused.address.ip().to_string(), &refused.reason);
         });
-    server
-        .serve(listener, agent.shutdown.clone().cancelled_owned())
-        .await?;
+    let asked = tokio::signal::unix::signal(SignalKind::terminate())
+        .map_err(|error| AgentError::Io("watch signals", error))?;
+    tokio::select! {
+        served = server.serve(listener, agent.shutdown.clone().cancelled_owned()) => served?,
+        () = end_asked(&agent, asked) => {}
+    }
     agent.memoir.close().await;
     Ok(())
+}
+
+/// Waits for SIGTERM, and leaves the flock if the rnode is to end for good.
+///
+/// An agent alone may be asked to end too; then its keeper starts another, and nobody need place anything anew.
+async fn end_asked(agent: &Agent, mut asked: Signal) {
+    if asked.recv().await.is_none() {
+        // Without a runtime to tell of signals there is nothing to wait for.
+        return std::future::pending().await;
+    }
+    if agent.dir.join(LEAVING).exists() {
+        agent.shared.leave().await;
+    }
 }
 
 /// What the agent is built from.

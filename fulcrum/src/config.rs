@@ -19,6 +19,11 @@ use crate::error::ConfigError;
 /// The file's name inside a rnode's directory.
 pub const FILE: &str = "rnode.json";
 
+/// A file that the backend puts into a rnode's directory when the rnode is to end for good.
+///
+/// An agent that is asked to end and finds it leaves the flock; without it, the others wait for the rnode to be back.
+pub const LEAVING: &str = "leaving";
+
 /// The longest label or namespace, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 

@@ -91,6 +91,7 @@ impl<'a> Pass<'a> {
             Step::EndCell {
                 execution, ordinal, ..
             } => {
+                self.announce_leaving(*ordinal)?;
                 self.end(execution, self.local.settings().cell_grace)
                     .await?;
                 self.sweep(*ordinal).await

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// File in a rnode's directory that says that it is to end for good; its agent leaves the flock then.
+pub(crate) const LEAVING: &str = "leaving";
+
 /// The state directory of one owner on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home(PathBuf);

@@ -10,7 +10,9 @@ use super::{END_POLL, Pass, each, io_at, io_error};
 use crate::base::EndSignal;
 use crate::config::Isolation;
 use crate::label::rnode_label;
+use crate::layout::LEAVING;
 use crate::storage::{self, Allotment};
+use crate::wanted::Wanted;
 use crate::{durable, mark, record};
 
 /// Time a forwarder is given to end after being asked: it holds nothing that must be kept.
@@ -40,6 +42,25 @@ impl Pass<'_> {
         )
         .effect(Effect::Unknown)
         .with("execution", execution))
+    }
+
+    /// Lets the agent of a rnode that will not be there again leave its flock when it is asked to end.
+    pub(super) fn announce_leaving(&self, ordinal: u32) -> Result<(), Error> {
+        let wanted = |wanted: &Wanted| wanted.rnodes.iter().any(|rnode| rnode.ordinal == ordinal);
+        // Of a horde that is dissolved nobody is left to be told.
+        if self.wanted.is_none_or(wanted) {
+            return Ok(());
+        }
+        let home = &self.local.settings().home;
+        let path = home
+            .rnode(self.horde.as_str(), &rnode_label(ordinal))
+            .join(LEAVING);
+        match std::fs::File::create(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(io_at("mark a rnode that leaves", &path)(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) async fn ended(&self, execution: &str) {

@@ -12,6 +12,7 @@ use crate::base::Start;
 use crate::command::{self, CommandFile};
 use crate::config::{self, RnodeFile};
 use crate::label::rnode_label;
+use crate::layout::LEAVING;
 use crate::plan::rnode_users;
 use crate::record::{ContainerRecord, Door, ForwardRecord};
 use crate::storage::{self, Allotment};
@@ -121,6 +122,9 @@ impl Pass<'_> {
         let label = rnode_label(ordinal);
         let directory = home.rnode(self.horde.as_str(), &label);
         durable::create_dir(&directory).map_err(io_at("make a rnode's directory", &directory))?;
+        // The horde may have been made larger again before it was gone.
+        let leaving = directory.join(LEAVING);
+        durable::remove_file(&leaving).map_err(io_at("unmark a rnode", &leaving))?;
         self.settle_address(ordinal).await?;
         if let Some(command) = self.command_file(ordinal).await {
             drop(std::fs::remove_file(directory.join(config::FILE)));
