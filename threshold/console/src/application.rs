@@ -98,7 +98,11 @@ fn sources(directory: &Path) -> Outcome<Vec<Source>> {
 pub(crate) fn read(directory: &Path) -> Outcome<(Application, Vec<Diagnostic>)> {
     let name = name_of(directory)?;
     let sources = sources(directory)?;
-    let (application, diagnostics) = parse(&name, &sources, &library::find);
+    let (application, mut diagnostics) = parse(&name, &sources, &library::find);
+    if !diagnostics.iter().any(Diagnostic::is_error) {
+        // What cannot be placed yet is told by whoever reads the files, not only when it comes to placing.
+        diagnostics.extend(khan::compile(&application).err().into_iter().flatten());
+    }
     Ok((
         application,
         diagnostics.into_iter().map(offer_library).collect(),

@@ -99,6 +99,21 @@ fn every_error_of_all_four_files_is_reported_at_once() {
 }
 
 #[test]
+fn what_cannot_be_placed_yet_is_told_by_check_plan_and_up_alike() {
+    let sandbox = Sandbox::with_stix(User::Ourselves);
+    let pick = "pick(prog1, 2, ALL)";
+    sandbox.edit("stix.khan", pick, &format!("{pick} spread(\"rack\")"));
+    let directory = sandbox.stix().display().to_string();
+    for command in ["check", "plan", "up"] {
+        let reply = sandbox.radix(&[command, &directory]).expect(2);
+        for word in ["stix.khan:3:", "spread(", "not available yet"] {
+            assert!(reply.stderr.contains(word), "{command}: {}", reply.stderr);
+        }
+    }
+    nothing_started(&sandbox);
+}
+
+#[test]
 fn a_dictum_that_fails_shows_its_output() {
     let sandbox = Sandbox::with_stix(User::Ourselves);
     let source = sandbox.stix().join("src/bin/worker.rs");
