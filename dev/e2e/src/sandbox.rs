@@ -185,6 +185,22 @@ impl Sandbox {
         std::fs::write(&path, text.replacen(from, to, 1)).expect("the file can be written");
     }
 
+    /// Goes on with another radix, the same but for its bytes: an odd one behind its end.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn renew_radix(&mut self) {
+        let newer = self.root.join("radix-newer");
+        let mut bytes = std::fs::read(&self.binary).expect("radix can be read");
+        bytes.push(0);
+        std::fs::write(&newer, bytes).expect("a file can be written");
+        let permissions = std::fs::metadata(&self.binary).expect("it is there");
+        std::fs::set_permissions(&newer, permissions.permissions())
+            .expect("it can be made executable");
+        self.binary = newer;
+        self.give();
+    }
+
     /// The command with `arguments`, not yet started.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {

@@ -106,18 +106,9 @@ pub(crate) async fn ensure(home: &Home, ourselves: &Ourselves) -> Outcome<Base> 
         Some(base) => base,
         None => start(home, ourselves).await?,
     };
-    let described = base.itself().describe().await?;
     let mut base = base;
-    if described.executable_digest != ourselves.digest.to_string() {
-        crate::output::talk(&format!(
-            "note: the base runs radix {}, this is {}; its agent is replaced",
-            described
-                .executable_digest
-                .chars()
-                .take(12)
-                .collect::<String>(),
-            ourselves.digest.short()
-        ));
+    if let Some(note) = difference(&base, ourselves).await? {
+        crate::output::talk(&format!("note: {note}; its agent is replaced"));
         replace_agent(home, ourselves)?;
         restart_agent(home, &base, ourselves).await?;
         base = Base::require(home).await?;
@@ -125,6 +116,17 @@ pub(crate) async fn ensure(home: &Home, ourselves: &Ourselves) -> Outcome<Base> 
     operator::apply_base_document(home, &base, ourselves).await?;
     drop(right);
     Ok(base)
+}
+
+/// Says so if the base runs another radix than this one.
+pub(crate) async fn difference(base: &Base, ourselves: &Ourselves) -> Outcome<Option<String>> {
+    let runs = base.itself().describe().await?.executable_digest;
+    if runs == ourselves.digest.to_string() {
+        return Ok(None);
+    }
+    let short: String = runs.chars().take(12).collect();
+    let ours = ourselves.digest.short();
+    Ok(Some(format!("the base runs radix {short}, this is {ours}")))
 }
 
 /// Ends the base's agent and waits until its keeper has started another from this executable.

@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use tower::ServiceExt as _;
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Fault, Outcome};
 use crate::home::Home;
 use crate::operator;
 use crate::view;
@@ -401,9 +401,13 @@ impl RnodeConnection {
         inputs: ReceiverStream<rexec::RunInput>,
     ) -> Outcome<Streaming<rexec::RunOutput>> {
         let reply = self.rexec().run(inputs).await;
-        reply
-            .map(tonic::Response::into_inner)
-            .map_err(|status| fail("start the command", &status))
+        reply.map(tonic::Response::into_inner).map_err(|status| {
+            let failure = fail("start the command", &status);
+            match status.code() {
+                tonic::Code::NotFound => failure.with_fault(Fault::Code(127)),
+                _ => failure,
+            }
+        })
     }
 }
 

@@ -45,6 +45,25 @@ pub(crate) fn draft(application: &Application, content: Content) -> Document {
     document
 }
 
+/// The draft with the built-in programs that run already: a newer radix alone is no change of the application.
+pub(crate) fn keep_builtins(mut draft: Document, present: Option<&Document>) -> Document {
+    let held = present.map(|present| present.pins.as_slice());
+    let held = held.unwrap_or_default();
+    for pin in &mut draft.pins {
+        let same = |held: &&Pin| held.path == pin.path && held.command == pin.command;
+        if pin.path.starts_with(BUILTIN)
+            && let Some(held) = held.iter().find(same)
+        {
+            *pin = held.clone();
+        }
+    }
+    draft.digest = digest(&draft).to_string();
+    draft
+}
+
+/// How the path of a pin begins that stands for `radix` itself.
+pub(crate) const BUILTIN: &str = "builtin:";
+
 /// A document that asks for nothing: the end of its namespace.
 pub(crate) fn dissolution(of: &Document) -> Document {
     let mut document = Document {
@@ -75,6 +94,31 @@ pub(crate) fn digest(document: &Document) -> Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_newer_radix_alone_asks_for_the_same() {
+        let pin = |path: &str, digest: &str| Pin {
+            path: path.into(),
+            digest: digest.into(),
+            ..Pin::default()
+        };
+        let document = |pins: [Pin; 2]| {
+            let document = Document {
+                pins: pins.into(),
+                ..Document::default()
+            };
+            keep_builtins(document, None)
+        };
+        let present = document([pin("builtin:kv", "old"), pin("/a", "old")]);
+        let newer = document([pin("builtin:kv", "new"), pin("/a", "old")]);
+        assert_ne!(newer.digest, present.digest);
+        assert_eq!(keep_builtins(newer, Some(&present)), present);
+        let other = document([pin("builtin:kv", "new"), pin("/a", "new")]);
+        let kept = keep_builtins(other, Some(&present));
+        assert_eq!(kept.pins[0].digest, "old");
+        assert_eq!(kept.pins[1].digest, "new");
+        assert_ne!(kept.digest, present.digest);
+    }
 
     #[test]
     fn history_does_not_change_the_digest_and_content_does() {

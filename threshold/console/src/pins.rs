@@ -10,6 +10,7 @@ use crux_net::store::Store;
 use crux_wire::document::v1::Pin;
 
 use crate::base_start::Ourselves;
+use crate::document::BUILTIN;
 
 /// One file that instances need.
 #[derive(Debug, Clone)]
@@ -159,7 +160,7 @@ fn pin(need: &Need, sources: &Sources<'_>) -> Result<Pin, String> {
             }
             (String::new(), *digest)
         }
-        Value::Ourselves(name) => (format!("builtin:{name}"), sources.ourselves.digest),
+        Value::Ourselves(name) => (format!("{BUILTIN}{name}"), sources.ourselves.digest),
     };
     let (_, size) = sources
         .store

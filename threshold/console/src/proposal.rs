@@ -79,6 +79,11 @@ impl Proposal {
         })
     }
 
+    /// Adds what is to be known besides the plan.
+    pub(crate) fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
     /// Whether nothing would change.
     pub(crate) const fn is_empty(&self) -> bool {
         self.same
@@ -95,6 +100,7 @@ impl Proposal {
     pub(crate) fn print(&self) {
         if self.same {
             output::line(&format!("{}: nothing to change", self.namespace));
+            self.print_notes();
             return;
         }
         let from = self.from_generation.map_or_else(
@@ -111,6 +117,10 @@ impl Proposal {
         for line in self.plan.to_string().lines() {
             output::line(&format!("  {line}"));
         }
+        self.print_notes();
+    }
+
+    fn print_notes(&self) {
         for note in &self.notes {
             output::line(&format!("  note: {note}"));
         }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use e2e::{Sandbox, User, wait_for};
+use e2e::{Sandbox, User, pids_of, wait_for};
 
-use crate::{STIX, get, own_port, pids};
+use crate::{STIX, get, keepers, own_port, pids};
 
 /// Instances whose pid differs between two statuses, or that only one has.
 fn changed(before: &serde_json::Value, after: &serde_json::Value) -> Vec<String> {
@@ -136,4 +136,74 @@ fn an_old_copy_of_the_directory_is_refused() {
         .radix(&["up", &old, "--yes", "--take-over"])
         .expect(0);
     let _ = sandbox.until_settled(&[("prog1", 2)]);
+}
+
+#[test]
+fn a_newer_radix_replaces_the_agent_of_the_base_and_nothing_else() {
+    let mut sandbox = Sandbox::with_stix(User::Ourselves);
+    let address = own_port(&sandbox);
+    let _ = sandbox.up().expect(0);
+    let before = sandbox.until_settled(&STIX);
+    let base = format!("--dir {} ", sandbox.home().join("base").display());
+    let of_base = |word: &str| {
+        let all = pids_of(&sandbox.home(), &base);
+        let kind: Vec<i32> = pids_of(&sandbox.home(), word);
+        let mut both = all.into_iter().filter(|pid| kind.contains(pid));
+        both.next()
+            .unwrap_or_else(|| panic!("no {word}of the base"))
+    };
+    let (keeper, agent) = (of_base(" keep "), of_base(" agent "));
+    sandbox.renew_radix();
+    let directory = sandbox.stix().display().to_string();
+    let plan = sandbox.radix(&["plan", &directory]).expect(0);
+    assert!(plan.stdout.contains("nothing to change"), "{}", plan.stdout);
+    assert!(
+        plan.stdout.contains("replaces its agent"),
+        "{}",
+        plan.stdout
+    );
+    let up = sandbox.up().expect(0);
+    assert!(up.stderr.contains("its agent is replaced"), "{}", up.stderr);
+    assert!(up.stdout.contains("nothing to change"), "{}", up.stdout);
+    assert!(get(&address, "/results").is_some(), "it answers at once");
+    let after = sandbox.until_settled(&STIX);
+    let of_base = |word: &str| {
+        let kind = pids_of(&sandbox.home(), word);
+        let all = pids_of(&sandbox.home(), &base);
+        let both: Vec<i32> = all.into_iter().filter(|pid| kind.contains(pid)).collect();
+        both
+    };
+    assert_eq!(of_base(" keep "), [keeper]);
+    assert_ne!(of_base(" agent "), [agent]);
+    assert_eq!(pids(&before), pids(&after));
+    assert_eq!(keepers(&before), keepers(&after));
+    let again = sandbox.up().expect(0);
+    assert!(!again.stderr.contains("replaced"), "{}", again.stderr);
+}
+
+#[test]
+fn a_smaller_horde_is_settled_as_soon_as_the_surplus_has_left() {
+    let sandbox = Sandbox::with_stix(User::Ourselves);
+    let _ = own_port(&sandbox);
+    let _ = sandbox.up().expect(0);
+    let before = sandbox.until_settled(&STIX);
+    sandbox.edit("stix.rnodes", "n = 6", "n = 5");
+    let _ = sandbox.up().expect(0);
+    let smaller = [("cserver", 3), ("cagent", 2), ("prog1", 2), ("prog2", 5)];
+    let after = sandbox.until_settled(&smaller);
+    assert_eq!(after["rnodes_running"], 5);
+    let flock = sandbox
+        .radix(&["flock", "--format", "json"])
+        .expect(0)
+        .json();
+    let members = flock["members"].as_array().cloned().unwrap_or_default();
+    let states = |label: &str| {
+        let of = members.iter().filter(|member| member["label"] == label);
+        of.map(|member| member["state"].clone()).collect::<Vec<_>>()
+    };
+    // It said good-bye: nobody had to find out that it is gone.
+    assert!(states("n6").iter().all(|state| state == "left"), "{flock}");
+    let kept: Vec<_> = keepers(&before).into_iter().take(5).collect();
+    let now = keepers(&after);
+    assert_eq!(kept, now.into_iter().take(5).collect::<Vec<_>>());
 }

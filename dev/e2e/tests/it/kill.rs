@@ -5,7 +5,7 @@ use std::time::Duration;
 use e2e::{Sandbox, User, kill, pids_of, wait_for, wait_gone};
 use serde_json::Value;
 
-use crate::{STIX, get, own_port, pids};
+use crate::{STIX, get, keepers, own_port, pids};
 
 fn pid_of(status: &Value, label: &str, field: &str) -> i32 {
     let rnodes = status["rnodes"].as_array().cloned().unwrap_or_default();
@@ -13,16 +13,6 @@ fn pid_of(status: &Value, label: &str, field: &str) -> i32 {
     let pid = rnode.and_then(|rnode| rnode[field].as_i64()).unwrap_or(0);
     assert!(pid > 0, "{label} has no {field}: {status}");
     i32::try_from(pid).expect("a pid")
-}
-
-/// Keeper and agent of each rnode.
-fn keepers(status: &Value) -> Vec<(Value, Value, Value)> {
-    let rnodes = status["rnodes"].as_array().cloned().unwrap_or_default();
-    let of = |rnode: &Value| {
-        let field = |name: &str| rnode[name].clone();
-        (field("label"), field("keeper_pid"), field("agent_pid"))
-    };
-    rnodes.iter().map(of).collect()
 }
 
 fn raised() -> (Sandbox, String, Value) {

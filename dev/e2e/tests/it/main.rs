@@ -7,6 +7,7 @@ mod first_light;
 mod kill;
 mod leave_nothing;
 mod rest;
+mod unbroken;
 
 use e2e::Sandbox;
 
@@ -59,6 +60,16 @@ fn pids(status: &serde_json::Value) -> std::collections::BTreeMap<String, i64> {
             (name, instance["pid"].as_i64().unwrap_or(0))
         })
         .collect()
+}
+
+/// Keeper and agent of each rnode.
+fn keepers(status: &serde_json::Value) -> Vec<[serde_json::Value; 3]> {
+    let rnodes = status["rnodes"].as_array().cloned().unwrap_or_default();
+    let of = |rnode: &serde_json::Value| {
+        let field = |name: &str| rnode[name].clone();
+        [field("label"), field("keeper_pid"), field("agent_pid")]
+    };
+    rnodes.iter().map(of).collect()
 }
 
 /// Says why a test did nothing.

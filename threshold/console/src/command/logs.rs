@@ -1,11 +1,13 @@
 //! `radix logs`: the output of instances, each line with its instance when there are several.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crux_wire::rexec::v1::OutputRequest;
+use crux_wire::rexec::v1::{OutputChunk, OutputRequest};
+use tonic::Streaming;
 
 use crate::args;
-use crate::connection::{Base, RnodeConnection};
+use crate::connection::Base;
 use crate::failure::{Failure, Outcome};
 use crate::home::Home;
 use crate::output;
@@ -13,6 +15,11 @@ use crate::view::Instance;
 
 /// Longest line kept together; a longer one is printed in pieces.
 const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a rnode whose agent died may take to have another.
+const REOPEN_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Pause between two attempts to find it.
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs the command.
 pub(crate) async fn run(args: args::Logs) -> Outcome<()> {
@@ -41,13 +48,9 @@ pub(crate) async fn run(args: args::Logs) -> Outcome<()> {
             .hint(format!("classes here: {}", classes.join(", "))));
     }
     let several = chosen.len() > 1;
-    let mut rnodes: BTreeMap<String, RnodeConnection> = BTreeMap::new();
+    let base = Arc::new(base);
     let mut tasks = tokio::task::JoinSet::new();
     for instance in chosen {
-        if !rnodes.contains_key(&instance.rnode) {
-            let connection = base.rnode(namespace, &instance.rnode).await?;
-            rnodes.insert(instance.rnode.clone(), connection);
-        }
         let streams: &[bool] = if args.stderr { &[true] } else { &[false, true] };
         for &stderr in streams {
             let request = OutputRequest {
@@ -62,8 +65,12 @@ pub(crate) async fn run(args: args::Logs) -> Outcome<()> {
             } else {
                 String::new()
             };
-            let rnode = rnodes[&instance.rnode].clone();
-            tasks.spawn(async move { follow(rnode, request, prefix).await });
+            let source = Source {
+                base: Arc::clone(&base),
+                namespace: namespace.map(str::to_owned),
+                label: instance.rnode.clone(),
+            };
+            tasks.spawn(async move { follow(&source, request, prefix).await });
         }
     }
     let mut first = None;
@@ -77,16 +84,66 @@ pub(crate) async fn run(args: args::Logs) -> Outcome<()> {
     first.map_or(Ok(()), Err)
 }
 
-/// Prints one stream until it ends.
-async fn follow(rnode: RnodeConnection, request: OutputRequest, prefix: String) -> Outcome<()> {
-    let mut chunks = rnode.output(request).await?;
-    let mut partial = Vec::new();
-    loop {
-        let chunk = match chunks.message().await {
-            Ok(Some(chunk)) => chunk,
-            Ok(None) => break,
-            Err(status) => return Err(Failure::status("read output", &status)),
+/// Where an instance's output is.
+struct Source {
+    base: Arc<Base>,
+    namespace: Option<String>,
+    label: String,
+}
+
+impl Source {
+    async fn open(&self, request: OutputRequest) -> Outcome<Streaming<OutputChunk>> {
+        let namespace = self.namespace.as_deref();
+        let rnode = self.base.rnode(namespace, &self.label).await?;
+        rnode.output(request).await
+    }
+
+    /// Goes on behind `offset` once the rnode has an agent again.
+    async fn reopen(
+        &self,
+        request: &OutputRequest,
+        offset: u64,
+    ) -> Outcome<Streaming<OutputChunk>> {
+        let request = OutputRequest {
+            offset,
+            tail_bytes: 0,
+            ..request.clone()
         };
+        let begin = Instant::now();
+        loop {
+            let opened = self.open(request.clone()).await;
+            if opened.is_ok() || begin.elapsed() > REOPEN_WAIT_MAX {
+                return opened;
+            }
+            tokio::time::sleep(REOPEN_PAUSE).await;
+        }
+    }
+}
+
+/// Prints one stream until it ends; that the rnode's agent dies meanwhile makes no gap.
+async fn follow(source: &Source, request: OutputRequest, prefix: String) -> Outcome<()> {
+    let mut chunks = source.open(request.clone()).await?;
+    let mut partial = Vec::new();
+    let mut shown: Option<u64> = None;
+    loop {
+        let broken = match chunks.message().await {
+            Ok(Some(chunk)) if chunk.end => break,
+            Ok(Some(chunk)) => Ok(chunk),
+            Ok(None) => Err("the stream ended too early".to_owned()),
+            Err(status) => Err(status.message().to_owned()),
+        };
+        let chunk = match broken {
+            Ok(chunk) => chunk,
+            // Before the first piece nobody knows where a tail would begin.
+            Err(_) if request.follow && (shown.is_some() || request.tail_bytes == 0) => {
+                let offset = shown.unwrap_or(request.offset);
+                chunks = source.reopen(&request, offset).await?;
+                continue;
+            }
+            Err(why) => return Err(Failure::failed(format!("failed to read output: {why}"))),
+        };
+        let length = u64::try_from(chunk.bytes.len()).unwrap_or(u64::MAX);
+        shown = Some(chunk.offset.saturating_add(length));
         if prefix.is_empty() {
             output::bytes(&chunk.bytes);
             continue;

@@ -2,9 +2,10 @@
 
 use crate::application::Described;
 use crate::args;
-use crate::base_start::Ourselves;
+use crate::base_start::{self, Ourselves};
 use crate::command::up;
 use crate::connection::Base;
+use crate::document;
 use crate::failure::{Failure, Fault, Outcome};
 use crate::home::Home;
 use crate::output::{self, Format};
@@ -28,7 +29,13 @@ pub(crate) async fn run(args: args::Plan) -> Outcome<()> {
         .map(up::decode)
         .transpose()?
         .filter(|document| !document.dissolved);
-    let proposal = Proposal::make(base.as_ref(), &described, &draft, present.as_ref()).await?;
+    let draft = document::keep_builtins(draft, present.as_ref());
+    let mut proposal = Proposal::make(base.as_ref(), &described, &draft, present.as_ref()).await?;
+    if let Some(base) = &base
+        && let Some(note) = base_start::difference(base, &ourselves).await?
+    {
+        proposal.note(format!("{note}; `up` replaces its agent"));
+    }
     match args.format {
         Format::Json => output::json(&proposal.json())?,
         Format::Text => proposal.print(),

@@ -10,6 +10,7 @@ use crate::application::Described;
 use crate::args;
 use crate::base_start::{self, Ourselves};
 use crate::connection::{Base, Namespace};
+use crate::document;
 use crate::failure::{Failure, Fault, Outcome};
 use crate::home::Home;
 use crate::operator;
@@ -42,6 +43,7 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
         .transpose()?
         .filter(|document| !document.dissolved);
     refuse_stale(&home, &described, present.as_ref(), args.take_over)?;
+    let draft = document::keep_builtins(draft, present.as_ref());
 
     if let Some(present) = present
         .as_ref()
