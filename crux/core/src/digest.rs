@@ -1,7 +1,11 @@
 //! BLAKE3 digests: the identity of every file, dictum and document.
 
+mod groups;
+
 use std::fmt;
 use std::str::FromStr;
+
+pub use groups::{GROUP_BYTES, GroupHasher, Groups, GroupsError, SEAL_BYTES};
 
 /// A BLAKE3 digest of 32 bytes. Displays as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,6 +5,7 @@
 
 pub mod adf;
 pub mod digest;
+pub mod files;
 pub mod flock;
 pub mod identity;
 pub mod ken;
