@@ -64,6 +64,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  radix api Describe\n  radix api Fulcrum/Events '{\"follow\":true}' --rnode n1\n  radix api FileIo/Put - < lines.ndjson\n  radix api --openapi\nThe messages: docs/formats/rest.md."
     )]
     Api(Api),
+    /// Copies a file or folder to, from or between rnodes; run again, it goes on where it was.
+    #[command(
+        after_help = "Examples:\n  radix cp prods.csv n1:/var/stix/data/\n  radix cp n1:/var/stix/data n2,n3:/var/stix/data\n  radix cp n1:report ./report\nA path below a mount is absolute, a relative one lies in the rnode's own files."
+    )]
+    Cp(Cp),
     /// Checks the description files in DIR: every error in all files at once.
     Check(Check),
     /// Formats description files in place.
@@ -248,6 +253,25 @@ pub(crate) struct Api {
     #[arg(long, conflicts_with_all = ["method", "request"])]
     pub(crate) openapi: bool,
     /// How to print the list of methods; replies are JSON always.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cp {
+    /// `RNODE:PATH`, or a path of this machine.
+    pub(crate) source: String,
+    /// `RNODE:PATH`, `RNODE,RNODE:PATH`, `ALL:PATH`, or a path of this machine.
+    pub(crate) destination: String,
+    /// Folders are copied with all in them; taken for those who are used to it.
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+    /// Between rnodes: the source connects to the destination.
+    #[arg(long)]
+    pub(crate) push: bool,
+    #[command(flatten)]
+    pub(crate) running: Running,
+    /// How to print.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
 }

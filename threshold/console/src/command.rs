@@ -6,6 +6,7 @@ pub(crate) mod begat;
 pub(crate) mod ca;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod cp;
 pub(crate) mod down;
 pub(crate) mod events;
 pub(crate) mod exec;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crux_net::identity::Credentials;
 use crux_net::rpc;
 use crux_net::task::{Policy, spawn};
+use crux_wire::fileio::v1::file_io_client::FileIoClient;
 use crux_wire::fulcrum::v1 as wire;
 use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
 use crux_wire::rexec::v1 as rexec;
@@ -24,6 +25,8 @@ use crate::view;
 
 /// How long one question to a rnode may take.
 const CALL_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a rnode's own address is tried before the way through the base is taken.
+const DIRECT_TIME_MAX: Duration = Duration::from_millis(500);
 /// Bytes in flight each way in a tunnel.
 const TUNNEL_BYTES_MAX: usize = 64 * 1024;
 /// Messages in flight to the base in a tunnel.
@@ -180,6 +183,46 @@ impl Base {
         self.reach(&namespace.name, rnode).await
     }
 
+    /// Where a rnode's services are, for other rnodes.
+    pub(crate) async fn address(&self, namespace: Option<&str>, label: &str) -> Outcome<String> {
+        if label == "base" {
+            let contact = Contact::of_base(&self.home);
+            return contact
+                .map(|contact| contact.address())
+                .ok_or_else(|| Failure::failed("the base rnode has no address"));
+        }
+        let namespace = self.namespace(namespace).await?;
+        let mut rnodes = namespace.horde.rnodes.iter();
+        rnodes
+            .find(|rnode| rnode.label == label)
+            .map(|rnode| format!("{}:{}", rnode.host, rnode.port))
+            .ok_or_else(|| {
+                Failure::usage(format!(
+                    "namespace `{}` has no rnode `{label}`",
+                    namespace.name
+                ))
+            })
+    }
+
+    /// As [`Base::rnode`], past the base where its address can be reached from here: for much data.
+    pub(crate) async fn direct(
+        &self,
+        namespace: Option<&str>,
+        label: &str,
+    ) -> Outcome<RnodeConnection> {
+        if label == "base" {
+            return Ok(self.itself());
+        }
+        let address = self.address(namespace, label).await?;
+        let name = self.namespace(namespace).await?.name;
+        let expected = operator::expect_label(&name, label)?;
+        let connecting = rpc::connect(&address, &self.credentials, expected);
+        match tokio::time::timeout(DIRECT_TIME_MAX, connecting).await {
+            Ok(Ok(channel)) => Ok(RnodeConnection { channel }),
+            _ => self.rnode(namespace, label).await,
+        }
+    }
+
     /// Some rnode of a namespace that answers.
     pub(crate) async fn any_rnode(&self, namespace: Option<&str>) -> Outcome<RnodeConnection> {
         if namespace == Some("base") {
@@ -299,6 +342,11 @@ impl RnodeConnection {
     pub(crate) async fn send(&self, request: http::Request<Body>) -> Outcome<http::Response<Body>> {
         let sent = self.channel.clone().oneshot(request).await;
         sent.map_err(|error| Failure::failed("failed to call the rnode").because(&error))
+    }
+
+    /// The service of its files.
+    pub(crate) fn files(&self) -> FileIoClient<Channel> {
+        FileIoClient::new(self.channel.clone())
     }
 
     fn rexec(&self) -> RexecClient<Channel> {

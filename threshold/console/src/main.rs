@@ -114,6 +114,7 @@ async fn run_talking(command: Command) -> Outcome<()> {
         Command::Events(args) => command::events::run(args).await,
         Command::Logs(args) => command::logs::run(args).await,
         Command::Exec(args) => command::exec::run(args).await,
+        Command::Cp(args) => command::cp::run(args).await,
         Command::Rnode(args) => command::rnode::run(args).await,
         Command::Ca(args::CaCommand::Leaf { file }) => command::ca::leaf(&file).await,
         other => run(other),
