@@ -38,7 +38,9 @@ mod durable;
 mod events;
 mod executions;
 mod fetch;
+mod fileio_copy;
 mod fileio_service;
+mod files;
 mod fulcrum_service;
 mod guard;
 mod hordes;
@@ -172,6 +174,7 @@ async fn serve(
     essential("leader", leader_task::run(Arc::clone(&agent)));
     essential("documents", documents_task::run(Arc::clone(&agent)));
     essential("base", base_task::run(Arc::clone(&agent)));
+    essential("needs", files::needs_task::run(Arc::clone(&agent)));
     background("identity-reports", watch_reports(Arc::clone(&agent)));
 
     let routes = process_sockets::add_services(Routes::default(), &agent);
@@ -266,6 +269,7 @@ async fn build(
         executions,
         memoir: memoir::Writer::open(&config.memoir_dir)?,
         store: Arc::new(Store::open(&config.store_dir)?),
+        files: files::Files::open(&agent_dir).map_err(io("open what is known of files"))?,
         verifier: Arc::default(),
         paths: paths::Paths::new(dir, &config),
         documents: documents::Documents::open(&agent_dir).map_err(io("open the documents"))?,

@@ -3,6 +3,7 @@
 //! Not for decisions: those are in `crux-core`.
 
 pub mod error;
+pub mod files;
 pub mod flock;
 pub mod identity;
 pub mod link;

@@ -11,8 +11,10 @@
 //!
 //! Synchronous, and no runtime is needed; in async code wrap long calls in `spawn_blocking`.
 
+mod arrival;
 pub mod data;
 mod error;
+mod partial;
 pub mod stream;
 mod writer;
 
@@ -26,7 +28,9 @@ use std::time::SystemTime;
 
 use crux_core::digest::{Digest, DigestHasher};
 
+pub use arrival::Arrival;
 pub use error::{Error, Kind};
+pub use partial::{Partial, TakeError};
 pub use writer::Writer;
 
 /// Size of the pieces in which blobs are read and hashed: large enough for BLAKE3's wide kernels.
@@ -41,12 +45,15 @@ const ABANDONED_AFTER_SECONDS: u64 = 3600;
 pub struct Limits {
     /// Largest blob, in bytes. 16 GiB: an image of a machine, not a disk.
     pub blob_bytes_max: u64,
+    /// Quota of all blobs together, in bytes; `None`: what the disk has.
+    pub total_bytes_max: Option<u64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             blob_bytes_max: 16 << 30,
+            total_bytes_max: None,
         }
     }
 }
@@ -121,6 +128,8 @@ pub struct Store {
     dir: PathBuf,
     limits: Limits,
     verified: Mutex<HashMap<Digest, StatKey>>,
+    /// Bytes of all blobs, counted when a quota first asks; `None`: to be counted anew.
+    used: Mutex<Option<u64>>,
 }
 
 impl Store {
@@ -148,6 +157,7 @@ impl Store {
             dir,
             limits,
             verified: Mutex::default(),
+            used: Mutex::default(),
         };
         store.sweep(&temporary);
         Ok(store)
@@ -274,6 +284,15 @@ impl Store {
         Ok((file, key.size))
     }
 
+    /// Removes a blob whose bytes were found to hash to `found`, and says so.
+    #[must_use]
+    pub fn discard(&self, digest: Digest, found: Digest) -> Error {
+        match self.remove(&digest) {
+            Ok(_) => Error::corrupt(digest, found),
+            Err(error) => error,
+        }
+    }
+
     /// Every blob, ordered by digest. Files that have no blob's name are passed over.
     ///
     /// # Errors
@@ -299,6 +318,7 @@ impl Store {
     /// [`Kind::Denied`], [`Kind::Io`].
     pub fn remove(&self, digest: &Digest) -> Result<bool, Error> {
         lock(&self.verified).remove(digest);
+        *lock_used(&self.used) = None;
         let path = self.path(digest);
         match fs::remove_file(&path) {
             Ok(()) => Ok(true),
@@ -336,6 +356,30 @@ impl Store {
             }
         }
         Ok(blobs)
+    }
+
+    /// Whether `size` more bytes stay within the quota.
+    fn admit(&self, size: u64) -> Result<(), Error> {
+        let Some(quota) = self.limits.total_bytes_max else {
+            return Ok(());
+        };
+        let known = *lock_used(&self.used);
+        let used = match known {
+            Some(used) => used,
+            None => self.list()?.map(|blob| blob.size).sum(),
+        };
+        *lock_used(&self.used) = Some(used);
+        if used.saturating_add(size) > quota {
+            return Err(Error::quota(quota));
+        }
+        Ok(())
+    }
+
+    /// Counts a blob that was added.
+    fn admitted(&self, size: u64) {
+        if let Some(used) = lock_used(&self.used).as_mut() {
+            *used += size;
+        }
     }
 
     /// The blob that makes writing it again needless, checked and made executable if asked for.
@@ -390,6 +434,11 @@ impl Store {
             }
         }
     }
+}
+
+fn lock_used(used: &Mutex<Option<u64>>) -> std::sync::MutexGuard<'_, Option<u64>> {
+    // A plain number is never half written.
+    used.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn info(digest: Digest, metadata: &fs::Metadata) -> Info {

@@ -20,6 +20,7 @@ use super::class_watch::ClassWatches;
 use super::documents::Documents;
 use super::events::Events;
 use super::executions::Executions;
+use super::files::Files;
 use super::hordes::Hordes;
 use super::paths::Paths;
 use super::placement::Bars;
@@ -76,6 +77,8 @@ pub(crate) struct Agent {
     pub(crate) memoir: memoir::Writer,
     /// Its blobs.
     pub(crate) store: Arc<Store>,
+    /// Roots, tickets, needs and kinds of files.
+    pub(crate) files: Files,
     /// Files whose content is known.
     pub(crate) verifier: Arc<Verifier>,
     /// Where pinned paths lie.

@@ -1,13 +1,18 @@
-//! Brings blobs here from the base and from members that have them.
+//! Brings blobs here from the base and from members that have them, group by group, and goes on after a cut.
 
-use crux_core::digest::Digest;
-use crux_net::identity::Expect;
-use crux_net::store::Put;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crux_core::digest::{Digest, GROUP_BYTES, Groups, SEAL_BYTES};
+use crux_net::store::{Arrival, Put, TakeError};
 use crux_wire::document::v1::RnodeRecord;
-use crux_wire::fileio::v1::GetRequest;
 use crux_wire::fileio::v1::file_io_client::FileIoClient;
+use crux_wire::fileio::v1::{GetRequest, Piece, Range, ReadRequest, Want};
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
 
-use super::context::Agent;
+use super::context::{Agent, fields};
+use super::files::copy;
 use super::limits::{CALL_TIMEOUT, FETCH_TRIES, FILE_BYTES_MAX};
 use super::status::service_address;
 
@@ -26,32 +31,85 @@ pub(crate) fn sources(agent: &Agent) -> Vec<String> {
     sources
 }
 
-/// Makes a blob present, from the first source that gives it.
+/// Makes a blob present, from the first source that gives it. Returns that source, if any was needed.
 ///
 /// # Errors
 /// The last reason, for people.
 ///
 /// # Cancel safety
-/// Safe: nothing partial becomes visible.
+/// Safe: nothing partial becomes visible, and what came is not asked for again.
 pub(crate) async fn fetch(
     agent: &Agent,
     digest: &Digest,
     executable: bool,
     sources: &[String],
-) -> Result<(), String> {
+) -> Result<Option<String>, String> {
     if agent.store.has(digest) {
-        return Ok(());
+        return Ok(None);
+    }
+    let alone = agent.files.fetching.of(digest);
+    let _alone = alone.lock().await;
+    if agent.store.has(digest) {
+        return Ok(None);
     }
     let mut reason = "no rnode is known that may have it".to_owned();
     for source in sources {
         for _ in 0..FETCH_TRIES {
             match fetch_from(agent, digest, executable, source).await {
-                Ok(()) => return Ok(()),
-                Err(error) => reason = format!("{source}: {error}"),
+                Ok(()) => return Ok(Some(source.clone())),
+                Err(Failed::Other(error)) => reason = format!("{source}: {error}"),
+                Err(Failed::Lied(error)) => {
+                    reason = format!("{source}: {error}");
+                    agent.tell("file.lied", source, &reason);
+                    let record = fields! {
+                        "source": source.clone(), "digest": digest.to_string(), "reason": error,
+                    };
+                    agent.note("file.lied", record).await;
+                    break;
+                }
             }
         }
     }
     Err(reason)
+}
+
+/// Makes fetches of one blob wait for each other: the second finds it here.
+#[derive(Debug, Default)]
+pub(crate) struct Fetching(Mutex<BTreeMap<Digest, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Fetching {
+    fn of(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = all.get(digest).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::default();
+        all.insert(*digest, Arc::downgrade(&lock));
+        lock
+    }
+}
+
+/// Why one source did not give a blob.
+enum Failed {
+    /// It gave something else.
+    Lied(String),
+    Other(String),
+}
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        Self::Other(status.message().to_owned())
+    }
+}
+
+impl From<crux_net::store::Error> for Failed {
+    fn from(error: crux_net::store::Error) -> Self {
+        match error.kind() {
+            crux_net::store::Kind::Mismatch => Self::Lied(error.to_string()),
+            _ => Self::Other(error.to_string()),
+        }
+    }
 }
 
 async fn fetch_from(
@@ -59,41 +117,135 @@ async fn fetch_from(
     digest: &Digest,
     executable: bool,
     source: &str,
-) -> Result<(), String> {
-    let connecting = crux_net::rpc::connect(source, &agent.credentials, Expect::Owner);
-    let channel = tokio::time::timeout(CALL_TIMEOUT, connecting)
+) -> Result<(), Failed> {
+    let connecting = copy::connect(agent, source).await;
+    let mut client = connecting.map_err(|error| Failed::Other(error.to_string()))?;
+    let want = Want {
+        digest: digest.to_string(),
+        seals_only: true,
+        ..Want::default()
+    };
+    let mut pieces = match read(&mut client, want.clone()).await {
+        // A rnode of the release before knows whole blobs only.
+        Err(status) if status.code() == Code::Unimplemented => {
+            return whole(agent, digest, executable, &mut client).await;
+        }
+        reading => reading?,
+    };
+    let groups = seals(digest, &mut pieces).await?;
+    let store = Arc::clone(&agent.store);
+    let mut arrival = off(move || Arrival::resume(&store, groups)).await?;
+    let ranges = arrival.partial().missing();
+    if !arrival.partial().is_whole() {
+        let want = Want {
+            seals_only: false,
+            ranges: ranges.into_iter().map(range).collect(),
+            ..want
+        };
+        let mut pieces = read(&mut client, want).await?;
+        while let Some(piece) = next(&mut pieces).await? {
+            let offset = piece.offset;
+            // One group at a time: 64 KiB are hashed and written faster than a thread is woken.
+            match arrival.partial_mut().take(offset, &piece.bytes) {
+                Ok(()) => {}
+                Err(TakeError::Lied) => {
+                    let text = format!("what came at byte {offset} is not what the digest says");
+                    return Err(Failed::Lied(text));
+                }
+                Err(TakeError::Io(error)) => return Err(Failed::Other(error.to_string())),
+            }
+        }
+    }
+    if !arrival.partial().is_whole() {
+        return Err(Failed::Other("it ended before all of it came".to_owned()));
+    }
+    let store = Arc::clone(&agent.store);
+    off(move || arrival.commit(&store, executable)).await?;
+    Ok(())
+}
+
+const fn range(range: std::ops::Range<u64>) -> Range {
+    Range {
+        offset: range.start,
+        length: range.end - range.start,
+    }
+}
+
+/// The seals of a blob, checked against its digest before any byte of it is taken.
+async fn seals(digest: &Digest, pieces: &mut Streaming<Piece>) -> Result<Groups, Failed> {
+    let (mut size, mut seals) = (0, Vec::new());
+    while let Some(piece) = next(pieces).await? {
+        size = piece.total;
+        if size > FILE_BYTES_MAX {
+            return Err(Failed::Other("it is too large".to_owned()));
+        }
+        let (page, rest) = piece.seals.as_chunks::<SEAL_BYTES>();
+        seals.extend_from_slice(page);
+        if !rest.is_empty() || seals.len() as u64 > size.div_ceil(GROUP_BYTES) {
+            return Err(Failed::Lied("it sent what are no seals".to_owned()));
+        }
+    }
+    Groups::check(*digest, size, seals).map_err(|error| Failed::Lied(error.to_string()))
+}
+
+async fn read(client: &mut FileIoClient<Channel>, want: Want) -> Result<Streaming<Piece>, Status> {
+    let request = ReadRequest {
+        ticket: String::new(),
+        wants: vec![want],
+    };
+    tokio::time::timeout(CALL_TIMEOUT, client.read(request))
         .await
-        .map_err(|_| "it does not answer".to_owned())?
-        .map_err(|error| error.to_string())?;
+        .map_err(|_| Status::unavailable("it does not answer"))?
+        .map(tonic::Response::into_inner)
+}
+
+async fn next(pieces: &mut Streaming<Piece>) -> Result<Option<Piece>, Failed> {
+    let piece = tokio::time::timeout(CALL_TIMEOUT, pieces.message())
+        .await
+        .map_err(|_| Failed::Other("it stopped sending".to_owned()))??;
+    match piece {
+        Some(piece) if !piece.refused.is_empty() => Err(Failed::Other(piece.refused)),
+        piece => Ok(piece),
+    }
+}
+
+/// Does something that may block for long beside the runtime.
+async fn off<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, crux_net::store::Error> + Send + 'static,
+) -> Result<T, Failed> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|error| Failed::Other(error.to_string()))??)
+}
+
+/// A blob in one go.
+async fn whole(
+    agent: &Agent,
+    digest: &Digest,
+    executable: bool,
+    client: &mut FileIoClient<Channel>,
+) -> Result<(), Failed> {
     let request = GetRequest {
         digest: digest.to_string(),
         offset: 0,
     };
-    let mut client = FileIoClient::new(channel);
     let mut chunks = tokio::time::timeout(CALL_TIMEOUT, client.get(request))
         .await
-        .map_err(|_| "it does not answer".to_owned())?
-        .map_err(|status| status.message().to_owned())?
+        .map_err(|_| Failed::Other("it does not answer".to_owned()))??
         .into_inner();
     let put = Put {
         expected: Some(*digest),
         executable,
     };
-    let mut writer = agent.store.writer(put).map_err(|error| error.to_string())?;
+    let mut writer = agent.store.writer(put)?;
     while let Some(chunk) = tokio::time::timeout(CALL_TIMEOUT, chunks.message())
         .await
-        .map_err(|_| "it stopped sending".to_owned())?
-        .map_err(|status| status.message().to_owned())?
+        .map_err(|_| Failed::Other("it stopped sending".to_owned()))??
     {
         if writer.size() + chunk.bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err("it is too large".to_owned());
+            return Err(Failed::Other("it is too large".to_owned()));
         }
-        writer
-            .append(&chunk.bytes)
-            .map_err(|error| error.to_string())?;
+        writer.append(&chunk.bytes)?;
     }
-    writer
-        .commit()
-        .map(|_| ())
-        .map_err(|error| error.to_string())
+    writer.commit()?;
+    Ok(())
 }

@@ -9,8 +9,11 @@ use crux_core::identity::{Principal, Who};
 use crux_net::store::{self, Put};
 use crux_wire::fileio::v1::file_io_server::FileIo;
 use crux_wire::fileio::v1::{
-    Chunk, FileInfo, GetRequest, HaveReply, HaveRequest, Missing, NeedReply, NeedRequest, PutChunk,
-    PutReply, ScanRequest,
+    Chunk, CopyProgress, CopyRequest, DropNeedReply, DropNeedRequest, ExpectReply, ExpectRequest,
+    FileInfo, GetRequest, GiveInput, GiveOutput, HaveReply, HaveRequest, ManifestRequest, Missing,
+    NeedReply, NeedRequest, NeedState, NeedsRequest, OfferReply, OfferRequest, Piece, PushRequest,
+    PutChunk, PutReply, ReadRequest, RemoveReply, RemoveRequest, ScanRequest, StateNeedReply,
+    StateNeedRequest,
 };
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
@@ -19,6 +22,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::context::{Agent, RADIX, background, fields};
 use super::fetch;
+use super::fileio_copy;
+use super::files::held;
 use super::guard::caller;
 use super::limits::{CHUNK_BYTES, DIGESTS_MAX, FILE_BYTES_MAX, NEED_DEADLINE_MAX, STREAM_CHUNKS};
 use super::rexec_service::Replies;
@@ -60,9 +65,13 @@ impl FileIo for FileIoService {
         }
         let store = Arc::clone(&self.0.store);
         let opened = tokio::task::spawn_blocking(move || store.open_verified(&digest)).await;
-        let (mut file, total) = opened
-            .map_err(|error| Status::internal(error.to_string()))?
-            .map_err(|error| store_status(&error))?;
+        let opened = opened.map_err(|error| Status::internal(error.to_string()))?;
+        if let Err(error) = &opened
+            && error.kind() == store::Kind::Corrupt
+        {
+            held::found_corrupt(&self.0, &wanted.digest, &error.to_string()).await;
+        }
+        let (mut file, total) = opened.map_err(|error| store_status(&error))?;
         if wanted.offset > total {
             return Err(Status::out_of_range(format!(
                 "get {}: it has {total} bytes",
@@ -108,9 +117,12 @@ impl FileIo for FileIoService {
                 "put: more than {FILE_BYTES_MAX} bytes"
             )));
         }
+        let named = (chunk.name.clone(), chunk.persistent);
         if self.0.store.has(&digest) && self.0.store.open_verified(&digest).is_ok() {
+            self.hold(&chunk.digest, &named)?;
             return Ok(Response::new(PutReply { existed: true }));
         }
+        let hex = chunk.digest.clone();
         let record = fields! {
             "digest": digest.to_string(), "bytes": total, "caller": caller.to_string(),
         };
@@ -140,6 +152,7 @@ impl FileIo for FileIoService {
             }
         }
         writer.commit().map_err(|error| store_status(&error))?;
+        self.hold(&hex, &named)?;
         Ok(Response::new(PutReply { existed: false }))
     }
 
@@ -158,7 +171,7 @@ impl FileIo for FileIoService {
             let digest = parse(&hex)?;
             let fetched = fetch::fetch(&self.0, &digest, false, &sources);
             let reason = match tokio::time::timeout_at(until, fetched).await {
-                Ok(Ok(())) => {
+                Ok(Ok(_)) => {
                     present.push(hex);
                     continue;
                 }
@@ -194,9 +207,127 @@ impl FileIo for FileIoService {
         });
         Ok(Response::new(ReceiverStream::new(rx).boxed()))
     }
+
+    async fn offer(&self, request: Request<OfferRequest>) -> Result<Response<OfferReply>, Status> {
+        let caller = caller(&request)?;
+        let offer = fileio_copy::offer(&self.0, &caller, request.into_inner()).await;
+        offer.map(Response::new)
+    }
+
+    type ManifestStream = Replies<Chunk>;
+
+    async fn manifest(
+        &self,
+        request: Request<ManifestRequest>,
+    ) -> Result<Response<Self::ManifestStream>, Status> {
+        fileio_copy::manifest(&self.0, &request.into_inner().ticket).map(Response::new)
+    }
+
+    type ReadStream = Replies<Piece>;
+
+    async fn read(
+        &self,
+        request: Request<ReadRequest>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
+        let caller = caller(&request)?;
+        let all = self.allowed(&caller);
+        let allowed = |hex: &str| {
+            let allowed = all.as_ref().is_none_or(|all| all.contains(hex));
+            if !allowed {
+                self.0.memoir.refused(&caller.to_string(), "fileio/get");
+            }
+            allowed
+        };
+        let pieces = fileio_copy::read(&self.0, request.into_inner(), allowed);
+        pieces.map(Response::new)
+    }
+
+    async fn expect(
+        &self,
+        request: Request<ExpectRequest>,
+    ) -> Result<Response<ExpectReply>, Status> {
+        let caller = caller(&request)?;
+        let expect = fileio_copy::expect(&self.0, &caller, request.into_inner()).await;
+        expect.map(Response::new)
+    }
+
+    type GiveStream = Replies<GiveOutput>;
+
+    async fn give(
+        &self,
+        request: Request<Streaming<GiveInput>>,
+    ) -> Result<Response<Self::GiveStream>, Status> {
+        let caller = caller(&request)?;
+        let taking = fileio_copy::take(&self.0, &caller, request.into_inner()).await;
+        taking.map(Response::new)
+    }
+
+    type CopyStream = Replies<CopyProgress>;
+
+    async fn copy(
+        &self,
+        request: Request<CopyRequest>,
+    ) -> Result<Response<Self::CopyStream>, Status> {
+        let caller = caller(&request)?;
+        let copying = fileio_copy::pull(&self.0, &caller, request.into_inner()).await;
+        copying.map(Response::new)
+    }
+
+    type PushStream = Replies<CopyProgress>;
+
+    async fn push(
+        &self,
+        request: Request<PushRequest>,
+    ) -> Result<Response<Self::PushStream>, Status> {
+        let caller = caller(&request)?;
+        let pushing = fileio_copy::push(&self.0, &caller, request.into_inner()).await;
+        pushing.map(Response::new)
+    }
+
+    async fn state_need(
+        &self,
+        request: Request<StateNeedRequest>,
+    ) -> Result<Response<StateNeedReply>, Status> {
+        let caller = caller(&request)?;
+        let stated = fileio_copy::state_need(&self.0, &caller, request.into_inner()).await;
+        stated.map(Response::new)
+    }
+
+    async fn drop_need(
+        &self,
+        request: Request<DropNeedRequest>,
+    ) -> Result<Response<DropNeedReply>, Status> {
+        let caller = caller(&request)?;
+        let existed = fileio_copy::drop_need(&self.0, &caller, &request.into_inner().id).await?;
+        Ok(Response::new(DropNeedReply { existed }))
+    }
+
+    type NeedsStream = Replies<NeedState>;
+
+    async fn needs(&self, _: Request<NeedsRequest>) -> Result<Response<Self::NeedsStream>, Status> {
+        Ok(Response::new(fileio_copy::needs(&self.0)))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<RemoveRequest>,
+    ) -> Result<Response<RemoveReply>, Status> {
+        let caller = caller(&request)?;
+        let removed = fileio_copy::remove(&self.0, &caller, request.into_inner()).await;
+        removed.map(Response::new)
+    }
 }
 
 impl FileIoService {
+    /// Remembers what was put by name or to be kept.
+    fn hold(&self, hex: &str, (name, persistent): &(String, bool)) -> Result<(), Status> {
+        if name.is_empty() && !persistent {
+            return Ok(());
+        }
+        let noted = self.0.files.held.note(hex, name, *persistent);
+        noted.map_err(|error| Status::internal(format!("keep the name of a blob: {error}")))
+    }
+
     /// Digests the caller may read; `None`: all. Rnodes get what a document pins that they share with us.
     fn allowed(&self, caller: &Principal) -> Option<BTreeSet<String>> {
         let agent = &self.0;
@@ -211,6 +342,11 @@ impl FileIoService {
                     allowed.extend(agent.documents.pinned(agent.me.namespace.as_str()));
                 }
                 allowed.insert(agent.config.executable.digest.to_string());
+                // What the operator wants on several rnodes, they may have from each other.
+                if *namespace == agent.me.namespace {
+                    let needs = agent.files.needs.all();
+                    allowed.extend(needs.into_values().map(|need| need.digest));
+                }
                 Some(allowed)
             }
         }
@@ -233,8 +369,24 @@ fn files(agent: &Agent) -> Vec<FileInfo> {
                 kind: if present { "local" } else { "remote" }.to_owned(),
                 persistent: present && (radix || agent.is_base()),
                 executable: pin.executable,
+                corrupt: false,
             });
         }
+    }
+    for (digest, kept) in agent.files.held.all() {
+        let info = parse(&digest)
+            .ok()
+            .and_then(|digest| agent.store.info(&digest));
+        named.insert(digest.clone());
+        files.push(FileInfo {
+            name: kept.name,
+            size: info.map_or(0, |info| info.size),
+            digest,
+            kind: if info.is_some() { "local" } else { "absent" }.to_owned(),
+            persistent: kept.persistent,
+            executable: info.is_some_and(|info| info.executable),
+            corrupt: kept.corrupt,
+        });
     }
     let Ok(blobs) = agent.store.list() else {
         return files;
@@ -247,8 +399,9 @@ fn files(agent: &Agent) -> Vec<FileInfo> {
                 size: blob.size,
                 digest: blob.digest.to_string(),
                 kind: "local".to_owned(),
-                persistent: agent.is_base(),
+                persistent: agent.is_base() || agent.files.needs.covers(&blob.digest.to_string()),
                 executable: blob.executable,
+                corrupt: false,
             }),
     );
     files
@@ -268,12 +421,12 @@ fn parse(hex: &str) -> Result<Digest, Status> {
         .map_err(|error| Status::invalid_argument(format!("{error}")))
 }
 
-fn store_status(error: &store::Error) -> Status {
+pub(super) fn store_status(error: &store::Error) -> Status {
     let text = error.to_string();
     match error.kind() {
         store::Kind::NotFound => Status::not_found(text),
         store::Kind::TooLarge | store::Kind::Full => Status::resource_exhausted(text),
-        store::Kind::Mismatch => Status::data_loss(text),
+        store::Kind::Mismatch | store::Kind::Corrupt => Status::data_loss(text),
         _ => Status::internal(text),
     }
 }

@@ -153,7 +153,7 @@ impl Agent {
         let fetching = async {
             loop {
                 match fetch::fetch(self, &wanted, pin.executable, &fetch::sources(self)).await {
-                    Ok(()) => return,
+                    Ok(_) => return,
                     Err(error) => reason = error,
                 }
                 tokio::time::sleep(FETCH_RETRY).await;

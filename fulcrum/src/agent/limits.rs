@@ -124,3 +124,21 @@ pub(crate) const SOCKETS_WAITING_MAX: usize = 4096;
 pub(crate) const BLACKBOARD_SAVE: Duration = Duration::from_millis(500);
 /// Blackboard entries of one rnode's processes. 2048: half of what an owner may share.
 pub(crate) const BLACKBOARD_ENTRIES_MAX: usize = 2048;
+/// Promises held for tickets, of each kind; the oldest make room.
+pub(crate) const TICKETS_MAX: usize = 64;
+/// How long an unused ticket is good. An hour: longer than any retry, shorter than a shift.
+pub(crate) const TICKET_LIFE: Duration = Duration::from_secs(3600);
+/// Copies that one rnode takes part in at once; more are refused.
+pub(crate) const COPIES_MAX: usize = 32;
+/// Tries in a row that bring nothing new, after which a copy gives up on a source.
+pub(crate) const COPY_TRIES: u32 = 8;
+/// Pause before a copy is tried again, doubled up to 32 times while nothing new comes.
+pub(crate) const COPY_PAUSE: Duration = Duration::from_millis(50);
+/// Things wanted in one Read.
+pub(crate) const WANTS_MAX: usize = 1024;
+/// Ranges wanted in one Read.
+pub(crate) const RANGES_MAX: usize = 1 << 17;
+/// Needs that may be stated to one rnode.
+pub(crate) const NEEDS_MAX: usize = 4096;
+/// How often needs are looked after when nothing wakes them.
+pub(crate) const NEEDS_INTERVAL: Duration = Duration::from_secs(2);

@@ -46,6 +46,25 @@ impl Paths {
         self.rewritten_below.is_some() && !self.targets.is_empty()
     }
 
+    /// The mount that covers an absolute `path`: where its target lies, and what is left of the path.
+    pub(crate) fn mount_of<'p>(&self, path: &'p str) -> Option<(PathBuf, &'p str)> {
+        let covering = self.targets.iter().filter_map(|target| {
+            let rest = path.strip_prefix(target.to_str()?.trim_end_matches('/'))?;
+            let rest = match rest.strip_prefix('/') {
+                Some(rest) => rest,
+                None if rest.is_empty() => rest,
+                None => return None,
+            };
+            Some((target, rest))
+        });
+        let (target, rest) = covering.min_by_key(|(_, rest)| rest.len())?;
+        let at = match &self.rewritten_below {
+            Some(below) => below.join(target.strip_prefix("/").unwrap_or(target)),
+            None => target.clone(),
+        };
+        Some((at, rest))
+    }
+
     /// The place of `path`; `None` if it is not an absolute path without `..`.
     pub(crate) fn place(&self, path: &str) -> Option<Place> {
         let path = Path::new(path);
@@ -103,6 +122,22 @@ mod tests {
         assert_eq!(place, Some(Place::Outside("/var/stixx/bin/worker".into())));
         assert_eq!(paths(None).place("/var/stix/../etc/passwd"), None);
         assert_eq!(paths(None).place("bin/worker"), None);
+    }
+
+    #[test]
+    fn a_path_belongs_to_the_innermost_mount_that_covers_it() {
+        let mut paths = paths(Some("/r/cell"));
+        paths.targets.push("/var/stix/data".into());
+        let check = |path: &str, expected: Option<(&str, &str)>| {
+            let expected = expected.map(|(at, rest)| (PathBuf::from(at), rest));
+            assert_eq!(paths.mount_of(path), expected, "{path}");
+        };
+        check("/var/stix/a/b", Some(("/r/cell/var/stix", "a/b")));
+        check("/var/stix/data/b", Some(("/r/cell/var/stix/data", "b")));
+        check("/var/stix", Some(("/r/cell/var/stix", "")));
+        check("/var/stixx", None);
+        check("/etc/passwd", None);
+        check("var/stix/a", None);
     }
 
     #[test]

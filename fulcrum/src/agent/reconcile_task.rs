@@ -363,7 +363,7 @@ impl Driver {
             for (digest, executable, path) in missing {
                 let record = fields! { "digest": digest.to_string(), "path": path.clone() };
                 match fetch::fetch(&agent, &digest, executable, &sources).await {
-                    Ok(()) => agent.note("file.fetched", record).await,
+                    Ok(_) => agent.note("file.fetched", record).await,
                     Err(reason) => problems.push(format!("{path} cannot be had: {reason}")),
                 }
             }

@@ -265,20 +265,27 @@ impl Nested {
         let invitation = base.owner.invite_named(&namespace, &name).unwrap();
         fs::write(dir.join("invitation"), invitation.encode()).unwrap();
         let mark = format!("{APP}/{label}@{}", base.owner.owner().short());
-        let mut command = Command::new(store.path(&base.testee));
-        command
-            .arg("keep")
-            .arg("--dir")
-            .arg(&dir)
-            .env("RADIX_RNODE", &mark)
-            .stdin(Stdio::null());
-        let keeper = Some(command.spawn().unwrap());
-        Self {
+        let mut nested = Self {
             dir,
             label: label.to_owned(),
             mark,
-            keeper,
-        }
+            keeper: None,
+        };
+        nested.start_again(base);
+        nested
+    }
+
+    /// Starts a keeper on the same directory, where none runs.
+    pub(crate) fn start_again(&mut self, base: &Base) {
+        let _ = fs::remove_file(self.dir.join("agent/contact"));
+        let mut command = Command::new(base.store().path(&base.testee));
+        command
+            .arg("keep")
+            .arg("--dir")
+            .arg(&self.dir)
+            .env("RADIX_RNODE", &self.mark)
+            .stdin(Stdio::null());
+        self.keeper = Some(command.spawn().unwrap());
     }
 
     pub(crate) async fn contact(&self) -> serde_json::Value {

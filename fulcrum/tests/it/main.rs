@@ -8,10 +8,12 @@
 
 mod agent;
 mod agent_base;
+mod agent_files;
 mod agent_flock;
 mod agent_instances;
 mod agent_rig;
 mod cell;
+mod cutting;
 mod keeper;
 mod keeper_kills;
 mod memoir;

@@ -82,6 +82,12 @@ impl Error {
         }
     }
 
+    /// A file of the store cannot be read.
+    #[must_use]
+    pub fn reading(path: &Path, source: io::Error) -> Self {
+        Self::io("read", path, source)
+    }
+
     pub(crate) fn not_found(digest: Digest) -> Self {
         Self::plain(
             Kind::NotFound,
@@ -105,6 +111,13 @@ impl Error {
         Self::plain(
             Kind::TooLarge,
             format!("store a blob: it is larger than {limit} bytes"),
+        )
+    }
+
+    pub(crate) fn quota(quota: u64) -> Self {
+        Self::plain(
+            Kind::Full,
+            format!("store a blob: the store's quota of {quota} bytes is used up"),
         )
     }
 

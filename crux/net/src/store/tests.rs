@@ -102,6 +102,7 @@ fn what_does_not_arrive_whole_and_right_leaves_nothing() {
         &scratch.0,
         Limits {
             blob_bytes_max: 1 << 20,
+            ..Limits::default()
         },
     )
     .unwrap();

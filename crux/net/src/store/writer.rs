@@ -86,6 +86,7 @@ impl<'a> Writer<'a> {
         if let Some(info) = self.store.held(&digest, self.put) {
             return Ok(info);
         }
+        self.store.admit(self.size)?;
         let mode = if self.put.executable { 0o555 } else { 0o444 };
         self.file
             .set_permissions(fs::Permissions::from_mode(mode))
@@ -94,6 +95,7 @@ impl<'a> Writer<'a> {
         let path = self.store.path(&digest);
         self.link(&path)
             .map_err(|source| Error::io("write", &path, source))?;
+        self.store.admitted(self.size);
         // Another writer may have been first, and without our execute bit.
         let executable = self.put.executable;
         if executable && !self.store.info(&digest).is_some_and(|info| info.executable) {
@@ -110,12 +112,7 @@ impl<'a> Writer<'a> {
 
     /// Moves the synced file to its final name and syncs the directories on the way.
     fn link(&mut self, path: &Path) -> io::Result<()> {
-        let shard = path.parent().unwrap_or(&self.store.dir);
-        match fs::DirBuilder::new().mode(0o700).create(shard) {
-            Ok(()) => sync_dir(&self.store.dir)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
+        let shard = make_shard(&self.store.dir, path)?;
         match self.name.take() {
             Some(name) => {
                 // Renaming over a blob of the same name replaces it by the same bytes.
@@ -164,6 +161,17 @@ impl Drop for Writer<'_> {
     }
 }
 
+/// The folder of a blob, made and synced if needed.
+pub(super) fn make_shard<'a>(dir: &'a Path, path: &'a Path) -> io::Result<&'a Path> {
+    let shard = path.parent().unwrap_or(dir);
+    match fs::DirBuilder::new().mode(0o700).create(shard) {
+        Ok(()) => sync_dir(dir)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    Ok(shard)
+}
+
 /// A file without a name. Refused where it could not be named later for want of `/proc`.
 fn nameless(dir: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
@@ -208,6 +216,6 @@ pub(super) fn remove_unless_locked(path: &Path) {
     }
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }

@@ -1,0 +1,23 @@
+//! Files and folders copied whole between roots that nobody leaves.
+//!
+//! [`Root`] walks; [`offer`] says what a path consists of and gives its parts; [`take`] compares,
+//! stages, verifies, syncs and names. Blobs by digest are the [`store`](crate::store)'s.
+//! docs/design/fileio.md has the states and invariants.
+
+mod cache;
+mod error;
+pub mod give;
+pub mod offer;
+mod root;
+mod sink;
+pub mod take;
+mod ticket;
+
+pub use cache::HashCache;
+pub use error::{Error, Kind};
+pub use give::give;
+pub use offer::{HardLinks, Offered};
+pub use root::Root;
+pub use sink::Sink;
+pub use take::{Source, Tally, Told, take};
+pub use ticket::ticket;

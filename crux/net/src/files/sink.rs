@@ -1,0 +1,514 @@
+//! The taking side on disk: compare, stage, sync, name. Blocks: call it off the runtime.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crux_core::digest::{Digest, Groups};
+use crux_core::files::manifest::{Entry, Manifest};
+use crux_core::files::path::{RelPath, STAGING};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+
+use super::cache::HashCache;
+use super::error::{Error, Kind};
+use super::root::{Root, file_type, open_file, stat_in, stat_key, sync_folder};
+use crate::store::{Partial, StatKey};
+
+/// Staged small files after which one call syncs the file system instead of one for each.
+const SYNC_TOGETHER: usize = 8;
+/// Age after which something staged is taken for abandoned: a resumed copy comes sooner.
+const ABANDONED_AFTER_SECONDS: u64 = 7 * 24 * 3600;
+/// Tells apart what one process stages.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+/// A place below a root that takes a file or folder.
+#[derive(Debug)]
+pub struct Sink {
+    root: Arc<Root>,
+    /// Opened when the first thing is staged, so that a refusal changes nothing.
+    staging: OnceLock<OwnedFd>,
+    dest: RelPath,
+    cache: Arc<HashCache>,
+}
+
+/// One file that is wanted.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    /// Within the manifest.
+    pub(crate) at: RelPath,
+    pub(crate) mode: u32,
+    pub(crate) size: u64,
+    pub(crate) digest: Digest,
+}
+
+/// What a manifest means for what is there.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    /// Where it goes; the manifest's paths are below it.
+    pub(crate) dest: RelPath,
+    pub(crate) items: Vec<Item>,
+    /// Links, with what they say.
+    pub(crate) links: Vec<(RelPath, String)>,
+    /// Folders with their modes, parents first.
+    pub(crate) folders: Vec<(RelPath, u32)>,
+    /// Files that are right but for their mode.
+    pub(crate) modes: Vec<(RelPath, u32)>,
+    pub(crate) same_files: u64,
+    pub(crate) same_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Same {
+    Yes,
+    ButMode,
+    No,
+}
+
+/// A large file on its way.
+#[derive(Debug)]
+pub(crate) struct Large {
+    pub(crate) partial: Partial,
+    pub(crate) seeded: u64,
+    name: String,
+}
+
+/// A small file whose bytes are verified.
+#[derive(Debug)]
+pub(crate) struct Small {
+    pub(crate) item: Item,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Sink {
+    /// A sink at `dest`; a single file goes into it if it is a folder. Changes nothing yet.
+    #[must_use]
+    pub const fn new(root: Arc<Root>, dest: RelPath, cache: Arc<HashCache>) -> Self {
+        Self {
+            root,
+            staging: OnceLock::new(),
+            dest,
+            cache,
+        }
+    }
+
+    /// The staging folder, made when it is first asked for.
+    fn staging(&self) -> Result<&OwnedFd, Error> {
+        if let Some(staging) = self.staging.get() {
+            return Ok(staging);
+        }
+        let at = RelPath::ROOT;
+        let top = self.root.folder(&at)?;
+        match rustix::fs::mkdirat(&top, STAGING, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(errno) => return Err(Error::io("make the staging folder in", &at, errno)),
+        }
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let staging = rustix::fs::openat(&top, STAGING, flags, Mode::empty())
+            .map_err(|errno| Error::io("open the staging folder in", &at, errno))?;
+        sweep(&staging);
+        Ok(self.staging.get_or_init(|| staging))
+    }
+
+    /// Compares a manifest with what is there. Changes nothing.
+    pub(crate) fn compare(&self, manifest: &Manifest, name: &str) -> Result<Wanted, Error> {
+        let mut wanted = Wanted {
+            dest: self.destination(manifest, name)?,
+            ..Wanted::default()
+        };
+        let mut folders = Folders::new(&self.root);
+        for (at, entry) in manifest.entries() {
+            let path = below(&wanted.dest, at)?;
+            let found = folders.stat(&path)?;
+            let is_folder = |stat: &Stat| file_type(stat) == FileType::Directory;
+            match entry {
+                Entry::Folder { mode } => {
+                    if found.as_ref().is_some_and(|stat| !is_folder(stat)) {
+                        return Err(Error::refused(
+                            &path,
+                            "a link or a file stands where a folder should",
+                        ));
+                    }
+                    wanted.folders.push((at.clone(), *mode));
+                }
+                Entry::File { .. } | Entry::Link { .. }
+                    if path.is_root() || found.as_ref().is_some_and(is_folder) =>
+                {
+                    return Err(Error::refused(&path, "a folder stands where a file should"));
+                }
+                Entry::Link { target } => wanted.links.push((at.clone(), target.clone())),
+                Entry::File { mode, size, digest } => {
+                    let item = Item {
+                        at: at.clone(),
+                        mode: *mode,
+                        size: *size,
+                        digest: *digest,
+                    };
+                    match self.same(&mut folders, &path, &item, found)? {
+                        Same::No => wanted.items.push(item),
+                        same => {
+                            wanted.same_files += 1;
+                            wanted.same_bytes += size;
+                            if same == Same::ButMode {
+                                wanted.modes.push((at.clone(), *mode));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// A single file goes into a folder under its own name, everything else is the destination.
+    fn destination(&self, manifest: &Manifest, name: &str) -> Result<RelPath, Error> {
+        let single = !matches!(
+            manifest.entries().get(&RelPath::ROOT),
+            Some(Entry::Folder { .. })
+        );
+        let found = self.root.stat(&self.dest)?;
+        let folder = found.is_some_and(|stat| file_type(&stat) == FileType::Directory);
+        if !single || !folder || name.is_empty() {
+            return Ok(self.dest.clone());
+        }
+        let name = RelPath::new(name).map_err(|refusal| Error::path(name, refusal))?;
+        below(&self.dest, &name)
+    }
+
+    /// Whether the file is there already.
+    fn same(
+        &self,
+        folders: &mut Folders<'_>,
+        path: &RelPath,
+        item: &Item,
+        found: Option<Stat>,
+    ) -> Result<Same, Error> {
+        let Some(stat) = found.filter(|stat| {
+            file_type(stat) == FileType::RegularFile && u64::try_from(stat.st_size) == Ok(item.size)
+        }) else {
+            return Ok(Same::No);
+        };
+        let right_mode = stat.st_mode & 0o7777 == item.mode;
+        // Another name of the same file is not ours to change.
+        if !right_mode && stat.st_nlink > 1 {
+            return Ok(Same::No);
+        }
+        let groups = match self.cache.find(&stat_key(&stat)) {
+            Some(groups) => groups,
+            None => {
+                let Some(folder) = folders.parent(path)? else {
+                    return Ok(Same::No);
+                };
+                let (_, name) = path.split().unwrap_or_default();
+                let mut file = open_file(folder, name, path)?;
+                let hashed = self.cache.hash(&mut file);
+                hashed.map_err(|error| Error::io("read", path, error))?.1
+            }
+        };
+        Ok(match groups.digest() == item.digest {
+            true if right_mode => Same::Yes,
+            true => Same::ButMode,
+            false => Same::No,
+        })
+    }
+
+    /// Makes the folders, open to us until the end.
+    pub(crate) fn make_folders(&self, wanted: &Wanted) -> Result<(), Error> {
+        if let Some((parent, _)) = wanted.dest.split() {
+            self.root.make_folder(&parent)?;
+        }
+        let mut folders = Folders::new(&self.root);
+        for (at, mode) in &wanted.folders {
+            let path = below(&wanted.dest, at)?;
+            let Some((_, name)) = path.split() else {
+                continue;
+            };
+            let parent = folders.parent(&path)?.ok_or_else(|| {
+                Error::new(Kind::NotFound, format!("make {path}: its folder is gone"))
+            })?;
+            match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(mode | 0o700)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(errno) => return Err(Error::io("make", &path, errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the modes of folders right, innermost first, and syncs each.
+    pub(crate) fn finish(&self, wanted: &Wanted) -> Result<(), Error> {
+        for (at, mode) in wanted.folders.iter().rev() {
+            let path = below(&wanted.dest, at)?;
+            let folder = self.root.folder(&path)?;
+            let stat =
+                rustix::fs::fstat(&folder).map_err(|errno| Error::io("look at", &path, errno))?;
+            if !path.is_root() && stat.st_mode & 0o777 != *mode {
+                rustix::fs::fchmod(&folder, Mode::from_raw_mode(*mode))
+                    .map_err(|errno| Error::io("set the mode of", &path, errno))?;
+                sync_folder(&folder).map_err(|error| Error::io("sync", &path, error))?;
+            }
+        }
+        for (at, mode) in &wanted.modes {
+            let path = below(&wanted.dest, at)?;
+            let file = self.root.file(&path)?;
+            file.set_permissions(std::fs::Permissions::from_mode(*mode))
+                .and_then(|()| file.sync_all())
+                .map_err(|error| Error::io("set the mode of", &path, error))?;
+        }
+        // Only when nothing is left in it; whoever else stages keeps it.
+        let top = self.root.folder(&RelPath::ROOT)?;
+        let _ = rustix::fs::unlinkat(&top, STAGING, AtFlags::REMOVEDIR);
+        Ok(())
+    }
+
+    /// Stages small files and links, syncs them together, names them, and syncs their folders.
+    pub(crate) fn place_small(
+        &self,
+        dest: &RelPath,
+        files: &[Small],
+        links: &[(RelPath, String)],
+    ) -> Result<(), Error> {
+        let staging = self.staging()?;
+        let mut staged = Staged {
+            sink: self,
+            staging,
+            folders: BTreeMap::new(),
+        };
+        let sync_each = files.len() < SYNC_TOGETHER;
+        for small in files {
+            let path = below(dest, &small.item.at)?;
+            staged.file(&path, small, sync_each)?;
+        }
+        for (at, target) in links {
+            staged.link(&below(dest, at)?, target)?;
+        }
+        if !sync_each {
+            rustix::fs::syncfs(staging).map_err(|errno| Error::io("sync", &self.dest, errno))?;
+        }
+        staged.name_all()
+    }
+
+    /// Takes up a large file where it was left; equal groups come from what has the final name, and from
+    /// a `twin` of the same content that has just been named.
+    pub(crate) fn begin(
+        &self,
+        dest: &RelPath,
+        item: &Item,
+        groups: Groups,
+        twin: Option<&RelPath>,
+    ) -> Result<Large, Error> {
+        let path = below(dest, &item.at)?;
+        let (file, name) = self.open_staged(&path, &item.digest)?;
+        let failed = |error| Error::io("stage", &path, error);
+        let mut partial = Partial::resume(file, groups).map_err(failed)?;
+        let mut seeded = partial.held();
+        let twin = twin.map(|at| below(dest, at)).transpose()?;
+        for old in [Some(&path), twin.as_ref()].into_iter().flatten() {
+            if !partial.is_whole()
+                && let Ok(old) = self.root.file(old)
+            {
+                seeded += partial.seed(&old).map_err(failed)?;
+            }
+        }
+        Ok(Large {
+            partial,
+            seeded,
+            name,
+        })
+    }
+
+    /// Syncs a whole file, names it, and syncs its folder.
+    pub(crate) fn end(&self, dest: &RelPath, item: &Item, large: &Large) -> Result<(), Error> {
+        let path = below(dest, &item.at)?;
+        assert!(large.partial.is_whole(), "only what is whole gets its name");
+        let file = large.partial.file();
+        file.set_permissions(std::fs::Permissions::from_mode(item.mode))
+            .and_then(|()| file.sync_all())
+            .map_err(|error| Error::io("sync", &path, error))?;
+        let (folder, name) = self.parent(&path)?;
+        rustix::fs::renameat(self.staging()?, &large.name, &folder, name)
+            .map_err(|errno| Error::io("name", &path, errno))?;
+        self.remember(file, &Arc::new(large.partial.groups().clone()));
+        sync_folder(&folder).map_err(|error| Error::io("sync the folder of", &path, error))
+    }
+
+    /// The staged file of a content; another name where somebody else is at it.
+    fn open_staged(&self, path: &RelPath, digest: &Digest) -> Result<(File, String), Error> {
+        let mut name = digest.to_string();
+        for _ in 0..2 {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let mode = Mode::from_raw_mode(0o600);
+            let file = rustix::fs::openat(self.staging()?, &name, flags, mode)
+                .map(File::from)
+                .map_err(|errno| Error::io("stage", path, errno))?;
+            if file.try_lock().is_ok() {
+                return Ok((file, name));
+            }
+            name = format!("{digest}-{}", serial());
+        }
+        Err(Error::io("stage", path, io::ErrorKind::WouldBlock))
+    }
+
+    fn parent<'a>(&self, path: &'a RelPath) -> Result<(OwnedFd, &'a str), Error> {
+        let (folder, _) = path
+            .split()
+            .ok_or_else(|| Error::refused(path, "a folder stands where a file should"))?;
+        let name = path.as_str().rsplit('/').next().unwrap_or_default();
+        Ok((self.root.folder(&folder)?, name))
+    }
+
+    fn remember(&self, file: &File, groups: &Arc<Groups>) {
+        if let Ok(metadata) = file.metadata() {
+            self.cache.remember(StatKey::of(&metadata), groups);
+        }
+    }
+}
+
+/// Removes what nobody came back for.
+fn sweep(staging: &OwnedFd) {
+    let Ok(listing) = rustix::fs::Dir::read_from(staging) else {
+        return;
+    };
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    for found in listing.filter_map(Result::ok) {
+        let stat = rustix::fs::statat(staging, found.file_name(), AtFlags::SYMLINK_NOFOLLOW);
+        let old = stat.is_ok_and(|stat| {
+            let changed = u64::try_from(stat.st_mtime).unwrap_or(0);
+            file_type(&stat) != FileType::Directory
+                && now.saturating_sub(changed) > ABANDONED_AFTER_SECONDS
+        });
+        if old {
+            let _ = rustix::fs::unlinkat(staging, found.file_name(), AtFlags::empty());
+        }
+    }
+}
+
+/// Small files that are staged and not yet named; what has no name yet when it is dropped is removed.
+struct Staged<'a> {
+    sink: &'a Sink,
+    staging: &'a OwnedFd,
+    /// By folder, so that each is opened and synced once: staged name, final name.
+    folders: BTreeMap<RelPath, Vec<(String, String)>>,
+}
+
+impl Staged<'_> {
+    fn file(&mut self, path: &RelPath, small: &Small, sync: bool) -> Result<(), Error> {
+        let failed = |error: io::Error| Error::io("stage", path, error);
+        let name = format!("small-{}", serial());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        let mut file = rustix::fs::openat(self.staging, &name, flags, mode)
+            .map(File::from)
+            .map_err(|errno| failed(errno.into()))?;
+        self.add(path, name);
+        file.write_all(&small.bytes).map_err(failed)?;
+        file.set_permissions(std::fs::Permissions::from_mode(small.item.mode))
+            .map_err(failed)?;
+        if sync {
+            file.sync_all().map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, path: &RelPath, target: &str) -> Result<(), Error> {
+        let name = format!("small-{}", serial());
+        rustix::fs::symlinkat(target, self.staging, &name)
+            .map_err(|errno| Error::io("stage", path, errno))?;
+        self.add(path, name);
+        Ok(())
+    }
+
+    fn add(&mut self, path: &RelPath, staged: String) {
+        if let Some((folder, name)) = path.split() {
+            let names = self.folders.entry(folder).or_default();
+            names.push((staged, name.to_owned()));
+        }
+    }
+
+    fn name_all(mut self) -> Result<(), Error> {
+        while let Some((at, names)) = self.folders.pop_first() {
+            let placed = self.name_in(&at, &names);
+            if placed.is_err() {
+                self.folders.insert(at, names);
+                return placed;
+            }
+        }
+        Ok(())
+    }
+
+    fn name_in(&self, at: &RelPath, names: &[(String, String)]) -> Result<(), Error> {
+        let folder = self.sink.root.folder(at)?;
+        for (staged, name) in names {
+            rustix::fs::renameat(self.staging, staged, &folder, name)
+                .map_err(|errno| Error::io("name a file in", at, errno))?;
+        }
+        sync_folder(&folder).map_err(|error| Error::io("sync", at, error))
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        for (staged, _) in self.folders.values().flatten() {
+            let _ = rustix::fs::unlinkat(self.staging, staged, AtFlags::empty());
+        }
+    }
+}
+
+/// Folders below a root, each opened once while neighbours are looked at.
+struct Folders<'a> {
+    root: &'a Root,
+    open: HashMap<RelPath, Option<Arc<OwnedFd>>>,
+}
+
+/// Folders kept open at once.
+const FOLDERS_OPEN_MAX: usize = 64;
+
+impl<'a> Folders<'a> {
+    fn new(root: &'a Root) -> Self {
+        Self {
+            root,
+            open: HashMap::new(),
+        }
+    }
+
+    /// The folder that a path lies in; `None` if it is not there.
+    fn parent(&mut self, path: &RelPath) -> Result<Option<&OwnedFd>, Error> {
+        let (at, _) = path.split().unwrap_or_default();
+        if !self.open.contains_key(&at) {
+            if self.open.len() >= FOLDERS_OPEN_MAX {
+                self.open.clear();
+            }
+            let folder = match self.root.folder(&at) {
+                Ok(folder) => Some(Arc::new(folder)),
+                Err(error) if error.kind() == Kind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            self.open.insert(at.clone(), folder);
+        }
+        Ok(self.open.get(&at).and_then(Option::as_deref))
+    }
+
+    fn stat(&mut self, path: &RelPath) -> Result<Option<Stat>, Error> {
+        let Some((_, name)) = path.split() else {
+            return self.root.stat(path);
+        };
+        match self.parent(path)? {
+            Some(folder) => stat_in(folder, name, path),
+            None => Ok(None),
+        }
+    }
+}
+
+fn below(dest: &RelPath, at: &RelPath) -> Result<RelPath, Error> {
+    dest.join(at)
+        .map_err(|refusal| Error::path(&format!("{dest}/{at}"), refusal))
+}
+
+fn serial() -> String {
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{serial}", std::process::id())
+}

@@ -1,0 +1,477 @@
+//! The taking side over the wire: asks for what is missing, and nothing else.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crux_core::digest::{Digest, GROUP_BYTES, Groups, SEAL_BYTES};
+use crux_core::files::manifest::{MANIFEST_BYTES_MAX, Manifest};
+use crux_core::files::path::RelPath;
+use crux_wire::fileio::v1::file_io_client::FileIoClient;
+use crux_wire::fileio::v1::{
+    CopyProgress, GiveInput, GiveOutput, ManifestRequest, Piece, Range, ReadRequest, Want,
+};
+use tokio::sync::mpsc;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use super::error::{Error, Kind};
+use super::sink::{Item, Large, Sink, Small, Wanted};
+use crate::store::TakeError;
+
+/// Small files asked for at once.
+const BATCH_FILES: usize = 1024;
+/// Bytes of small files asked for at once.
+const BATCH_BYTES: u64 = 8 << 20;
+/// Pieces that wait to be verified and written; the wire waits beyond it.
+const PIECES_QUEUED: usize = 32;
+/// Bytes after which progress is told again.
+const TELL_EVERY: u64 = 4 << 20;
+
+/// Longest wait for the next message. 60 s: a slow disk pauses, a dead link is noticed before.
+const STALL_MAX: Duration = Duration::from_secs(60);
+
+/// How far a copy is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Files of the manifest.
+    pub files: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Files that are in place.
+    pub files_done: u64,
+    /// Bytes that came over the wire.
+    pub moved: u64,
+    /// Bytes that were here already, in place, staged, or in an older version.
+    pub kept: u64,
+    /// The manifest's digest, once it is known.
+    pub manifest: Option<Digest>,
+}
+
+impl Tally {
+    /// Its form on the wire.
+    #[must_use]
+    pub fn message(&self, done: bool) -> CopyProgress {
+        CopyProgress {
+            files: self.files,
+            bytes: self.bytes,
+            files_done: self.files_done,
+            bytes_moved: self.moved,
+            bytes_kept: self.kept,
+            done,
+            manifest: self
+                .manifest
+                .map(|digest| digest.to_string())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// Who hears how far it is.
+pub type Told<'a> = &'a (dyn Fn(&Tally) + Send + Sync);
+
+/// Where the bytes come from.
+#[derive(Debug)]
+pub enum Source {
+    /// We call whoever offers.
+    Pull {
+        /// Its service.
+        client: FileIoClient<Channel>,
+        /// Its ticket.
+        ticket: String,
+        /// What it is sending.
+        pieces: Option<Streaming<Piece>>,
+    },
+    /// Whoever gives has called us.
+    Gift {
+        /// What it sends.
+        inputs: Streaming<GiveInput>,
+        /// What we ask it for.
+        outputs: mpsc::Sender<Result<GiveOutput, Status>>,
+    },
+}
+
+impl Source {
+    /// A source that is called with a ticket.
+    #[must_use]
+    pub const fn pull(client: FileIoClient<Channel>, ticket: String) -> Self {
+        Self::Pull {
+            client,
+            ticket,
+            pieces: None,
+        }
+    }
+
+    async fn manifest(&mut self) -> Result<String, Error> {
+        let mut text = Vec::new();
+        match self {
+            Self::Pull { client, ticket, .. } => {
+                let request = ManifestRequest {
+                    ticket: ticket.clone(),
+                };
+                let reply = client.manifest(request).await;
+                let mut chunks = reply
+                    .map_err(|status| Error::from_status(&status))?
+                    .into_inner();
+                while let Some(chunk) = next(&mut chunks).await? {
+                    add(&mut text, &chunk.bytes)?;
+                }
+            }
+            Self::Gift { inputs, .. } => loop {
+                let input = next(inputs).await?;
+                let input = input.ok_or_else(|| Error::gone("the manifest was cut short"))?;
+                add(&mut text, &input.manifest)?;
+                if input.manifest_end {
+                    break;
+                }
+            },
+        }
+        String::from_utf8(text)
+            .map_err(|_| Error::new(Kind::Refused, "read a manifest: it is not UTF-8"))
+    }
+
+    async fn read(&mut self, wants: Vec<Want>) -> Result<(), Error> {
+        match self {
+            Self::Pull {
+                client,
+                ticket,
+                pieces,
+            } => {
+                let request = ReadRequest {
+                    ticket: ticket.clone(),
+                    wants,
+                };
+                let reply = client.read(request).await;
+                *pieces = Some(
+                    reply
+                        .map_err(|status| Error::from_status(&status))?
+                        .into_inner(),
+                );
+                Ok(())
+            }
+            Self::Gift { outputs, .. } => {
+                let read = ReadRequest {
+                    ticket: String::new(),
+                    wants,
+                };
+                let output = GiveOutput {
+                    read: Some(read),
+                    progress: None,
+                };
+                outputs
+                    .send(Ok(output))
+                    .await
+                    .map_err(|_| Error::gone("the giver is gone"))
+            }
+        }
+    }
+
+    /// The next piece of what was asked for last; `None` at its end.
+    async fn piece(&mut self) -> Result<Option<Piece>, Error> {
+        let piece = match self {
+            Self::Pull { pieces, .. } => match pieces {
+                Some(pieces) => next(pieces).await?,
+                None => None,
+            },
+            Self::Gift { inputs, .. } => {
+                let input = next(inputs).await?;
+                let input = input.ok_or_else(|| Error::gone("the giver is gone"))?;
+                input.piece.filter(|piece| !piece.end)
+            }
+        };
+        match piece {
+            Some(piece) if !piece.refused.is_empty() => {
+                Err(Error::new(Kind::Changed, piece.refused))
+            }
+            piece => Ok(piece),
+        }
+    }
+}
+
+async fn next<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Error> {
+    tokio::time::timeout(STALL_MAX, stream.message())
+        .await
+        .map_err(|_| Error::gone("nothing came for a minute"))?
+        .map_err(|status| Error::from_status(&status))
+}
+
+fn add(text: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Error> {
+    if text.len() + bytes.len() > MANIFEST_BYTES_MAX {
+        return Err(Error::new(
+            Kind::Refused,
+            "read a manifest: it is too large",
+        ));
+    }
+    text.extend_from_slice(bytes);
+    Ok(())
+}
+
+/// Brings what `source` gives to `sink`, and tells how far it is. What is there is not asked for.
+///
+/// # Errors
+/// Any [`Kind`]; what was named before stays, what was verified before stays staged, and calling it
+/// again goes on from there.
+///
+/// # Cancel safety
+/// As after an error.
+pub async fn take(
+    source: &mut Source,
+    name: &str,
+    sink: &Arc<Sink>,
+    told: Told<'_>,
+) -> Result<Tally, Error> {
+    let text = source.manifest().await?;
+    let (comparing, name) = (Arc::clone(sink), name.to_owned());
+    let (tally, wanted) = off(move || {
+        let manifest =
+            Manifest::parse(&text).map_err(|error| Error::new(Kind::Refused, error.to_string()))?;
+        let wanted = comparing.compare(&manifest, &name)?;
+        let tally = Tally {
+            files: manifest.files().count() as u64,
+            bytes: manifest.bytes(),
+            files_done: wanted.same_files,
+            moved: 0,
+            kept: wanted.same_bytes,
+            manifest: Some(Digest::of(text.as_bytes())),
+        };
+        comparing.make_folders(&wanted)?;
+        Ok((tally, wanted))
+    })
+    .await?;
+    told(&tally);
+    let mut taking = Taking {
+        source,
+        sink,
+        dest: wanted.dest.clone(),
+        tally,
+        told,
+    };
+    taking.small(&wanted).await?;
+    taking.large(&wanted).await?;
+    let (tally, finishing) = (taking.tally, Arc::clone(sink));
+    off(move || finishing.finish(&wanted)).await?;
+    Ok(tally)
+}
+
+struct Taking<'a> {
+    source: &'a mut Source,
+    sink: &'a Arc<Sink>,
+    dest: RelPath,
+    tally: Tally,
+    told: Told<'a>,
+}
+
+impl Taking<'_> {
+    /// Files of one group, many at once; while one batch is synced and named, the next comes.
+    async fn small(&mut self, wanted: &Wanted) -> Result<(), Error> {
+        let mut by_digest: BTreeMap<Digest, Vec<Item>> = BTreeMap::new();
+        for item in wanted.items.iter().filter(|item| item.size <= GROUP_BYTES) {
+            by_digest.entry(item.digest).or_default().push(item.clone());
+        }
+        // In the manifest's order, so that neighbours are named together.
+        let mut contents: Vec<Vec<Item>> = by_digest.into_values().collect();
+        contents.sort_by(|one, other| one[0].at.cmp(&other[0].at));
+        let mut links = wanted.links.clone();
+        let mut placing = None;
+        let mut contents = contents.into_iter().peekable();
+        while contents.peek().is_some() || !links.is_empty() {
+            let mut batch: Vec<Vec<Item>> = Vec::new();
+            let mut bytes = 0;
+            while let Some(same) =
+                contents.next_if(|_| batch.len() < BATCH_FILES && bytes < BATCH_BYTES)
+            {
+                bytes += same[0].size * same.len() as u64;
+                batch.push(same);
+            }
+            let files = self.batch(batch).await?;
+            self.settle(placing.take()).await?;
+            let count = files.len() as u64;
+            let (sink, dest, links) = (
+                Arc::clone(self.sink),
+                self.dest.clone(),
+                std::mem::take(&mut links),
+            );
+            let placed =
+                tokio::task::spawn_blocking(move || sink.place_small(&dest, &files, &links));
+            placing = Some((count, placed));
+        }
+        self.settle(placing).await
+    }
+
+    async fn settle(&mut self, placing: Option<Placing>) -> Result<(), Error> {
+        if let Some((count, placing)) = placing {
+            joined(placing.await)?;
+            self.tally.files_done += count;
+            (self.told)(&self.tally);
+        }
+        Ok(())
+    }
+
+    async fn batch(&mut self, batch: Vec<Vec<Item>>) -> Result<Vec<Small>, Error> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let wants = batch.iter().map(|same| want(&same[0])).collect();
+        self.source.read(wants).await?;
+        let mut files = Vec::new();
+        let mut come = vec![false; batch.len()];
+        while let Some(piece) = self.source.piece().await? {
+            let index = usize::try_from(piece.want).unwrap_or(usize::MAX);
+            let same = batch.get(index).ok_or_else(|| lied(&self.dest, 0))?;
+            let right = piece.bytes.len() as u64 == same[0].size
+                && Digest::of(&piece.bytes) == same[0].digest;
+            if !right || std::mem::replace(&mut come[index], true) {
+                return Err(lied(&same[0].at, 0));
+            }
+            self.tally.moved += piece.bytes.len() as u64;
+            self.tally.kept += piece.bytes.len() as u64 * (same.len() as u64 - 1);
+            files.extend(same.iter().map(|item| Small {
+                item: item.clone(),
+                bytes: piece.bytes.clone(),
+            }));
+        }
+        match come.iter().position(|come| !come) {
+            Some(missing) => Err(Error::gone(&format!(
+                "copy {}: the source ended before it came",
+                batch[missing][0].at
+            ))),
+            None => Ok(files),
+        }
+    }
+
+    /// Files of several groups, one after the other.
+    async fn large(&mut self, wanted: &Wanted) -> Result<(), Error> {
+        let mut named: HashMap<Digest, RelPath> = HashMap::new();
+        for item in wanted.items.iter().filter(|item| item.size > GROUP_BYTES) {
+            let groups = self.seals(item).await?;
+            let (sink, dest, of) = (Arc::clone(self.sink), self.dest.clone(), item.clone());
+            let twin = named.get(&item.digest).cloned();
+            let large = off(move || sink.begin(&dest, &of, groups, twin.as_ref())).await?;
+            self.tally.kept += large.seeded;
+            let large = self.fill(item, large).await?;
+            let (sink, dest, of) = (Arc::clone(self.sink), self.dest.clone(), item.clone());
+            off(move || sink.end(&dest, &of, &large)).await?;
+            named.insert(item.digest, item.at.clone());
+            self.tally.files_done += 1;
+            (self.told)(&self.tally);
+        }
+        Ok(())
+    }
+
+    /// The seals of a file, checked against its digest.
+    async fn seals(&mut self, item: &Item) -> Result<Groups, Error> {
+        let wanted = Want {
+            seals_only: true,
+            ..want(item)
+        };
+        self.source.read(vec![wanted]).await?;
+        let mut seals: Vec<[u8; SEAL_BYTES]> = Vec::new();
+        let bound = usize::try_from(item.size.div_ceil(GROUP_BYTES)).unwrap_or(usize::MAX);
+        while let Some(piece) = self.source.piece().await? {
+            let (page, rest) = piece.seals.as_chunks::<SEAL_BYTES>();
+            if !rest.is_empty() || seals.len() + page.len() > bound {
+                return Err(lied(&item.at, 0));
+            }
+            seals.extend_from_slice(page);
+        }
+        Groups::check(item.digest, item.size, seals)
+            .map_err(|error| Error::new(Kind::Lied, format!("copy {}: {error}", item.at)))
+    }
+
+    /// Brings the groups that are missing; they are verified and written beside the runtime.
+    async fn fill(&mut self, item: &Item, large: Large) -> Result<Large, Error> {
+        let ranges: Vec<Range> = large
+            .partial
+            .missing()
+            .into_iter()
+            .map(|range| Range {
+                offset: range.start,
+                length: range.end - range.start,
+            })
+            .collect();
+        if ranges.is_empty() {
+            return Ok(large);
+        }
+        let wanted = Want {
+            ranges,
+            ..want(item)
+        };
+        self.source.read(vec![wanted]).await?;
+        let (tx, rx) = mpsc::channel(PIECES_QUEUED);
+        let at = item.at.clone();
+        let writing = tokio::task::spawn_blocking(move || write(large, rx, &at));
+        let mut untold = 0;
+        let mut cut = None;
+        loop {
+            match self.source.piece().await {
+                Ok(Some(piece)) => {
+                    untold += piece.bytes.len() as u64;
+                    // A writer that is gone says why when it is joined.
+                    if tx.send(piece).await.is_err() {
+                        break;
+                    }
+                    if untold >= TELL_EVERY {
+                        self.tally.moved += std::mem::take(&mut untold);
+                        (self.told)(&self.tally);
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    cut = Some(error);
+                    break;
+                }
+            }
+        }
+        drop(tx);
+        let large = joined(writing.await)?;
+        self.tally.moved += untold;
+        match cut {
+            Some(error) => Err(error),
+            None if large.partial.is_whole() => Ok(large),
+            None => Err(Error::gone(&format!(
+                "copy {}: the source ended before all of it came",
+                item.at
+            ))),
+        }
+    }
+}
+
+type Placing = (u64, tokio::task::JoinHandle<Result<(), Error>>);
+
+fn want(item: &Item) -> Want {
+    Want {
+        path: item.at.as_str().to_owned(),
+        ..Want::default()
+    }
+}
+
+fn write(
+    mut large: Large,
+    mut pieces: mpsc::Receiver<Piece>,
+    at: &RelPath,
+) -> Result<Large, Error> {
+    while let Some(piece) = pieces.blocking_recv() {
+        match large.partial.take(piece.offset, &piece.bytes) {
+            Ok(()) => {}
+            Err(TakeError::Lied) => return Err(lied(at, piece.offset)),
+            Err(TakeError::Io(error)) => return Err(Error::io("stage", at, error)),
+        }
+    }
+    Ok(large)
+}
+
+fn lied(at: &RelPath, offset: u64) -> Error {
+    let text = format!("copy {at}: what came at byte {offset} is not what was offered");
+    Error::new(Kind::Lied, text)
+}
+
+/// Does something that blocks beside the runtime.
+async fn off<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    joined(tokio::task::spawn_blocking(work).await)
+}
+
+fn joined<T>(ended: Result<Result<T, Error>, tokio::task::JoinError>) -> Result<T, Error> {
+    ended.unwrap_or_else(|error| Err(Error::new(Kind::Io, format!("copy: {error}"))))
+}

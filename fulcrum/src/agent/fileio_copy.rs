@@ -1,0 +1,456 @@
+//! The rpcs of `FileIo` that copy, need and remove; `fileio_service.rs` has those of blobs.
+
+use std::sync::Arc;
+
+use crux_core::digest::Digest;
+use crux_core::identity::Principal;
+use crux_net::files::{self, HardLinks, Offered, give};
+use crux_net::store;
+use crux_wire::fileio::v1::{
+    Chunk, CopyProgress, CopyRequest, ExpectReply, ExpectRequest, GiveInput, GiveOutput, NeedState,
+    OfferReply, OfferRequest, Piece, PushRequest, ReadRequest, RemoveReply, RemoveRequest,
+    StateNeedReply, StateNeedRequest, Want,
+};
+use futures_util::StreamExt;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::context::{Agent, background, fields};
+use super::files::copy::{self, Place};
+use super::files::needs::Need;
+use super::files::{Expected, held, roots};
+use super::limits::{RANGES_MAX, STREAM_CHUNKS, WANTS_MAX};
+use super::rexec_service::Replies;
+
+/// Writes down a refusal that has to do with a path, with its reason.
+async fn refused(agent: &Agent, path: &str, caller: &Principal, status: Status) -> Status {
+    if matches!(
+        status.code(),
+        tonic::Code::InvalidArgument | tonic::Code::PermissionDenied
+    ) {
+        let record = fields! {
+            "path": path.escape_debug().to_string(), "reason": status.message(),
+            "caller": caller.to_string(),
+        };
+        // Synced: whoever tries tricks may also try to have them forgotten.
+        if let Err(error) = agent.record("file.refused", record).await {
+            tracing::error!(%error, "a refusal cannot be written");
+        }
+    }
+    status
+}
+
+/// Walks and hashes a path beside the runtime.
+async fn walked(agent: &Arc<Agent>, path: &str) -> Result<Offered, Status> {
+    let (agent, path) = (Arc::clone(agent), path.to_owned());
+    let walk = move || {
+        let (root, base) = roots::resolve(&agent, &path)?;
+        files::offer::offer(root, &base, HardLinks::Refuse, &agent.files.cache)
+            .map_err(|error| Status::from(&error))
+    };
+    tokio::task::spawn_blocking(walk)
+        .await
+        .map_err(|error| Status::internal(error.to_string()))?
+}
+
+pub(super) async fn offer(
+    agent: &Arc<Agent>,
+    caller: &Principal,
+    request: OfferRequest,
+) -> Result<OfferReply, Status> {
+    let offered = match walked(agent, &request.path).await {
+        Ok(offered) => offered,
+        Err(status) => return Err(refused(agent, &request.path, caller, status).await),
+    };
+    let mut reply = OfferReply {
+        ticket: String::new(),
+        manifest: offered.digest().to_string(),
+        files: offered.manifest().files().count() as u64,
+        bytes: offered.manifest().bytes(),
+        name: offered.name().to_owned(),
+        folder: offered.is_folder(),
+    };
+    let record = fields! {
+        "path": request.path, "manifest": reply.manifest.clone(), "caller": caller.to_string(),
+    };
+    recorded(agent, "file.offer", record).await?;
+    reply.ticket = agent
+        .files
+        .offers
+        .add(offered)
+        .map_err(|error| Status::from(&error))?;
+    Ok(reply)
+}
+
+async fn recorded(agent: &Agent, kind: &str, record: crate::memoir::Fields) -> Result<(), Status> {
+    let written = agent.record(kind, record).await;
+    written.map_err(|error| Status::internal(format!("write the memoir: {error}")))
+}
+
+fn no_offer() -> Status {
+    Status::permission_denied("read an offer: the ticket is for none, or no longer")
+}
+
+pub(super) fn manifest(agent: &Arc<Agent>, ticket: &str) -> Result<Replies<Chunk>, Status> {
+    let offered = agent.files.offers.find(ticket).ok_or_else(no_offer)?;
+    let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
+    background("manifest", async move {
+        let text = offered.text();
+        let total = text.len() as u64;
+        for page in give::pages(&text) {
+            let chunk = Chunk {
+                bytes: page.to_vec(),
+                total,
+            };
+            if tx.send(Ok(chunk)).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(ReceiverStream::new(rx).boxed())
+}
+
+/// Parts of an offer, or, without a ticket, of blobs that `allowed` lets the caller have.
+pub(super) fn read(
+    agent: &Arc<Agent>,
+    request: ReadRequest,
+    allowed: impl Fn(&str) -> bool,
+) -> Result<Replies<Piece>, Status> {
+    let ranges: usize = request.wants.iter().map(|want| want.ranges.len()).sum();
+    if request.wants.len() > WANTS_MAX || ranges > RANGES_MAX {
+        return Err(Status::invalid_argument(format!(
+            "read more than {WANTS_MAX} things or {RANGES_MAX} ranges at once"
+        )));
+    }
+    if !request.ticket.is_empty() {
+        let offered = agent.files.offers.find(&request.ticket);
+        let pieces = give::pieces(&offered.ok_or_else(no_offer)?, request.wants);
+        return Ok(ReceiverStream::new(pieces).map(Ok).boxed());
+    }
+    for want in &request.wants {
+        let digest: Digest = want
+            .digest
+            .parse()
+            .map_err(|error| Status::invalid_argument(format!("{error}")))?;
+        if !allowed(&want.digest) {
+            return Err(Status::permission_denied(format!(
+                "get {}: no document that we share pins it",
+                digest.short()
+            )));
+        }
+        if !agent.store.has(&digest) {
+            return Err(Status::not_found(format!(
+                "get {}: it is not in this store",
+                digest.short()
+            )));
+        }
+    }
+    let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
+    let agent = Arc::clone(agent);
+    background("read", async move {
+        for (index, want) in (0..).zip(request.wants) {
+            if give_blob(&agent, index, want, &tx).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(ReceiverStream::new(rx).boxed())
+}
+
+/// Gives parts of a blob that was verified just before; a wrong one is told, and given to nobody.
+async fn give_blob(
+    agent: &Arc<Agent>,
+    index: u32,
+    want: Want,
+    tx: &mpsc::Sender<Result<Piece, Status>>,
+) -> Result<(), ()> {
+    let (giving, sending, hex) = (Arc::clone(agent), tx.clone(), want.digest.clone());
+    let given = tokio::task::spawn_blocking(move || blob(&giving, index, &want, &sending)).await;
+    let status = match given {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => {
+            if error.kind() == store::Kind::Corrupt {
+                held::found_corrupt(agent, &hex, &error.to_string()).await;
+            }
+            super::fileio_service::store_status(&error)
+        }
+        Err(error) => Status::internal(error.to_string()),
+    };
+    let _ = tx.send(Err(status)).await;
+    Err(())
+}
+
+fn blob(
+    agent: &Agent,
+    index: u32,
+    want: &Want,
+    tx: &mpsc::Sender<Result<Piece, Status>>,
+) -> Result<(), store::Error> {
+    // Refused before.
+    let Ok(digest) = want.digest.parse::<Digest>() else {
+        return Ok(());
+    };
+    let (mut file, _) = agent.store.open_verified(&digest)?;
+    let executable = agent
+        .store
+        .info(&digest)
+        .is_some_and(|info| info.executable);
+    let failed = |source| store::Error::reading(&agent.store.path(&digest), source);
+    let (_, groups) = agent.files.cache.hash(&mut file).map_err(failed)?;
+    if groups.digest() != digest {
+        return Err(agent.store.discard(digest, groups.digest()));
+    }
+    let given = files::offer::Given {
+        file: &file,
+        groups: &groups,
+        executable,
+    };
+    given
+        .give(index, want, &mut |piece| {
+            tx.blocking_send(Ok(piece)).is_ok()
+        })
+        .map_err(failed)
+}
+
+pub(super) async fn expect(
+    agent: &Arc<Agent>,
+    caller: &Principal,
+    request: ExpectRequest,
+) -> Result<ExpectReply, Status> {
+    let (root, dest) = match roots::resolve(agent, &request.path) {
+        Ok(place) => place,
+        Err(status) => return Err(refused(agent, &request.path, caller, status).await),
+    };
+    let record = fields! { "path": request.path.clone(), "caller": caller.to_string() };
+    recorded(agent, "file.expect", record).await?;
+    let expected = Expected {
+        root,
+        dest,
+        path: request.path,
+    };
+    let ticket = agent.files.places.add(expected);
+    Ok(ExpectReply {
+        ticket: ticket.map_err(|error| Status::from(&error))?,
+    })
+}
+
+fn copying(agent: &Agent) -> Result<OwnedSemaphorePermit, Status> {
+    let free = Arc::clone(&agent.files.copies).try_acquire_owned();
+    free.map_err(|_| Status::resource_exhausted("copy: this rnode takes part in too many copies"))
+}
+
+pub(super) async fn take(
+    agent: &Arc<Agent>,
+    caller: &Principal,
+    mut inputs: Streaming<GiveInput>,
+) -> Result<Replies<GiveOutput>, Status> {
+    let hello = inputs.message().await?;
+    let hello = hello.ok_or_else(|| Status::invalid_argument("give: nothing was sent"))?;
+    let place = agent.files.places.find(&hello.ticket);
+    let place = place.ok_or_else(|| {
+        Status::permission_denied("give: the ticket is for no place, or no longer")
+    })?;
+    let permit = copying(agent)?;
+    let record = fields! { "path": place.path.clone(), "source": caller.to_string() };
+    recorded(agent, "file.take", record).await?;
+    let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
+    let (agent, caller) = (Arc::clone(agent), caller.clone());
+    background("take", async move {
+        let outputs = tx.clone();
+        let taken = tokio::select! {
+            taken = copy::take(&agent, &place, &hello.name, inputs, outputs) => taken,
+            () = tx.closed() => return,
+            () = agent.shutdown.cancelled() => return,
+        };
+        let output = match taken {
+            Ok(tally) => {
+                ended(&agent, &place.path, "", &tally).await;
+                Ok(GiveOutput {
+                    read: None,
+                    progress: Some(tally.message(true)),
+                })
+            }
+            Err(error) => {
+                if error.kind() == files::Kind::Lied {
+                    copy::lied(&agent, &caller.to_string(), &error).await;
+                }
+                Err(refused(&agent, &place.path, &caller, Status::from(&error)).await)
+            }
+        };
+        let _ = tx.send(output).await;
+        drop(permit);
+    });
+    Ok(ReceiverStream::new(rx).boxed())
+}
+
+async fn ended(agent: &Agent, path: &str, need: &str, tally: &files::Tally) {
+    let mut record = fields! {
+        "path": path, "files": tally.files, "bytes": tally.bytes, "moved": tally.moved,
+        "manifest": tally.manifest.map(|digest| digest.to_string()).unwrap_or_default(),
+    };
+    if !need.is_empty() {
+        record.insert("need".to_owned(), need.into());
+    }
+    agent.note("file.copied", record).await;
+}
+
+pub(super) async fn pull(
+    agent: &Arc<Agent>,
+    caller: &Principal,
+    request: CopyRequest,
+) -> Result<Replies<CopyProgress>, Status> {
+    let (root, dest) = match roots::resolve(agent, &request.path) {
+        Ok(place) => place,
+        Err(status) => return Err(refused(agent, &request.path, caller, status).await),
+    };
+    let permit = copying(agent)?;
+    let mut record = fields! {
+        "path": request.path.clone(), "sources": request.sources.join(" "),
+        "caller": caller.to_string(),
+    };
+    if !request.need.is_empty() {
+        record.insert("need".to_owned(), request.need.clone().into());
+    }
+    recorded(agent, "file.copy", record).await?;
+    let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
+    let (agent, caller) = (Arc::clone(agent), caller.clone());
+    background("copy", async move {
+        let place = Place { root, dest };
+        let pulled = tokio::select! {
+            pulled = copy::pull(&agent, &request, &place, &tx) => pulled,
+            () = tx.closed() => return,
+            () = agent.shutdown.cancelled() => return,
+        };
+        let last = match pulled {
+            Ok(tally) => {
+                ended(&agent, &request.path, &request.need, &tally).await;
+                Ok(tally.message(true))
+            }
+            Err(error) => Err(refused(&agent, &request.path, &caller, Status::from(&error)).await),
+        };
+        let _ = tx.send(last).await;
+        drop(permit);
+    });
+    Ok(ReceiverStream::new(rx).boxed())
+}
+
+pub(super) async fn push(
+    agent: &Arc<Agent>,
+    caller: &Principal,
+    request: PushRequest,
+) -> Result<Replies<CopyProgress>, Status> {
+    let permit = copying(agent)?;
+    let offered = match walked(agent, &request.path).await {
+        Ok(offered) => Arc::new(offered),
+        Err(status) => return Err(refused(agent, &request.path, caller, status).await),
+    };
+    let record = fields! {
+        "path": request.path.clone(), "sink": request.sink.clone(), "caller": caller.to_string(),
+        "manifest": offered.digest().to_string(),
+    };
+    recorded(agent, "file.push", record).await?;
+    let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
+    let agent = Arc::clone(agent);
+    background("push", async move {
+        let pushed = tokio::select! {
+            pushed = copy::push(&agent, &request, &offered, &tx) => pushed,
+            () = tx.closed() => return,
+            () = agent.shutdown.cancelled() => return,
+        };
+        let _ = tx.send(pushed.map_err(|error| Status::from(&error))).await;
+        drop(permit);
+    });
+    Ok(ReceiverStream::new(rx).boxed())
+}
+
+pub(super) async fn state_need(
+    agent: &Arc<Agent>,
+    caller: &Principal,
+    request: StateNeedRequest,
+) -> Result<StateNeedReply, Status> {
+    let digest: Digest = request
+        .digest
+        .parse()
+        .map_err(|error| Status::invalid_argument(format!("{error}")))?;
+    let need = Need {
+        digest: digest.to_string(),
+        name: if request.name.is_empty() {
+            digest.short()
+        } else {
+            request.name
+        },
+        executable: request.executable,
+    };
+    let record = fields! {
+        "need": need.id(), "digest": need.digest.clone(), "name": need.name.clone(),
+        "caller": caller.to_string(),
+    };
+    recorded(agent, "need.state", record).await?;
+    let stated = agent.files.needs.state(need);
+    let id = stated.map_err(|error| Status::resource_exhausted(format!("keep a need: {error}")))?;
+    Ok(StateNeedReply { id })
+}
+
+pub(super) async fn drop_need(
+    agent: &Arc<Agent>,
+    caller: &Principal,
+    id: &str,
+) -> Result<bool, Status> {
+    let record = fields! { "need": id, "caller": caller.to_string() };
+    recorded(agent, "need.drop", record).await?;
+    let dropped = agent.files.needs.drop_need(id);
+    dropped.map_err(|error| Status::internal(format!("drop a need: {error}")))
+}
+
+pub(super) fn needs(agent: &Arc<Agent>) -> Replies<NeedState> {
+    let states = agent.files.needs.states();
+    futures_util::stream::iter(states.into_iter().map(Ok)).boxed()
+}
+
+/// Removes a blob that nothing here asks for, or a file of a declared root.
+pub(super) async fn remove(
+    agent: &Arc<Agent>,
+    caller: &Principal,
+    request: RemoveRequest,
+) -> Result<RemoveReply, Status> {
+    let record = fields! {
+        "digest": request.digest.clone(), "path": request.path.escape_debug().to_string(),
+        "caller": caller.to_string(),
+    };
+    recorded(agent, "file.remove", record).await?;
+    if !request.digest.is_empty() {
+        return remove_blob(agent, &request.digest);
+    }
+    let removed = roots::resolve(agent, &request.path).and_then(|(root, path)| {
+        root.remove_file(&path)
+            .map_err(|error| Status::from(&error))
+    });
+    match removed {
+        Ok(existed) => Ok(RemoveReply { existed }),
+        Err(status) => Err(refused(agent, &request.path, caller, status).await),
+    }
+}
+
+fn remove_blob(agent: &Agent, hex: &str) -> Result<RemoveReply, Status> {
+    let digest: Digest = hex
+        .parse()
+        .map_err(|error| Status::invalid_argument(format!("{error}")))?;
+    let pinned = agent.documents.all().iter().any(|accepted| {
+        let mut pins = accepted.document.pins.iter();
+        pins.any(|pin| pin.digest == hex)
+    });
+    if pinned || *agent.own_digest() == *hex || agent.files.needs.covers(hex) {
+        return Err(Status::failed_precondition(format!(
+            "remove {}: a document pins it or a need asks for it",
+            digest.short()
+        )));
+    }
+    let internal = |error: &dyn std::fmt::Display| Status::internal(error.to_string());
+    let forgotten = agent.files.held.forget(hex);
+    forgotten.map_err(|error| internal(&error))?;
+    let existed = agent.store.remove(&digest);
+    Ok(RemoveReply {
+        existed: existed.map_err(|error| internal(&error))?,
+    })
+}

@@ -1,0 +1,70 @@
+//! What the agent knows about files beyond its store: roots, tickets, needs, kinds.
+//!
+//! docs/design/fileio.md is the page; `crux_net::files` does the copying.
+
+pub(crate) mod copy;
+pub(crate) mod held;
+pub(crate) mod needs;
+pub(crate) mod needs_task;
+pub(crate) mod roots;
+pub(crate) mod tickets;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crux_core::files::path::RelPath;
+use crux_net::files::{HashCache, Offered, Root};
+use tokio::sync::Semaphore;
+
+use super::fetch::Fetching;
+use super::limits::COPIES_MAX;
+use held::Held;
+use needs::Needs;
+use tickets::Tickets;
+
+/// A place that was promised to a giver.
+#[derive(Debug)]
+pub(crate) struct Expected {
+    pub(crate) root: Arc<Root>,
+    pub(crate) dest: RelPath,
+    /// As it was asked for.
+    pub(crate) path: String,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Files {
+    /// Digests of untouched files.
+    pub(crate) cache: Arc<HashCache>,
+    /// What may be read by whoever names the ticket.
+    pub(crate) offers: Tickets<Offered>,
+    /// What may be written by whoever names the ticket.
+    pub(crate) places: Tickets<Expected>,
+    /// What must be here.
+    pub(crate) needs: Needs,
+    /// What was put here by name, and whether it is to stay.
+    pub(crate) held: Held,
+    /// Copies at once.
+    pub(crate) copies: Arc<Semaphore>,
+    /// Blobs that are being fetched.
+    pub(crate) fetching: Fetching,
+}
+
+impl Files {
+    /// Reads what lies in the agent's directory.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn open(agent_dir: &Path) -> io::Result<Self> {
+        Ok(Self {
+            cache: Arc::default(),
+            offers: Tickets::default(),
+            places: Tickets::default(),
+            needs: Needs::open(agent_dir)?,
+            held: Held::open(agent_dir)?,
+            copies: Arc::new(Semaphore::new(COPIES_MAX)),
+            fetching: Fetching::default(),
+        })
+    }
+}
