@@ -1,7 +1,9 @@
 //! Real components for live tests and benches: what is known, what is here, what would bring it.
 //!
-//! A component is one row of [`COMPONENTS`]. Later issues add rows with [`Use::LiveTests`] and the
-//! functions that start and stop them; until then `up` and `down` have nothing to do and say so.
+//! A component is one row of [`COMPONENTS`]. One that live tests need has a function that brings it; the gate calls
+//! that itself on CI, and on a person's machine only says what would.
+
+mod python;
 
 use std::path::PathBuf;
 
@@ -24,6 +26,7 @@ struct Component {
     of: &'static str,
     locate: fn() -> Option<PathBuf>,
     bring: &'static str,
+    up: Option<fn() -> Result<(), String>>,
 }
 
 const COMPONENTS: &[Component] = &[
@@ -33,6 +36,7 @@ const COMPONENTS: &[Component] = &[
         of: "bench exec",
         locate: || find("sshd"),
         bring: "apt-get install openssh-server",
+        up: None,
     },
     Component {
         name: "openssh-client",
@@ -40,6 +44,7 @@ const COMPONENTS: &[Component] = &[
         of: "bench exec",
         locate: || find("ssh"),
         bring: "apt-get install openssh-client",
+        up: None,
     },
     Component {
         name: "supervisor",
@@ -47,6 +52,15 @@ const COMPONENTS: &[Component] = &[
         of: "bench up",
         locate: || Some(target_dir().join("bench/venv/bin/supervisord")).filter(|it| it.is_file()),
         bring: "`cargo xtask bench up` makes a venv under target/ (needs python3)",
+        up: None,
+    },
+    Component {
+        name: "schemathesis",
+        purpose: Use::LiveTests,
+        of: "the REST twins",
+        locate: python::schemathesis,
+        bring: "`cargo xtask services up` makes a venv under target/ (needs python3)",
+        up: Some(python::bring_schemathesis),
     },
 ];
 
@@ -62,9 +76,19 @@ pub(crate) fn run(word: &str) -> Result<(), String> {
         }
         return Ok(());
     }
-    match needed().count() {
-        0 => println!("nothing to do: no test needs a component yet"),
-        count => return Err(format!("{count} components have no `{word}` yet")),
+    if word == "down" {
+        println!("nothing to do: no component runs between tests");
+        return Ok(());
+    }
+    up()
+}
+
+/// Brings what is missing of all that live tests need.
+fn up() -> Result<(), String> {
+    for component in needed().filter(|component| (component.locate)().is_none()) {
+        println!("bringing {}", component.name);
+        let up = component.up.ok_or(component.bring)?;
+        up().map_err(|message| format!("{}: {message}", component.name))?;
     }
     Ok(())
 }
@@ -80,14 +104,23 @@ fn describe(component: &Component) -> String {
         Some(path) => format!("here: {}", path.display()),
         None => format!("missing: {}", component.bring),
     };
+    let what = match component.purpose {
+        Use::LiveTests => "tests",
+        Use::Peer => "peer of",
+    };
     format!(
-        "{:<16} peer of {:<12} {state}",
+        "{:<16} {what:<8} {:<14} {state}",
         component.name, component.of
     )
 }
 
 /// What the gate says of components: all that tests need is here, or which are not.
 pub(crate) fn for_the_gate() -> Outcome {
+    if is_ci()
+        && let Err(message) = up()
+    {
+        return Outcome::Failed(message);
+    }
     let missing: Vec<_> = needed()
         .filter(|component| (component.locate)().is_none())
         .map(describe)

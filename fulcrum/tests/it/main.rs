@@ -19,6 +19,7 @@ mod keeper_kills;
 mod memoir;
 mod output;
 mod rest;
+mod rest_fuzz;
 mod rig;
 mod switch;
 mod twins;
