@@ -99,6 +99,11 @@ const TABLE: &[Row] = &[
     ),
     row("threshold-console", "threshold/console", Any),
     row("stix", "examples/stix", Only(CRUX)),
+    row(
+        "the_shire",
+        "examples/the_shire",
+        Only(&["underverse", "underverse-local"]),
+    ),
     row("xtask", "dev/xtask", Only(&[])),
     row("sim", "dev/sim", Any),
     row("testkit", "dev/testkit", Any),
