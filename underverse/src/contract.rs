@@ -33,6 +33,11 @@ pub enum Keep {
 ///
 /// Every resource made carries horde, ordinal and generation, so that all of it is found again by listing.
 /// Calls are idempotent under the caller's horde name and generation and may be repeated at any time.
+///
+/// **Behaviour**
+/// - `life.cycle`: realised, observed, realised again without a mutating call, adopted by a new process with the same result,
+///   mended after something was removed behind its back, dissolved: nothing is left.
+/// - `life.beside`: what is done to one horde changes nothing of another.
 #[async_trait]
 pub trait Underverse: Send + Sync + Debug {
     /// The backend's name as users write it: "local".
@@ -42,13 +47,17 @@ pub trait Underverse: Send + Sync + Debug {
     ///
     /// **Behaviour**
     /// - `capabilities.probed`: an effect that can be probed is probed, not assumed.
+    /// - `capabilities.stable`: a new process of the backend on the same ground tells the same record.
+    /// - `capabilities.reasons`: what is weak or absent says why.
     /// - `capabilities.absent-refuses`: asking for what is absent ends `Refused` with `Unsupported`, and nothing is made.
     fn capabilities(&self) -> Capabilities;
 
     /// The servers, with tags and resources, sorted by name.
     ///
     /// **Behaviour**
-    /// - `servers.tags-inherited`: containers list their server's tags and their added ones.
+    /// - `servers.sorted`: there is at least one; they are sorted by name, and no name is told twice.
+    /// - `servers.tags-inherited`: containers list their server's tags.
+    /// - `servers.tags-added`: containers list the tags that their execable adds.
     ///
     /// # Errors
     /// `Unavailable`; nothing changed.
@@ -67,7 +76,10 @@ pub trait Underverse: Send + Sync + Debug {
         &self,
         horde: &HordeName,
         request: &str,
-    ) -> Result<(AddressId, IpAddr), Error>;
+    ) -> Result<(AddressId, IpAddr), Error> {
+        let error = Error::unsupported("obtain an external address", "this backend has none");
+        Err(error.with("horde", horde).with("request", request))
+    }
 
     /// Gives an external address back.
     ///
@@ -77,12 +89,16 @@ pub trait Underverse: Send + Sync + Debug {
     ///
     /// # Errors
     /// `Unsupported`, `Taken` while a realised horde uses it.
-    async fn release_address(&self, id: &AddressId) -> Result<(), Error>;
+    async fn release_address(&self, id: &AddressId) -> Result<(), Error> {
+        let error = Error::unsupported("release an external address", "this backend has none");
+        Err(error.with("address", id))
+    }
 
     /// What `realise` would change now, without changing it.
     ///
     /// **Behaviour**
     /// - `plan.makes-nothing`: no mutating call is made.
+    /// - `plan.names-changes`: what `realise` would make, it names.
     /// - `plan.empty-when-realised`: empty after a `realise` that ended `Done`.
     /// - `plan.same-refusals`: what `realise` would refuse, it refuses.
     ///
@@ -97,17 +113,31 @@ pub trait Underverse: Send + Sync + Debug {
     /// The stream does its work while it is polled; dropping it stops the pass where it is.
     ///
     /// **Behaviour**
+    /// - `realise.counts`: as many containers start as were asked for.
+    /// - `realise.one-end`: the stream ends with exactly one `End`, as its last item.
+    /// - `realise.invalid`: what no backend could carry out is refused with `Invalid`, and nothing is made.
     /// - `realise.unchanged`: a second call with an unchanged spec makes no mutating call and ends `Done`.
-    /// - `realise.lower-generation`: refused with `Stale`, nothing changed, also after a restart of the backend.
+    /// - `realise.lower-generation`: refused with `Stale`, nothing changed.
+    /// - `realise.lower-after-restart`: likewise by a new process of the backend.
+    /// - `realise.lower-after-dissolve`: likewise after the horde was dissolved.
     /// - `realise.interrupted`: after a death at any step, another call completes it; nothing is doubled.
-    /// - `realise.resize`: more are added at the end, fewer are taken from the end; none beside is touched.
-    /// - `realise.partial`: what succeeded stays; `Partial` names each part that did not; a later call completes it.
+    /// - `realise.adopts`: a new process of the backend finds what exists: same ids, no mutating call.
+    /// - `realise.concurrent`: of two calls at once each comes to an end, and nothing is doubled.
+    /// - `realise.changed`: a container whose program changed is replaced, under a new id; the others stay.
+    /// - `realise.resize`: more are added at the end; none beside is touched.
+    /// - `realise.shrink`: fewer are taken from the end; none beside is touched.
+    /// - `realise.none`: a count of 0 leaves a horde without containers.
+    /// - `realise.partial`: what succeeded stays; `Partial` names each part that did not.
+    /// - `realise.partial-completed`: a later call completes it.
     /// - `realise.heals`: a container that ended by itself is started again, after its death is confirmed.
+    /// - `realise.heals-id`: it has a new id, and its ordinal and label of before.
+    /// - `realise.heals-only`: the others are not touched for that.
     /// - `realise.shortfall`: a count the substrate cannot hold is refused with `Limit` and the reason.
     /// - `realise.storage`: storage that cannot be bound is refused here, naming mount and request.
     /// - `realise.mount-missing`: a host path that does not exist is refused, naming it.
     /// - `realise.weaker`: what is obtained in weaker form is in `Effective::weaker`.
-    /// - `realise.tags`: required tags all hold where it runs; `Unsatisfiable` names the tag otherwise.
+    /// - `realise.tags`: required tags all hold where it runs.
+    /// - `realise.tags-unsatisfiable`: where they hold nowhere, refused with `Unsatisfiable`, naming the tag.
     /// - `realise.deadline`: when it passes, ends `Partial` with what there is.
     /// - `network.connected`: every member reaches every member on any port, over IPv4, at the address that `Running` tells.
     /// - `network.horde-private`: where enforced, nobody but members opens a connection to a member, except through a door.
@@ -149,7 +179,10 @@ pub trait Underverse: Send + Sync + Debug {
     /// The containers that exist, by ordinal.
     ///
     /// **Behaviour**
-    /// - `running.ids`: ids are unique and never used again.
+    /// - `running.ids`: ids are unique.
+    /// - `running.never-again`: an id is never used again, also after `dissolve`.
+    /// - `running.order`: by ordinal, from 1, without gaps after `realise` ended `Done`; no label twice.
+    /// - `running.generation`: each tells the generation it was started under, which is kept while it runs.
     /// - `running.unknown`: an unknown horde has none.
     ///
     /// # Errors
@@ -159,6 +192,8 @@ pub trait Underverse: Send + Sync + Debug {
     /// What the horde really got.
     ///
     /// **Behaviour**
+    /// - `effective.counts`: each role tells what was asked and what was obtained, and why if that is less.
+    /// - `effective.generation`: the highest generation carried out.
     /// - `effective.unknown`: `NotFound` for a horde that is not there.
     /// - `network.requested-effective`: what was obtained is told beside what was asked; where it is weaker, `weaker` says so and why.
     /// - `network.probed`: nothing about the network is called enforced that was not tried on this horde; `probes` says how.
@@ -171,6 +206,7 @@ pub trait Underverse: Send + Sync + Debug {
     ///
     /// **Behaviour**
     /// - `dissolve.nothing-left`: processes, mounts, ports and directories are as before the first `realise`; memoirs stay.
+    /// - `dissolve.adopted`: a new process of the backend dissolves what another made.
     /// - `dissolve.unknown`: ends `Done` for a horde that is not there.
     /// - `dissolve.lower-generation`: refused with `Stale`.
     /// - `dissolve.interrupted`: after a death at any step, another call completes it.
@@ -186,6 +222,8 @@ pub trait Underverse: Send + Sync + Debug {
     /// What happened after `since` to `horde`, then what happens, for as long as the stream is held.
     ///
     /// **Behaviour**
+    /// - `events.first`: a first start shows `ContainerStarted` that replaces nothing.
+    /// - `events.live`: what happens while the stream is held arrives on it.
     /// - `events.order`: in the order of ids, each at least once; a duplicate carries the same id.
     /// - `events.resume`: nothing after `since` is left out while it is within the kept ones.
     /// - `events.lasting`: they outlive the backend's process; a consumer that comes back with its last id misses none of a burst.
@@ -213,6 +251,8 @@ pub trait Underverse: Send + Sync + Debug {
     /// The hordes that exist, sorted.
     ///
     /// **Behaviour**
+    /// - `list.sorted`: sorted, each once.
+    /// - `list.leftover`: after a death at any step of `realise` or `dissolve`, a horde of which something exists is listed.
     /// - `list.from-below`: read from the substrate, never from memory.
     ///
     /// # Errors
@@ -243,6 +283,7 @@ pub trait UnderverseAdmin: Send + Sync + Debug {
     /// Withdraws an offer.
     ///
     /// **Behaviour**
+    /// - `unexpose.unknown`: `NotFound` for what is not offered.
     /// - `unexpose.in-use`: refused with `Taken` while storage on it is allotted.
     ///
     /// # Errors
@@ -261,6 +302,7 @@ pub trait UnderverseAdmin: Send + Sync + Debug {
     /// Adds and removes tags of a server.
     ///
     /// **Behaviour**
+    /// - `tag.unknown`: `NotFound` for a server that is not there.
     /// - `tag.inherited`: containers started later inherit them; those that run keep theirs.
     ///
     /// # Errors

@@ -39,8 +39,13 @@ const CONTRACTS: Pair = Pair {
     protos: "crux/wire/proto",
     generated: "crux/wire/src/generated",
 };
-const PAIRS: [Pair; 2] = [
+const PLUGIN: Pair = Pair {
+    protos: "underverse/plugin/proto",
+    generated: "underverse/plugin/src/generated",
+};
+const PAIRS: [Pair; 3] = [
     CONTRACTS,
+    PLUGIN,
     Pair {
         protos: "examples/stix/proto",
         generated: "examples/stix/src/generated",
@@ -54,6 +59,15 @@ const PAIRS: [Pair; 2] = [
 /// The compiler's own message, with its place.
 pub(crate) fn contracts() -> Result<FileDescriptorSet, String> {
     descriptors(&CONTRACTS)
+}
+
+/// What backends in processes of their own serve, as descriptors.
+///
+/// # Errors
+///
+/// The compiler's own message, with its place.
+pub(crate) fn plugin() -> Result<FileDescriptorSet, String> {
+    descriptors(&PLUGIN)
 }
 
 fn descriptors(pair: &Pair) -> Result<FileDescriptorSet, String> {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto};
 
 use crate::cargo::root;
-use crate::proto::contracts;
+use crate::proto::{contracts, plugin};
 
 fn path() -> PathBuf {
     root().join("dev/xtask/promises.tsv")
@@ -60,7 +60,7 @@ fn promised() -> Result<BTreeSet<String>, String> {
 
 fn present() -> Result<BTreeSet<String>, String> {
     let mut lines = BTreeSet::new();
-    for file in &contracts()?.file {
+    for file in contracts()?.file.iter().chain(&plugin()?.file) {
         if file.package().starts_with("radix.") {
             collect(file, &mut lines);
         }

@@ -80,20 +80,37 @@ pub(super) fn todos_name_an_issue(files: &[File], findings: &mut Findings) {
     }
 }
 
-/// Counts the behaviours that traits promise; the suite will name each (issue 4).
+/// Where the promises of backends stand, and where the cases that show them.
+const CONTRACT: &str = "underverse/src/contract.rs";
+const CASES: &str = "underverse/conformance/src/cases/";
+
+/// Every behaviour line of the contract has a case of its name, every case a line, and no name stands twice.
 pub(super) fn behaviour_lines(files: &[File], findings: &mut Findings) {
-    let count: usize = sources(files).map(behaviours).sum();
-    if count > 0 {
-        findings.note(format!(
-            "{count} behaviour lines are promised; the suite names none yet"
-        ));
-    }
+    let promised: Vec<String> = sources(files)
+        .filter(|file| file.path == CONTRACT)
+        .flat_map(behaviours)
+        .collect();
+    let shown: Vec<String> = sources(files)
+        .filter(|file| file.path.starts_with(CASES))
+        .flat_map(case_names)
+        .collect();
+    let report = |names: &[String], others: &[String], what: &str, findings: &mut Findings| {
+        for (at, name) in names.iter().enumerate() {
+            if names[..at].contains(name) {
+                findings.error(format!("{name} stands twice among the {what}s"));
+            } else if !others.contains(name) {
+                findings.error(format!("{what} {name} has no counterpart: each line of {CONTRACT} is a case below {CASES}"));
+            }
+        }
+    };
+    report(&promised, &shown, "line", findings);
+    report(&shown, &promised, "case", findings);
 }
 
-/// The list items below each `**Behaviour**` heading of a doc comment.
-fn behaviours(file: &File) -> usize {
+/// The names of the list items below each `**Behaviour**` heading of a doc comment; an item without one is its text.
+fn behaviours(file: &File) -> Vec<String> {
     let mut inside = false;
-    let mut count = 0;
+    let mut names = Vec::new();
     for line in file.text.lines().map(str::trim_start) {
         let Some(doc) = line.strip_prefix("///") else {
             inside = false;
@@ -102,11 +119,21 @@ fn behaviours(file: &File) -> usize {
         let doc = doc.trim_start();
         if doc.starts_with("**Behaviour**") {
             inside = true;
-        } else if inside && (doc.starts_with("- ") || doc.starts_with("* ")) {
-            count += 1;
+        } else if inside && let Some(item) = doc.strip_prefix("- ") {
+            let name = item
+                .strip_prefix('`')
+                .and_then(|item| item.split('`').next());
+            names.push(name.unwrap_or(item).to_owned());
         }
     }
-    count
+    names
+}
+
+/// The first words of the calls of `case(`, however they are laid out.
+fn case_names(file: &File) -> Vec<String> {
+    let calls = file.text.split("case(").skip(1);
+    let names = calls.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
+    names.map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -156,13 +183,21 @@ mod tests {
     }
 
     #[test]
-    fn behaviours_are_counted_below_their_heading() {
-        let text =
-            "/// Makes.\n///\n/// **Behaviour**\n/// - one\n/// - two\nfn a();\n/// - not one\n";
-        let file = File {
-            path: "a.rs".to_owned(),
+    fn a_line_without_a_case_and_a_case_without_a_line_are_found() {
+        let contract = "/// Makes.\n///\n/// **Behaviour**\n/// - `a.one`: x\n/// - `a.two`: y\nfn a();\n/// - not one\n";
+        let cases = "case(\n    \"a.one\", &[])\ncase(\"a.three\", &[])";
+        let file = |path: &str, text: &str| File {
+            path: path.to_owned(),
             text: text.to_owned(),
         };
-        assert_eq!(behaviours(&file), 2);
+        let files = [
+            file(CONTRACT, contract),
+            file("underverse/conformance/src/cases/a.rs", cases),
+        ];
+        let mut findings = Findings::default();
+        behaviour_lines(&files, &mut findings);
+        assert_eq!(findings.errors.len(), 2, "{:?}", findings.errors);
+        assert!(findings.errors[0].contains("line a.two"));
+        assert!(findings.errors[1].contains("case a.three"));
     }
 }

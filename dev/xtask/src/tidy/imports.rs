@@ -86,6 +86,16 @@ const TABLE: &[Row] = &[
         Only(&["crux", "crux-core", "crux-wire", "crux-net", "underverse"]),
     ),
     row(
+        "underverse-conformance",
+        "underverse/conformance",
+        Only(&["underverse"]),
+    ),
+    row(
+        "underverse-plugin",
+        "underverse/plugin",
+        Only(&["crux-net", "underverse", "underverse-conformance"]),
+    ),
+    row(
         "fulcrum",
         "fulcrum",
         Only(&[
@@ -103,6 +113,11 @@ const TABLE: &[Row] = &[
         "the_shire",
         "examples/the_shire",
         Only(&["underverse", "underverse-local"]),
+    ),
+    row(
+        "toy",
+        "examples/toy",
+        Only(&["underverse", "underverse-plugin", "underverse-conformance"]),
     ),
     row("xtask", "dev/xtask", Only(&[])),
     row("sim", "dev/sim", Any),

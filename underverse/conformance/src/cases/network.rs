@@ -1,0 +1,450 @@
+//! The network of a horde: who reaches whom, and through which doors.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use underverse::{Capability as C, ExternalAddress, HordeSpec, Kind, Protocol, Running};
+
+use crate::bed::{Bed, healed, horde, listed, realise, realised, refused, started};
+use crate::case::{Case, Judged, Stop, case, ensure, skip};
+use crate::fixture::{Opened, Vantage};
+use crate::refusal::{INNER_PORT, door};
+
+/// Looks before a connection that must come about counts as refused: a listener needs time to listen.
+const LOOKS_MAX: u32 = 200;
+/// Time between two looks at what is awaited.
+const LOOK: Duration = Duration::from_millis(25);
+/// Connections made through a door.
+const CALLS: usize = 12;
+/// An address of the internet, in a range kept for documentation, which a ground answers for.
+const INTERNET: SocketAddr = SocketAddr::new(
+    std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7)),
+    80,
+);
+
+pub(super) const CASES: &[Case] = &[
+    case("network.connected", &[C::HordeConnected], |bed| {
+        Box::pin(connected(bed))
+    }),
+    case("network.horde-private", &[C::HordePrivate], |bed| {
+        Box::pin(horde_private(bed))
+    }),
+    case("network.flock-private", &[C::FlockPrivate], |bed| {
+        Box::pin(flock_private(bed))
+    }),
+    case("network.open", &[], |bed| Box::pin(open(bed))),
+    case("network.private-wins", &[C::HordePrivate], |bed| {
+        Box::pin(private_wins(bed))
+    }),
+    case("network.outbound", &[C::Outbound], |bed| {
+        Box::pin(outbound(bed))
+    }),
+    case(
+        "network.outbound-none",
+        &[C::ExternalConnectionLimit],
+        |bed| Box::pin(outbound_none(bed)),
+    ),
+    case(
+        "network.outbound-limit",
+        &[C::ExternalConnectionLimit],
+        |bed| Box::pin(outbound_limit(bed)),
+    ),
+    case("network.door", &[C::ExposeTcp], |bed| {
+        Box::pin(door_shares(bed))
+    }),
+    case(
+        "network.door-private",
+        &[C::ExposeTcp, C::HordePrivate],
+        |bed| Box::pin(door_private(bed)),
+    ),
+    case(
+        "network.door-address",
+        &[C::ExposeTcp, C::ExternalAddresses],
+        |bed| Box::pin(door_address(bed)),
+    ),
+    case("network.door-udp", &[C::ExposeUdp], |bed| {
+        Box::pin(door_udp(bed))
+    }),
+    case("network.names", &[C::Names], |bed| Box::pin(names(bed))),
+    case("network.healed", &[C::HordeConnected, C::Heal], |bed| {
+        Box::pin(after_healing(bed))
+    }),
+    case("network.resized", &[C::ExposeTcp, C::Resize], |bed| {
+        Box::pin(after_resizing(bed))
+    }),
+    case("network.requested-effective", &[], |bed| {
+        Box::pin(requested_effective(bed))
+    }),
+    case("network.probed", &[], |bed| Box::pin(probed(bed))),
+];
+
+/// A horde whose members listen.
+fn listening(bed: &Bed<'_>, name: &str, count: u32) -> Result<HordeSpec, Stop> {
+    let Some(program) = bed.fixture().listener(INNER_PORT) else {
+        return skip("this fixture has no program that listens");
+    };
+    let mut spec = bed.spec_named(name, count)?;
+    spec.execables[0].program = program;
+    Ok(spec)
+}
+
+fn address(of: &Running) -> Result<SocketAddr, Stop> {
+    match of.address {
+        Some(address) => Ok(SocketAddr::new(address, INNER_PORT)),
+        None => skip("containers have no address of their own"),
+    }
+}
+
+async fn up(opened: &Opened, generation: u64, spec: &HordeSpec) -> Result<Vec<Running>, Stop> {
+    realised(opened, generation, spec).await?;
+    started(&*opened.underverse, &spec.name, spec.count() as usize).await
+}
+
+/// Tries until the connection comes about; returns what was answered.
+async fn reaches(bed: &Bed<'_>, from: Vantage<'_>, to: SocketAddr) -> Result<String, Stop> {
+    for _ in 0..LOOKS_MAX {
+        if let Some(answer) = bed.ground.reach(from, to).await? {
+            return Ok(answer);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Err(Stop::Failed(format!("{to} is not reached")))
+}
+
+async fn never(bed: &Bed<'_>, from: Vantage<'_>, to: SocketAddr) -> Judged {
+    let answer = bed.ground.reach(from, to).await?;
+    ensure(answer.is_none(), || {
+        format!("{to} is reached, and should not be")
+    })
+}
+
+async fn connected(bed: &Bed<'_>) -> Judged {
+    let opened = bed.open().await?;
+    let running = up(&opened, 1, &listening(bed, "suite", 3)?).await?;
+    for from in &running {
+        for to in &running {
+            let answer = reaches(bed, Vantage::Inside(from), address(to)?).await?;
+            ensure(answer == to.label, || {
+                format!("{answer} answers at the address of {}", to.label)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Brings up a private horde and another one; returns a member of each.
+async fn two_hordes(
+    bed: &Bed<'_>,
+    horde_private: bool,
+    flock_private: bool,
+) -> Result<(Opened, [Running; 2], Running), Stop> {
+    let opened = bed.open().await?;
+    let mut spec = listening(bed, "suite", 2)?;
+    spec.network.horde_private = horde_private;
+    spec.network.flock_private = flock_private;
+    let mut other = listening(bed, "beside", 1)?;
+    other.network.flock_private = flock_private;
+    let mut members = up(&opened, 1, &spec).await?.into_iter();
+    let mut others = up(&opened, 1, &other).await?.into_iter();
+    let (Some(one), Some(two), Some(beside)) = (members.next(), members.next(), others.next())
+    else {
+        return Err(Stop::Failed("containers are missing".to_owned()));
+    };
+    reaches(bed, Vantage::Inside(&one), address(&two)?).await?;
+    Ok((opened, [one, two], beside))
+}
+
+async fn horde_private(bed: &Bed<'_>) -> Judged {
+    if !bed.enforced(C::HordePrivate) {
+        return skip("it is weak here; `realise.weaker` shows that this is told");
+    }
+    let (_opened, members, beside) = two_hordes(bed, true, false).await?;
+    never(bed, Vantage::Inside(&beside), address(&members[0])?).await?;
+    never(bed, Vantage::Outside, address(&members[0])?).await
+}
+
+async fn flock_private(bed: &Bed<'_>) -> Judged {
+    if !bed.enforced(C::FlockPrivate) {
+        return skip("it is weak here; `realise.weaker` shows that this is told");
+    }
+    let (_opened, members, beside) = two_hordes(bed, false, true).await?;
+    reaches(bed, Vantage::Inside(&beside), address(&members[0])?).await?;
+    never(bed, Vantage::Outside, address(&members[0])?).await
+}
+
+async fn open(bed: &Bed<'_>) -> Judged {
+    let (_opened, members, beside) = two_hordes(bed, false, false).await?;
+    reaches(bed, Vantage::Inside(&beside), address(&members[0])?).await?;
+    reaches(bed, Vantage::Outside, address(&members[0])?)
+        .await
+        .map(drop)
+}
+
+async fn private_wins(bed: &Bed<'_>) -> Judged {
+    if !bed.enforced(C::HordePrivate) {
+        return skip("it is weak here; `realise.weaker` shows that this is told");
+    }
+    let (_opened, members, beside) = two_hordes(bed, true, true).await?;
+    never(bed, Vantage::Inside(&beside), address(&members[0])?).await
+}
+
+async fn outbound(bed: &Bed<'_>) -> Judged {
+    let opened = bed.open().await?;
+    let running = up(&opened, 1, &listening(bed, "suite", 1)?).await?;
+    reaches(bed, Vantage::Inside(&running[0]), INTERNET)
+        .await
+        .map(drop)
+}
+
+async fn limited(bed: &Bed<'_>, limit: u32) -> Result<(Opened, Vec<Running>), Stop> {
+    if !bed.enforced(C::ExternalConnectionLimit) {
+        return skip("it is weak here; `realise.weaker` shows that this is told");
+    }
+    let opened = bed.open().await?;
+    let mut spec = listening(bed, "suite", 2)?;
+    spec.network.external_connections_max = Some(limit);
+    let running = up(&opened, 1, &spec).await?;
+    Ok((opened, running))
+}
+
+async fn outbound_none(bed: &Bed<'_>) -> Judged {
+    let (_opened, running) = limited(bed, 0).await?;
+    reaches(bed, Vantage::Inside(&running[0]), address(&running[1])?).await?;
+    never(bed, Vantage::Inside(&running[0]), INTERNET).await
+}
+
+/// Connections that the ground tries end at once, so one after another all come about; that the limit is told is shown too.
+async fn outbound_limit(bed: &Bed<'_>) -> Judged {
+    let (opened, running) = limited(bed, 2).await?;
+    for at in [0, 1, 0, 1] {
+        reaches(bed, Vantage::Inside(&running[at]), INTERNET).await?;
+    }
+    let effective = opened.underverse.effective(&horde()?).await?;
+    let told = effective.network.external_connections_max.value;
+    ensure(told == Some(2), || {
+        format!("a limit of 2 is told as {told:?}")
+    })
+}
+
+/// A horde with a door; returns its address as told.
+async fn with_door(bed: &Bed<'_>, count: u32) -> Result<(Opened, HordeSpec, SocketAddr), Stop> {
+    let opened = bed.open().await?;
+    let mut spec = listening(bed, "suite", count)?;
+    spec.network.ports.push(door(Protocol::Tcp)?);
+    up(&opened, 1, &spec).await?;
+    let effective = opened.underverse.effective(&horde()?).await?;
+    let port = effective
+        .network
+        .ports
+        .first()
+        .ok_or_else(|| Stop::Failed("the door is not told".to_owned()))?;
+    Ok((opened, spec, port.address))
+}
+
+async fn door_shares(bed: &Bed<'_>) -> Judged {
+    let (_opened, _, at) = with_door(bed, 3).await?;
+    reaches(bed, Vantage::Outside, at).await?;
+    let mut answers: BTreeMap<String, usize> = BTreeMap::new();
+    for _ in 0..CALLS {
+        *answers
+            .entry(reaches(bed, Vantage::Outside, at).await?)
+            .or_default() += 1;
+    }
+    let even = answers.len() == 3
+        && answers
+            .values()
+            .all(|&count| count.abs_diff(CALLS / 3) <= 1);
+    ensure(even, || format!("of {CALLS}: {answers:?}"))
+}
+
+async fn door_private(bed: &Bed<'_>) -> Judged {
+    let opened = bed.open().await?;
+    let mut spec = listening(bed, "suite", 1)?;
+    spec.network.horde_private = true;
+    spec.network.ports.push(door(Protocol::Tcp)?);
+    up(&opened, 1, &spec).await?;
+    let effective = opened.underverse.effective(&horde()?).await?;
+    let port = effective
+        .network
+        .ports
+        .first()
+        .ok_or_else(|| Stop::Failed("the door is not told".to_owned()))?;
+    reaches(bed, Vantage::Outside, port.address).await.map(drop)
+}
+
+async fn door_address(bed: &Bed<'_>) -> Judged {
+    let opened = bed.open().await?;
+    let (id, external) = opened.underverse.acquire_address(&horde()?, "door").await?;
+    let mut spec = listening(bed, "suite", 1)?;
+    let mut port = door(Protocol::Tcp)?;
+    port.external = ExternalAddress::Acquired(id);
+    let number = port.external_port;
+    spec.network.ports.push(port);
+    up(&opened, 1, &spec).await?;
+    reaches(bed, Vantage::Outside, SocketAddr::new(external, number)).await?;
+    never(
+        bed,
+        Vantage::Outside,
+        SocketAddr::from(([127, 0, 0, 1], number)),
+    )
+    .await
+}
+
+/// The door is told as open; datagrams are carried in each backend's own tests, since a ground tries TCP only.
+async fn door_udp(bed: &Bed<'_>) -> Judged {
+    let opened = bed.open().await?;
+    let mut spec = bed.spec(1)?;
+    spec.network.ports.push(door(Protocol::Udp)?);
+    up(&opened, 1, &spec).await?;
+    let effective = opened.underverse.effective(&horde()?).await?;
+    let open = effective
+        .network
+        .ports
+        .iter()
+        .any(|port| port.state == underverse::PortState::Open);
+    ensure(open, || format!("told as {:?}", effective.network.ports))
+}
+
+async fn names(bed: &Bed<'_>) -> Judged {
+    let opened = bed.open().await?;
+    let running = up(&opened, 1, &listening(bed, "suite", 2)?).await?;
+    let hosts = bed
+        .ground
+        .read_inside(&running[0], "/etc/hosts")
+        .await?
+        .unwrap_or_default();
+    for one in &running {
+        let Some(address) = one.address else {
+            return skip("containers have no address of their own");
+        };
+        let named = hosts.lines().any(|line| {
+            let mut words = line.split_whitespace();
+            words.next() == Some(address.to_string().as_str())
+                && words.any(|word| word == one.label)
+        });
+        ensure(named, || format!("{} is not named {address}", one.label))?;
+    }
+    Ok(())
+}
+
+async fn after_healing(bed: &Bed<'_>) -> Judged {
+    let opened = bed.open().await?;
+    let spec = listening(bed, "suite", 2)?;
+    let before = up(&opened, 1, &spec).await?;
+    address(&before[1])?;
+    bed.ground.remove(&before[1]).await?;
+    let after = healed(&opened, 1, &spec, &before[1]).await?;
+    let same = after[1].address == before[1].address;
+    ensure(same, || {
+        format!("{:?} became {:?}", before[1].address, after[1].address)
+    })?;
+    reaches(bed, Vantage::Inside(&after[0]), address(&after[1])?)
+        .await
+        .map(drop)
+}
+
+async fn after_resizing(bed: &Bed<'_>) -> Judged {
+    let (opened, mut spec, at) = with_door(bed, 1).await?;
+    reaches(bed, Vantage::Outside, at).await?;
+    spec.execables[0].count = 3;
+    up(&opened, 2, &spec).await?;
+    for _ in 0..LOOKS_MAX {
+        let mut answers = std::collections::BTreeSet::new();
+        for _ in 0..CALLS {
+            answers.insert(reaches(bed, Vantage::Outside, at).await?);
+        }
+        if answers.len() == 3 {
+            spec.execables[0].count = 1;
+            up(&opened, 3, &spec).await?;
+            return only_first(bed, at).await;
+        }
+    }
+    Err(Stop::Failed(
+        "the door does not lead to members that were added".to_owned(),
+    ))
+}
+
+async fn only_first(bed: &Bed<'_>, at: SocketAddr) -> Judged {
+    let mut answers = std::collections::BTreeSet::new();
+    for _ in 0..CALLS {
+        answers.insert(reaches(bed, Vantage::Outside, at).await?);
+    }
+    ensure(answers.len() == 1, || {
+        format!("members that left answer: {}", listed(&answers))
+    })
+}
+
+// Requirement NET-06: what was obtained stands beside what was asked, and weaker is said to be weaker.
+async fn requested_effective(bed: &Bed<'_>) -> Judged {
+    let opened = bed.open().await?;
+    let mut spec = bed.spec(1)?;
+    spec.network.horde_private = true;
+    spec.network.flock_private = true;
+    spec.network.external_connections_max = Some(0);
+    let effective = realised(&opened, 1, &spec).await?;
+    let told = opened.underverse.effective(&horde()?).await?;
+    ensure(told.network == effective.network, || {
+        "realise and effective tell different networks".to_owned()
+    })?;
+    let network = &effective.network;
+    let short = [
+        (
+            C::HordePrivate,
+            network.horde_private.value && network.horde_private.strength.reason().is_none(),
+        ),
+        (
+            C::FlockPrivate,
+            network.flock_private.value && network.flock_private.strength.reason().is_none(),
+        ),
+        (
+            C::ExternalConnectionLimit,
+            network.external_connections_max.value == Some(0)
+                && network.external_connections_max.strength.reason().is_none(),
+        ),
+    ];
+    let weaker = short.iter().filter(|(_, obtained)| !obtained).count();
+    ensure(effective.weaker.len() >= weaker, || {
+        format!(
+            "{weaker} weaker than asked, and told: {}",
+            listed(&effective.weaker)
+        )
+    })?;
+    for (capability, obtained) in short {
+        let stated = bed.enforced(capability);
+        ensure(stated || !obtained, || {
+            format!("{capability} is told as enforced, which the record does not state")
+        })?;
+        ensure(obtained || !stated || !network.probes.is_empty(), || {
+            format!("{capability} is stated and not obtained, without a probe")
+        })?;
+    }
+    let silent = effective
+        .weaker
+        .iter()
+        .find(|weaker| weaker.obtained.trim().is_empty());
+    ensure(silent.is_none(), || "weaker, without saying why".to_owned())
+}
+
+async fn probed(bed: &Bed<'_>) -> Judged {
+    let opened = bed.open().await?;
+    let mut spec = bed.spec(2)?;
+    spec.network.horde_private = true;
+    realised(&opened, 1, &spec).await?;
+    started(&*opened.underverse, &horde()?, 2).await?;
+    realised(&opened, 1, &spec).await?;
+    let network = opened.underverse.effective(&horde()?).await?.network;
+    let claimed = network.horde_private.value && network.horde_private.strength.reason().is_none();
+    ensure(!claimed || !network.probes.is_empty(), || {
+        "called enforced without having been tried".to_owned()
+    })?;
+    let mute = network
+        .probes
+        .iter()
+        .find(|probe| probe.how.trim().is_empty());
+    ensure(mute.is_none(), || "a probe does not say how".to_owned())?;
+    match refused(realise(&opened, 0, &spec).await, Kind::Stale) {
+        Ok(_) => Ok(()),
+        Err(stop) => Err(stop),
+    }
+}

@@ -1,0 +1,251 @@
+//! Grounds for backends that keep everything below one directory: a scratch directory a case, with a tap beside it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use underverse::{Program, Running, StorageExposure};
+
+use crate::fixture::{Cannot, Disturbance, Fixture, Ground, Opened, Vantage};
+use crate::tap::Tap;
+
+/// What an author tells of a backend whose ground is one directory. Nothing here asks the backend.
+#[async_trait]
+pub trait Below: Send + Sync + Debug {
+    /// A process of the backend below `directory`, with its mutating calls passing `tap`.
+    ///
+    /// # Errors
+    /// When it does not start.
+    async fn open(&self, directory: &Path, tap: Tap) -> Result<Opened, Cannot>;
+
+    /// As [`Ground::kill`].
+    ///
+    /// # Errors
+    /// When it goes on.
+    async fn kill(&self, _opened: &Opened) -> Result<(), Cannot> {
+        Ok(())
+    }
+
+    /// As [`Ground::inventory`].
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    async fn inventory(&self, directory: &Path) -> Result<BTreeSet<String>, Cannot>;
+
+    /// As [`Ground::remove`], by the container's id.
+    ///
+    /// # Errors
+    /// When it cannot be ended.
+    async fn remove(&self, directory: &Path, id: &str) -> Result<(), Cannot>;
+
+    /// Ends every process and unmakes every mount below `directory`, before it is removed.
+    fn sweep(&self, directory: &Path);
+
+    /// As [`Ground::environment`], by the container's id.
+    ///
+    /// # Errors
+    /// `NotOffered` where it cannot be read.
+    async fn environment(
+        &self,
+        _directory: &Path,
+        _of: &Running,
+    ) -> Result<BTreeMap<String, String>, Cannot> {
+        Err(Cannot::NotOffered("this ground cannot read environments"))
+    }
+
+    /// As [`Ground::read_inside`] and [`Ground::write_inside`]: where this machine shows a path of a container.
+    ///
+    /// # Errors
+    /// `NotOffered` where it does not.
+    async fn inside(
+        &self,
+        _directory: &Path,
+        _of: &Running,
+        _path: &str,
+    ) -> Result<PathBuf, Cannot> {
+        Err(Cannot::NotOffered("this ground cannot look inside"))
+    }
+
+    /// As [`Ground::exposure`].
+    fn exposure(&self, _directory: &Path, _number: u32) -> Option<StorageExposure> {
+        None
+    }
+
+    /// As [`Ground::reach`].
+    ///
+    /// # Errors
+    /// `NotOffered` where connections cannot be tried.
+    async fn reach(&self, _from: Vantage<'_>, _to: SocketAddr) -> Result<Option<String>, Cannot> {
+        Err(Cannot::NotOffered("this ground cannot try connections"))
+    }
+
+    /// As [`Fixture::program`].
+    fn program(&self) -> Program {
+        Program::Command(vec!["sleep".to_owned(), "100000".to_owned()])
+    }
+
+    /// As [`Fixture::listener`].
+    fn listener(&self, _port: u16) -> Option<Program> {
+        None
+    }
+}
+
+/// A directory that is removed with everything in it when dropped.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// A fresh one with a short path, since sockets may lie below it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn new(label: &str) -> std::io::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("uv{}-{number}-{label}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        Ok(Self(path.canonicalize()?))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// The fixture of a backend whose ground is one directory.
+#[derive(Debug)]
+pub struct DirectoryFixture {
+    name: String,
+    below: Arc<dyn Below>,
+}
+
+impl DirectoryFixture {
+    /// The fixture `name` ("toy, linked in") over what its author tells.
+    #[must_use]
+    pub fn new(name: impl Into<String>, below: impl Below + 'static) -> Self {
+        Self {
+            name: name.into(),
+            below: Arc::new(below),
+        }
+    }
+}
+
+#[async_trait]
+impl Fixture for DirectoryFixture {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn ground(&self, label: &str) -> Result<Box<dyn Ground>, Cannot> {
+        let short: String = label
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take(12)
+            .collect();
+        let scratch = Scratch::new(&short)?;
+        for part in ["tap", "ground"] {
+            std::fs::create_dir(scratch.path().join(part))?;
+        }
+        let tap = Tap::at(scratch.path().join("tap"));
+        let directory = scratch.path().join("ground");
+        Ok(Box::new(DirectoryGround {
+            below: Arc::clone(&self.below),
+            directory,
+            tap,
+            _scratch: scratch,
+        }))
+    }
+
+    fn program(&self) -> Program {
+        self.below.program()
+    }
+
+    fn listener(&self, port: u16) -> Option<Program> {
+        self.below.listener(port)
+    }
+}
+
+#[derive(Debug)]
+struct DirectoryGround {
+    below: Arc<dyn Below>,
+    directory: PathBuf,
+    tap: Tap,
+    _scratch: Scratch,
+}
+
+#[async_trait]
+impl Ground for DirectoryGround {
+    async fn open(&self) -> Result<Opened, Cannot> {
+        self.below.open(&self.directory, self.tap.clone()).await
+    }
+
+    async fn kill(&self, opened: &Opened) -> Result<(), Cannot> {
+        self.below.kill(opened).await
+    }
+
+    async fn inventory(&self) -> Result<BTreeSet<String>, Cannot> {
+        self.below.inventory(&self.directory).await
+    }
+
+    async fn remove(&self, container: &Running) -> Result<(), Cannot> {
+        self.below
+            .remove(&self.directory, container.id.as_str())
+            .await
+    }
+
+    async fn mutations(&self) -> Result<u64, Cannot> {
+        self.tap.count()
+    }
+
+    async fn disturb(&self, disturbance: Disturbance) -> Result<(), Cannot> {
+        self.tap.disturb(disturbance)
+    }
+
+    async fn hung(&self) {
+        self.tap.hung().await;
+    }
+
+    fn exposure(&self, number: u32) -> Option<StorageExposure> {
+        self.below.exposure(&self.directory, number)
+    }
+
+    async fn write_inside(&self, at: &Running, path: &str, text: &str) -> Result<(), Cannot> {
+        let path = self.below.inside(&self.directory, at, path).await?;
+        Ok(std::fs::write(path, text)?)
+    }
+
+    async fn read_inside(&self, at: &Running, path: &str) -> Result<Option<String>, Cannot> {
+        let path = self.below.inside(&self.directory, at, path).await?;
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn environment(&self, of: &Running) -> Result<BTreeMap<String, String>, Cannot> {
+        self.below.environment(&self.directory, of).await
+    }
+
+    async fn reach(&self, from: Vantage<'_>, to: SocketAddr) -> Result<Option<String>, Cannot> {
+        self.below.reach(from, to).await
+    }
+}
+
+impl Drop for DirectoryGround {
+    fn drop(&mut self) {
+        self.below.sweep(&self.directory);
+    }
+}

@@ -1,0 +1,171 @@
+//! What a backend's author implements: a fresh ground for each case, and what can be seen and done on it from below.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Debug};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use underverse::{Program, Running, StorageExposure, Underverse, UnderverseAdmin};
+
+/// Why a ground cannot do what a case needs.
+#[derive(Debug)]
+pub enum Cannot {
+    /// This kind of ground has no such thing: the case is skipped, with this reason.
+    NotOffered(&'static str),
+    /// It should have worked: the case fails.
+    Failed(String),
+}
+
+impl fmt::Display for Cannot {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotOffered(reason) => formatter.write_str(reason),
+            Self::Failed(reason) => formatter.write_str(reason),
+        }
+    }
+}
+
+impl From<std::io::Error> for Cannot {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// What happens to a mutating call of the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disturbance {
+    /// Nothing.
+    None,
+    /// The call with this number from now on, from 1, is not carried out and never returns.
+    HangAt(u64),
+    /// The call with this number from now on, from 1, is not carried out and fails.
+    FailAt(u64),
+}
+
+/// Where a connection is tried from.
+#[derive(Debug, Clone, Copy)]
+pub enum Vantage<'a> {
+    /// Inside this container.
+    Inside(&'a Running),
+    /// This substrate, outside of every horde.
+    Outside,
+}
+
+/// A process of the backend, or what stands for one where it is linked in.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// The user's face.
+    pub underverse: Arc<dyn Underverse>,
+    /// The administrator's face, where there is one.
+    pub admin: Option<Arc<dyn UnderverseAdmin>>,
+    /// Its process, where it has one of its own.
+    pub process: Option<u32>,
+}
+
+/// Makes grounds for one backend.
+#[async_trait]
+pub trait Fixture: Send + Sync + Debug {
+    /// The backend and the way it is reached, for the report: "toy, as a plug-in".
+    fn name(&self) -> String;
+
+    /// A fresh ground on which nothing exists; `label` is a short word for directories.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    async fn ground(&self, label: &str) -> Result<Box<dyn Ground>, Cannot>;
+
+    /// What the containers of most cases run: it stays until it is ended.
+    fn program(&self) -> Program {
+        Program::Command(vec!["sleep".to_owned(), "100000".to_owned()])
+    }
+
+    /// A program that accepts TCP connections on `port` of its own address and answers each with its label.
+    fn listener(&self, _port: u16) -> Option<Program> {
+        None
+    }
+}
+
+/// What is below a backend and outlives its processes. Dropping it removes whatever is left.
+#[async_trait]
+pub trait Ground: Send + Sync + Debug {
+    /// Starts a process of the backend here.
+    ///
+    /// # Errors
+    /// When it does not start.
+    async fn open(&self) -> Result<Opened, Cannot>;
+
+    /// Ends a process of the backend as suddenly as can be: SIGKILL. Where it is linked in, the suite drops its passes instead.
+    ///
+    /// # Errors
+    /// When it goes on.
+    async fn kill(&self, _opened: &Opened) -> Result<(), Cannot> {
+        Ok(())
+    }
+
+    /// Everything that exists for hordes, one line an object, found without asking the backend: processes, directories, ports.
+    ///
+    /// Memoirs, and what the backend keeps for ever by contract (the last generation), are left out.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    async fn inventory(&self) -> Result<BTreeSet<String>, Cannot>;
+
+    /// Ends a container behind the backend's back.
+    ///
+    /// # Errors
+    /// When it cannot be ended.
+    async fn remove(&self, container: &Running) -> Result<(), Cannot>;
+
+    /// How many mutating calls the backend has made here so far.
+    ///
+    /// # Errors
+    /// `NotOffered` where they cannot be counted.
+    async fn mutations(&self) -> Result<u64, Cannot>;
+
+    /// Says what happens to a later mutating call; replaces what was said before.
+    ///
+    /// # Errors
+    /// `NotOffered` where calls cannot be disturbed.
+    async fn disturb(&self, disturbance: Disturbance) -> Result<(), Cannot>;
+
+    /// Returns when a call hangs.
+    async fn hung(&self);
+
+    /// Storage number `number`, from 0, that may be exposed here, of at least 64 MB, thin or not; each is another one.
+    fn exposure(&self, _number: u32) -> Option<StorageExposure> {
+        None
+    }
+
+    /// Writes a file as a container sees it.
+    ///
+    /// # Errors
+    /// `NotOffered` where that cannot be done.
+    async fn write_inside(&self, _at: &Running, _path: &str, _text: &str) -> Result<(), Cannot> {
+        Err(Cannot::NotOffered("this ground cannot look inside"))
+    }
+
+    /// Reads a file as a container sees it; `None` if it is not there.
+    ///
+    /// # Errors
+    /// `NotOffered` where that cannot be done.
+    async fn read_inside(&self, _at: &Running, _path: &str) -> Result<Option<String>, Cannot> {
+        Err(Cannot::NotOffered("this ground cannot look inside"))
+    }
+
+    /// The environment of a container's program.
+    ///
+    /// # Errors
+    /// `NotOffered` where it cannot be read.
+    async fn environment(&self, _of: &Running) -> Result<BTreeMap<String, String>, Cannot> {
+        Err(Cannot::NotOffered("this ground cannot read environments"))
+    }
+
+    /// Connects over TCP and returns what is answered; `None` if there is no connection.
+    ///
+    /// # Errors
+    /// `NotOffered` where connections cannot be tried.
+    async fn reach(&self, _from: Vantage<'_>, _to: SocketAddr) -> Result<Option<String>, Cannot> {
+        Err(Cannot::NotOffered("this ground cannot try connections"))
+    }
+}

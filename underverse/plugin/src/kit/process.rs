@@ -1,0 +1,272 @@
+//! Containers that are processes: started with a lock that they hold while anything of them runs.
+//!
+//! ```text
+//! DIR/lock    their standard input, locked; whoever finds it free knows that all of them ended
+//! DIR/pid     the first process, which leads their process group
+//! DIR/exit    its exit code, once it ended by itself
+//! DIR/output  what it writes
+//! ```
+//!
+//! The kernel frees the lock with the last descriptor, so nothing depends on who started them, or on a pid used again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process_group};
+use underverse::{
+    ContainerId, Effect, Error, Generation, HordeSpec, Kind, Role, Running, RunningState,
+};
+use underverse_conformance::Tap;
+
+use super::kept::{directories, kept};
+
+/// Names a container's directory in its environment, by which its processes are found.
+pub const VARIABLE: &str = "RADIX_KIT_CONTAINER";
+/// Time between two looks at what is ending.
+const LOOK: Duration = Duration::from_millis(5);
+/// Looks after which what was killed counts as unkillable.
+const LOOKS_MAX: u32 = 4_000;
+/// Says who it is, runs the words, and keeps how they ended.
+const SCRIPT: &str =
+    r#"echo $$ > pid.new; mv pid.new pid; "$@"; echo $? > exit.new; mv exit.new exit"#;
+
+fn failed(operation: &'static str, error: impl Into<io::Error>) -> Error {
+    let error: io::Error = error.into();
+    Error::new(Kind::Io, operation, error.to_string()).effect(Effect::Unknown)
+}
+
+/// Starts `words` in `directory`, which becomes where they are; `env` is added to ours.
+///
+/// # Errors
+/// `Io`.
+///
+/// # Panics
+/// Outside a tokio runtime, which takes the ends of processes.
+pub fn start(
+    directory: &Path,
+    words: &[String],
+    env: &BTreeMap<String, String>,
+) -> Result<(), Error> {
+    let start = || -> io::Result<()> {
+        let lock = File::create(directory.join("lock"))?;
+        flock(&lock, FlockOperation::LockExclusive)?;
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(directory.join("output"))?;
+        let mut command = tokio::process::Command::new("sh");
+        command
+            .arg("-c")
+            .arg(SCRIPT)
+            .arg("container")
+            .args(words)
+            .current_dir(directory)
+            .envs(env)
+            .env(VARIABLE, directory);
+        command
+            .stdin(lock)
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .process_group(0);
+        command.spawn().map(drop)
+    };
+    start().map_err(|error| failed("start a process", error))
+}
+
+/// Whether anything that was started in `directory` runs.
+#[must_use]
+pub fn is_alive(directory: &Path) -> bool {
+    let lock = File::open(directory.join("lock"));
+    lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err())
+}
+
+/// How what was started in `directory` ended, for people.
+#[must_use]
+pub fn how_ended(directory: &Path) -> String {
+    match std::fs::read_to_string(directory.join("exit")) {
+        Ok(code) => format!("exited with code {}", code.trim()),
+        Err(_) => "was ended by a signal".to_owned(),
+    }
+}
+
+/// The first process that was started in `directory`.
+#[must_use]
+pub fn pid(directory: &Path) -> Option<i32> {
+    std::fs::read_to_string(directory.join("pid"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// Ends everything that was started in `directory`, at once, and returns when all of it ended.
+///
+/// # Errors
+/// `Unavailable` if it does not end.
+///
+/// # Cancel safety
+/// Safe: repeating it goes on.
+pub async fn end(directory: &Path) -> Result<(), Error> {
+    for _ in 0..LOOKS_MAX {
+        if !is_alive(directory) {
+            return Ok(());
+        }
+        // While the lock is held the group is theirs: its number is not given to others.
+        if let Some(pid) = pid(directory).and_then(Pid::from_raw) {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Err(
+        Error::new(Kind::Unavailable, "end a process", "it does not end")
+            .with("directory", directory.display()),
+    )
+}
+
+/// A container below a folder: a directory `nORDINAL-SERIAL`, in which `made` says from what it was made.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its directory's name, which is its id.
+    pub id: String,
+    /// Its place in the horde, from 1.
+    pub ordinal: u32,
+    /// From what it was made, and under which generation; `None` if its maker died before that was written.
+    pub made: Option<(Generation, HordeSpec)>,
+    /// Whether it runs.
+    pub alive: bool,
+}
+
+impl Found {
+    /// Its name within the horde.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("n{}", self.ordinal)
+    }
+
+    /// As it is told, on `server`; `None` if its maker died before it was written down.
+    #[must_use]
+    pub fn running(&self, folder: &Path, server: &str) -> Option<Running> {
+        let (generation, made) = self.made.as_ref()?;
+        let at = folder.join(&self.id);
+        let state = match (self.alive, at.join("lock").exists()) {
+            (true, _) => RunningState::Started,
+            (false, true) => RunningState::Failed(how_ended(&at)),
+            (false, false) => RunningState::Waiting,
+        };
+        Some(Running {
+            id: ContainerId::from_backend(self.id.clone()),
+            ordinal: self.ordinal,
+            label: self.label(),
+            role: self.role()?.clone(),
+            server: server.to_owned(),
+            address: None,
+            tags: made.execables.first()?.added.clone(),
+            state,
+            generation: *generation,
+            pid: pid(&at),
+            directory: Some(at),
+        })
+    }
+
+    /// Its role, if that is known.
+    #[must_use]
+    pub fn role(&self) -> Option<&Role> {
+        let (_, made) = self.made.as_ref()?;
+        made.execables.first().map(|execable| &execable.role)
+    }
+}
+
+/// The containers below `folder`, by ordinal.
+#[must_use]
+pub fn found(folder: &Path) -> Vec<Found> {
+    let look = |id: String| {
+        let ordinal = id
+            .strip_prefix('n')?
+            .split('-')
+            .next()?
+            .parse()
+            .ok()
+            .filter(|&ordinal| ordinal > 0)?;
+        let at = folder.join(&id);
+        Some(Found {
+            ordinal,
+            made: kept(&at.join("made")),
+            alive: is_alive(&at),
+            id,
+        })
+    };
+    let mut found: Vec<Found> = directories(folder).into_iter().filter_map(look).collect();
+    found.sort_by_key(|one| one.ordinal);
+    found
+}
+
+/// Hides a container's directory, so that it counts as gone; [`sweep`] ends and removes it.
+///
+/// # Errors
+/// `Io`, or whatever the suite wants.
+pub async fn give_up(folder: &Path, id: &str, tap: &Tap) -> Result<(), Error> {
+    tap.call("give a container up").await?;
+    std::fs::rename(folder.join(id), folder.join(format!(".{id}")))
+        .map_err(|error| failed("give a container up", error))
+}
+
+/// Ends and removes what was given up.
+///
+/// # Errors
+/// `Io`, `Unavailable` if something does not end, or whatever the suite wants.
+pub async fn sweep(folder: &Path, tap: &Tap) -> Result<(), Error> {
+    for id in directories(folder)
+        .into_iter()
+        .filter(|id| id.starts_with('.'))
+    {
+        tap.call("end what was given up").await?;
+        end(&folder.join(&id)).await?;
+        tap.call("remove what was given up").await?;
+        std::fs::remove_dir_all(folder.join(&id))
+            .map_err(|error| failed("remove a container", error))?;
+    }
+    Ok(())
+}
+
+/// The process groups of containers below `folder`, found by what they carry in their environment; for suites and sweepers.
+#[must_use]
+pub fn below(folder: &Path) -> BTreeSet<i32> {
+    let mark = format!("{VARIABLE}={}/", folder.display());
+    let carries = |pid: &String| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment
+            .split(|&byte| byte == 0)
+            .any(|pair| pair.starts_with(mark.as_bytes()))
+    };
+    directories(Path::new("/proc"))
+        .into_iter()
+        .filter(carries)
+        .filter_map(|pid| group(&pid))
+        .collect()
+}
+
+/// The group of a process: the third field behind its name, which may have spaces.
+fn group(pid: &str) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(2)?.parse().ok()
+}
+
+/// The environment of the first process in `directory`.
+///
+/// # Errors
+/// What the system says.
+pub fn environment(directory: &Path) -> io::Result<BTreeMap<String, String>> {
+    let pid = pid(directory).unwrap_or(0);
+    let bytes = std::fs::read(format!("/proc/{pid}/environ"))?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let pair = |pair: &str| {
+        pair.split_once('=')
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    };
+    Ok(text.split('\0').filter_map(pair).collect())
+}

@@ -1,0 +1,84 @@
+//! `--ground`: what the conformance suite asks of a plug-in's own program, in processes apart from the backend's.
+//!
+//! ```text
+//! --ground program|listener PORT        the words that containers run, as JSON-free lines: kind, then one word a line
+//! --ground inventory|sweep DIR
+//! --ground remove DIR ID
+//! --ground inside DIR ID PATH
+//! --ground environment DIR ID
+//! ```
+
+use std::path::Path;
+
+use underverse::{ContainerId, Generation, Program, Role, Running, RunningState};
+use underverse_conformance::{Below, Cannot};
+
+/// How a ground says that it has no such thing, on the first line.
+pub(crate) const NOT_OFFERED: &str = "not offered: ";
+
+/// Answers one question of the suite.
+pub(super) async fn run(below: Option<&dyn Below>, words: &[&str]) -> Result<String, String> {
+    let below = below.ok_or("this program has no ground for the conformance suite")?;
+    let answer = match *words {
+        ["program"] => Ok(program(&below.program())),
+        ["listener", port] => {
+            let port = port.parse().map_err(|_| "no port".to_owned())?;
+            below
+                .listener(port)
+                .map(|found| program(&found))
+                .ok_or(Cannot::NotOffered("no program listens"))
+        }
+        ["inventory", directory] => below.inventory(Path::new(directory)).await.map(lines),
+        ["sweep", directory] => {
+            below.sweep(Path::new(directory));
+            Ok(String::new())
+        }
+        ["remove", directory, id] => below
+            .remove(Path::new(directory), id)
+            .await
+            .map(|()| String::new()),
+        ["inside", directory, id, path] => {
+            let path = below.inside(Path::new(directory), &named(id)?, path).await;
+            path.map(|path| format!("{}\n", path.display()))
+        }
+        ["environment", directory, id] => {
+            let found = below.environment(Path::new(directory), &named(id)?).await;
+            found.map(|found| lines(found.iter().map(|(name, value)| format!("{name}={value}"))))
+        }
+        _ => return Err("--ground is for the conformance suite".to_owned()),
+    };
+    match answer {
+        Ok(text) => Ok(text),
+        Err(Cannot::NotOffered(reason)) => Ok(format!("{NOT_OFFERED}{reason}\n")),
+        Err(Cannot::Failed(reason)) => Err(reason),
+    }
+}
+
+fn lines<T: std::fmt::Display>(of: impl IntoIterator<Item = T>) -> String {
+    of.into_iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn program(of: &Program) -> String {
+    let kind = match of {
+        Program::Fulcrum(_) => "fulcrum",
+        Program::Command(_) => "command",
+    };
+    format!("{kind}\n{}", lines(of.words()))
+}
+
+/// A container of which only the id is known.
+fn named(id: &str) -> Result<Running, String> {
+    Ok(Running {
+        id: ContainerId::from_backend(id),
+        ordinal: 0,
+        label: String::new(),
+        role: Role::new("unknown").map_err(|error| error.to_string())?,
+        server: String::new(),
+        address: None,
+        tags: std::collections::BTreeSet::new(),
+        state: RunningState::Started,
+        generation: Generation::default(),
+        pid: None,
+        directory: None,
+    })
+}

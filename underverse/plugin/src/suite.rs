@@ -1,0 +1,178 @@
+//! The conformance suite on a plug-in: its program makes the grounds, and is killed as the cases want.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Command;
+use underverse::{Program, Running};
+use underverse_conformance::{Below, Cannot, Opened, TAP_VARIABLE, Tap};
+
+use crate::launch::Launch;
+use crate::serve::NOT_OFFERED;
+
+/// Tells a plug-in below which directory everything is that it makes; only the suite sets it.
+pub const GROUND_VARIABLE: &str = "RADIX_UNDERVERSE_GROUND";
+
+/// Time between two looks for the end of a process that was killed.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// What is below a plug-in, asked of its own program with `--ground`, in processes apart from the backend's.
+#[derive(Debug)]
+pub struct PluginBelow {
+    launch: Launch,
+    program: Program,
+}
+
+impl PluginBelow {
+    /// Asks the program what its containers run.
+    ///
+    /// # Errors
+    /// When it has no ground for the suite.
+    pub async fn new(launch: Launch) -> Result<Self, Cannot> {
+        let program = parse(&ask(&launch, &["program".as_ref()]).await?)?;
+        Ok(Self { launch, program })
+    }
+
+    async fn ask(&self, words: &[&Path]) -> Result<String, Cannot> {
+        ask(&self.launch, words).await
+    }
+}
+
+async fn ask(launch: &Launch, words: &[&Path]) -> Result<String, Cannot> {
+    let mut command = Command::new(&launch.program);
+    command
+        .args(&launch.args)
+        .arg("--ground")
+        .args(words)
+        .stdin(Stdio::null());
+    command.envs(launch.env.iter().map(|(name, value)| (name, value)));
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().await?;
+    let text = String::from_utf8_lossy(&stdout).into_owned();
+    if !status.success() {
+        return Err(Cannot::Failed(
+            String::from_utf8_lossy(&stderr).trim().to_owned(),
+        ));
+    }
+    match text.strip_prefix(NOT_OFFERED) {
+        Some(_) => Err(Cannot::NotOffered("the plug-in's ground does not offer it")),
+        None => Ok(text),
+    }
+}
+
+fn parse(text: &str) -> Result<Program, Cannot> {
+    let mut lines = text.lines().map(str::to_owned);
+    let kind = lines.next();
+    let words = lines.collect();
+    match kind.as_deref() {
+        Some("command") => Ok(Program::Command(words)),
+        Some("fulcrum") => Ok(Program::Fulcrum(words)),
+        _ => Err(Cannot::Failed(
+            "it does not say what its containers run".to_owned(),
+        )),
+    }
+}
+
+#[async_trait]
+impl Below for PluginBelow {
+    async fn open(&self, directory: &Path, _tap: Tap) -> Result<Opened, Cannot> {
+        let tap = directory.with_file_name("tap");
+        let launch = self
+            .launch
+            .clone()
+            .env(GROUND_VARIABLE, directory)
+            .env(TAP_VARIABLE, tap);
+        let plugin = launch
+            .start()
+            .await
+            .map_err(|error| Cannot::Failed(error.chain()))?;
+        let shared = Arc::new(plugin.clone());
+        let admin = plugin
+            .has_admin()
+            .then(|| Arc::clone(&shared) as Arc<dyn underverse::UnderverseAdmin>);
+        Ok(Opened {
+            underverse: shared,
+            admin,
+            process: plugin.pid(),
+        })
+    }
+    async fn kill(&self, opened: &Opened) -> Result<(), Cannot> {
+        let number = opened.process.and_then(|pid| i32::try_from(pid).ok());
+        let pid = number.and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| Cannot::Failed("the plug-in has no process".to_owned()))?;
+        match kill_process(pid, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(Cannot::Failed(error.to_string())),
+        }
+        // What it held is free once it is a zombie, or gone.
+        while std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))
+            .is_ok_and(|stat| !stat.contains(") Z"))
+        {
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+    async fn inventory(&self, directory: &Path) -> Result<BTreeSet<String>, Cannot> {
+        Ok(self
+            .ask(&["inventory".as_ref(), directory])
+            .await?
+            .lines()
+            .map(str::to_owned)
+            .collect())
+    }
+    async fn remove(&self, directory: &Path, id: &str) -> Result<(), Cannot> {
+        self.ask(&["remove".as_ref(), directory, id.as_ref()])
+            .await
+            .map(drop)
+    }
+    fn sweep(&self, directory: &Path) {
+        let mut command = std::process::Command::new(&self.launch.program);
+        command
+            .args(&self.launch.args)
+            .args(["--ground", "sweep"])
+            .arg(directory)
+            .stdin(Stdio::null());
+        if let Err(error) = command
+            .envs(self.launch.env.iter().map(|(name, value)| (name, value)))
+            .status()
+        {
+            tracing::warn!(%error, "a ground was not swept");
+        }
+    }
+    async fn environment(
+        &self,
+        directory: &Path,
+        of: &Running,
+    ) -> Result<BTreeMap<String, String>, Cannot> {
+        let text = self
+            .ask(&["environment".as_ref(), directory, of.id.as_str().as_ref()])
+            .await?;
+        let pair = |line: &str| {
+            line.split_once('=')
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        };
+        Ok(text.lines().filter_map(pair).collect())
+    }
+    async fn inside(&self, directory: &Path, of: &Running, path: &str) -> Result<PathBuf, Cannot> {
+        let text = self
+            .ask(&[
+                "inside".as_ref(),
+                directory,
+                of.id.as_str().as_ref(),
+                path.as_ref(),
+            ])
+            .await?;
+        Ok(text.trim_end().into())
+    }
+    fn program(&self) -> Program {
+        self.program.clone()
+    }
+}
