@@ -2,6 +2,7 @@
 //!
 //! Everything is kept on disk below the state directory, so that it counts in every process that realises from there.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -9,6 +10,9 @@ use underverse::{Error, Exposed, Kind, ServerChange, StorageExposure, Tag, Under
 
 use crate::execute::io_at;
 use crate::layout::Home;
+use crate::local::horde_directories;
+use crate::record::Record;
+use crate::servers;
 use crate::settings::VirtualServer;
 use crate::storage::{self, Exposure, Store};
 
@@ -32,11 +36,26 @@ impl LocalAdmin {
     }
 
     fn known(&self, server: &str) -> Result<(), Error> {
-        if self.servers.iter().any(|known| known.name == server) {
+        let declared = self.servers.iter().any(|known| known.name == server);
+        if declared || self.used().contains(server) {
             return Ok(());
         }
         let message = "there is no such server on this machine";
         Err(Error::new(Kind::NotFound, "change a server", message).with("server", server))
+    }
+}
+
+impl LocalAdmin {
+    /// Servers that hordes declared themselves and have containers on.
+    fn used(&self) -> BTreeSet<String> {
+        let hordes = horde_directories(&self.home.hordes()).unwrap_or_default();
+        let records = hordes
+            .iter()
+            .filter_map(|horde| Record::read(&self.home, horde).ok()?);
+        records
+            .flat_map(|record| record.containers.into_values())
+            .map(|container| container.server)
+            .collect()
     }
 }
 
@@ -144,19 +163,17 @@ impl UnderverseAdmin for LocalAdmin {
         Ok(store.exposed())
     }
 
-    async fn tag(&self, server: &str, _add: &[Tag], _remove: &[Tag]) -> Result<(), Error> {
+    async fn tag(&self, server: &str, add: &[Tag], remove: &[Tag]) -> Result<(), Error> {
         self.known(server)?;
-        Err(Error::unsupported(
-            "tag a server",
-            "tags are given where the backend is started",
-        ))
+        let words = |tags: &[Tag]| tags.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (add, remove) = (words(add), words(remove));
+        servers::change(&self.home, |servers| servers.tag(server, &add, &remove))
+            .map_err(io_at("tag a server", &self.home.servers()))
     }
 
-    async fn change_server(&self, server: &str, _change: ServerChange) -> Result<(), Error> {
+    async fn change_server(&self, server: &str, change: ServerChange) -> Result<(), Error> {
         self.known(server)?;
-        Err(Error::unsupported(
-            "change a server",
-            "virtual servers are always as they were declared",
-        ))
+        servers::change(&self.home, |servers| servers.change(server, change.into()))
+            .map_err(io_at("change a server", &self.home.servers()))
     }
 }

@@ -22,7 +22,29 @@ struct Line {
     id: u64,
     unix_ms: u64,
     subject: String,
+    /// Names what is told, where the kind alone does not tell it from another of its like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
     kind: KindTwin,
+}
+
+/// Something to be told.
+#[derive(Debug)]
+pub(crate) struct News {
+    pub(crate) subject: String,
+    pub(crate) key: Option<String>,
+    pub(crate) kind: EventKind,
+}
+
+impl News {
+    /// Of a container: its id tells it from any other.
+    pub(crate) const fn container(subject: String, kind: EventKind) -> Self {
+        Self {
+            subject,
+            key: None,
+            kind,
+        }
+    }
 }
 
 /// The kinds that happen here.
@@ -39,6 +61,21 @@ enum KindTwin {
     },
     ServiceDegraded {
         text: String,
+    },
+    ServerRebooted {
+        affected: Vec<String>,
+    },
+    ServerGone {
+        affected: Vec<String>,
+    },
+    ServerDegraded {
+        reason: String,
+        affected: Vec<String>,
+    },
+    ServerRestored,
+    MaintenancePlanned {
+        from_unix_ms: u64,
+        affected: Vec<String>,
     },
 }
 
@@ -73,16 +110,17 @@ impl EventFile {
         &self,
         generation: u64,
         unix_ms: u64,
-        happened: Vec<(String, EventKind)>,
+        happened: Vec<News>,
     ) -> io::Result<Vec<UnderverseEvent>> {
         let mut lines = self.lines()?;
         let known = lines.len();
-        for (subject, kind) in happened {
+        for News { subject, key, kind } in happened {
             let Some(kind) = twin(kind) else { continue };
-            if lines
-                .iter()
-                .any(|line| line.kind == kind && line.subject == subject)
-            {
+            let told = |line: &Line| match &key {
+                Some(_) => line.key == key,
+                None => line.kind == kind && line.subject == subject,
+            };
+            if lines.iter().any(told) {
                 continue;
             }
             let first = generation.saturating_mul(IDS_PER_GENERATION);
@@ -94,6 +132,7 @@ impl EventFile {
                 id,
                 unix_ms,
                 subject,
+                key,
                 kind,
             });
         }
@@ -114,6 +153,13 @@ impl EventFile {
             file.sync_data()?;
         }
         Ok(new.into_iter().map(|line| self.event(line)).collect())
+    }
+
+    /// The id under which something was told.
+    pub(crate) fn id_of(&self, key: &str) -> io::Result<Option<u64>> {
+        let lines = self.lines()?;
+        let found = lines.iter().find(|line| line.key.as_deref() == Some(key));
+        Ok(found.map(|line| line.id))
     }
 
     fn lines(&self) -> io::Result<Vec<Line>> {
@@ -154,6 +200,19 @@ impl EventFile {
                     replaces,
                 },
                 KindTwin::ServiceDegraded { text } => EventKind::ServiceDegraded(text),
+                KindTwin::ServerRebooted { affected } => EventKind::ServerRebooted { affected },
+                KindTwin::ServerGone { affected } => EventKind::ServerGone { affected },
+                KindTwin::ServerDegraded { reason, affected } => {
+                    EventKind::ServerDegraded { reason, affected }
+                }
+                KindTwin::ServerRestored => EventKind::ServerRestored,
+                KindTwin::MaintenancePlanned {
+                    from_unix_ms,
+                    affected,
+                } => EventKind::MaintenancePlanned {
+                    from_unix_ms,
+                    affected,
+                },
             },
         }
     }
@@ -181,6 +240,19 @@ fn twin(kind: EventKind) -> Option<KindTwin> {
             replaces,
         }),
         EventKind::ServiceDegraded(text) => Some(KindTwin::ServiceDegraded { text }),
+        EventKind::ServerRebooted { affected } => Some(KindTwin::ServerRebooted { affected }),
+        EventKind::ServerGone { affected } => Some(KindTwin::ServerGone { affected }),
+        EventKind::ServerDegraded { reason, affected } => {
+            Some(KindTwin::ServerDegraded { reason, affected })
+        }
+        EventKind::ServerRestored => Some(KindTwin::ServerRestored),
+        EventKind::MaintenancePlanned {
+            from_unix_ms,
+            affected,
+        } => Some(KindTwin::MaintenancePlanned {
+            from_unix_ms,
+            affected,
+        }),
         _ => None,
     }
 }

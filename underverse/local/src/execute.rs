@@ -10,7 +10,8 @@ use underverse::{Effect, Error, EventKind, Failure, HordeName, Kind, Progress, S
 use crate::address::{self, Lease};
 use crate::base::{BaseView, ExecutionView};
 use crate::durable;
-use crate::events::EventFile;
+use crate::events::{EventFile, News};
+use crate::ground::Ground;
 use crate::label::rnode_label;
 use crate::local::Local;
 use crate::plan::{COMMON, Observed, Plan, Step};
@@ -18,6 +19,7 @@ use crate::record::{ContainerRecord, Record};
 use crate::wanted::Wanted;
 
 mod ending;
+mod news;
 mod starting;
 
 use ending::FORWARD_GRACE;
@@ -103,6 +105,7 @@ impl<'a> Pass<'a> {
             } => self.bury(execution, *ordinal, how).await,
             Step::RemoveDirectory { ordinal } => self.remove_directory(*ordinal).await,
             Step::Forget { ordinals, doors } => self.forget(ordinals, doors).await,
+            Step::News { news, boot } => self.news(news, boot.as_deref()).await,
             Step::Free(freed) => self.free(freed),
             Step::Allot(one) => self.allot(one),
             Step::Lease(ordinals) => self.lease(ordinals).await,
@@ -121,7 +124,10 @@ impl<'a> Pass<'a> {
         durable::create_dir(&directory).map_err(io_at("make the horde's directory", &directory))?;
         let mut held = self.record.lock().await;
         let next = match (self.wanted, held.clone()) {
-            (Some(wanted), held) => recorded(wanted, held),
+            (Some(wanted), held) => Record {
+                boot: boot_of(held.as_ref(), self.local.ground()),
+                ..recorded(wanted, held)
+            },
             (None, Some(held)) => {
                 let generation = held.generation.max(self.generation);
                 Record {
@@ -169,14 +175,15 @@ impl<'a> Pass<'a> {
                 };
                 Some((rnode_label(ordinal), kind))
             };
-            ordinals.iter().filter_map(started).collect()
+            let news = |(subject, kind)| News::container(subject, kind);
+            ordinals.iter().filter_map(started).map(news).collect()
         };
         self.tell(happened)?;
         self.change(|record| each(record, ordinals, |held| held.announced = true))
             .await
     }
 
-    fn tell(&self, happened: Vec<(String, EventKind)>) -> Result<(), Error> {
+    fn tell(&self, happened: Vec<News>) -> Result<(), Error> {
         let home = &self.local.settings().home;
         let path = home.events(self.horde.as_str());
         let now = self.local.ground().unix_ms();
@@ -257,6 +264,11 @@ fn each(record: &mut Record, ordinals: &[u32], change: impl Fn(&mut ContainerRec
 
 /// The record of what is wanted, with the numbers that are held.
 fn recorded(wanted: &Wanted, held: Option<Record>) -> Record {
+    // A horde that begins is not told of what came before it.
+    let told = held
+        .as_ref()
+        .map_or(wanted.servers_serial, |held| held.told);
+    let maintenance = held.as_ref().map(|held| held.maintenance.clone());
     let (containers, forwards) = held
         .map(|held| (held.containers, held.forwards))
         .unwrap_or_default();
@@ -270,9 +282,20 @@ fn recorded(wanted: &Wanted, held: Option<Record>) -> Record {
         weaker: wanted.weaker.clone(),
         user_range_start: wanted.user_range_start,
         isolation: wanted.isolation,
+        told,
+        boot: String::new(),
+        maintenance: maintenance.unwrap_or_default(),
         containers,
         forwards,
     }
+}
+
+/// The boot that a record is of: the present one for a new record, else what it says until that was told.
+fn boot_of(held: Option<&Record>, ground: &dyn Ground) -> String {
+    let known = held
+        .map(|held| held.boot.clone())
+        .filter(|boot| !boot.is_empty());
+    known.unwrap_or_else(|| ground.boot())
 }
 
 /// Whether a listed execution is of this namespace.

@@ -50,6 +50,12 @@ pub trait Ground: Send + Sync + Debug {
     /// Wall clock, for people only.
     fn unix_ms(&self) -> u64;
 
+    /// Which boot of the machine this is.
+    fn boot(&self) -> String {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        text.unwrap_or_default().trim().to_owned()
+    }
+
     /// User we run as.
     fn uid(&self) -> u32;
 }

@@ -79,6 +79,11 @@ impl Home {
             .join(format!(".{namespace}.spent"))
     }
 
+    /// What was said of this machine's servers.
+    pub(crate) fn servers(&self) -> PathBuf {
+        self.0.join("servers.json")
+    }
+
     /// Where exposures and allotments are kept.
     #[must_use]
     pub fn storage(&self) -> PathBuf {

@@ -11,7 +11,8 @@ use futures_util::stream::{self, BoxStream};
 use tokio::sync::{Mutex, watch};
 use underverse::{
     AddressId, Capabilities, Effective, Error, EventId, Generation, HordeName, HordePlan,
-    HordeSpec, Keep, Kind, ProgressStream, Reply, Running, Server, Underverse, UnderverseEvent,
+    HordeSpec, Keep, Kind, ProgressStream, Reply, Running, Server, Tag, Underverse,
+    UnderverseEvent,
 };
 
 use crate::admin::LocalAdmin;
@@ -22,13 +23,14 @@ use crate::events::EventFile;
 use crate::execute::io_at;
 use crate::ground::Ground;
 use crate::plan::Step;
-use crate::settings::Settings;
+use crate::servers::Servers;
+use crate::settings::{Settings, VirtualServer};
 use crate::{answers, report};
 
 mod observe;
 mod pass;
 
-use observe::horde_directories;
+pub(crate) use observe::horde_directories;
 use pass::{Ask, Hold};
 
 /// The backend `local`. Everything it makes is found again from disk and from the base's list.
@@ -68,6 +70,14 @@ impl Local {
     #[must_use]
     pub fn administrator(&self) -> LocalAdmin {
         LocalAdmin::new(self.settings.home.clone(), self.settings.servers.clone())
+    }
+
+    /// The same with these virtual servers instead of one without tags; must not be empty.
+    #[must_use]
+    pub fn with_servers(mut self, servers: Vec<VirtualServer>) -> Self {
+        assert!(!servers.is_empty(), "a machine is at least one server");
+        self.settings.servers = servers;
+        self
     }
 
     /// How containers are kept apart from this machine, unless a horde asks for less.
@@ -163,13 +173,20 @@ impl Underverse for Local {
 
     async fn servers(&self) -> Result<Vec<Server>, Error> {
         let machine = self.ground.machine();
+        let home = &self.settings.home;
+        let said = Servers::read(home).map_err(io_at("read the servers", &home.servers()))?;
+        let tags = |server: &VirtualServer| {
+            let own = server.tags.iter().map(ToString::to_string);
+            let tags = said.tagging(&server.name).apply(own).into_iter();
+            tags.filter_map(|tag| Tag::new(tag).ok()).collect()
+        };
         let mut servers: Vec<Server> = self
             .settings
             .servers
             .iter()
             .map(|server| Server {
                 name: server.name.clone(),
-                tags: server.tags.clone(),
+                tags: tags(server),
                 cpus: machine.cpus,
                 memory: machine.memory,
                 memory_available: machine.memory_available,
@@ -268,7 +285,11 @@ impl Underverse for Local {
                     // A file that cannot be read now is read again at the next ring.
                     let fresh = file.after(since).unwrap_or_default();
                     if fresh.is_empty() {
-                        bell.changed().await.ok()?;
+                        // Another process may have written it down: its bell is not heard here.
+                        let rung = tokio::time::timeout(EVENTS_LOOK, bell.changed()).await;
+                        if matches!(rung, Ok(Err(_))) {
+                            return None;
+                        }
                     }
                     queue = fresh.into_iter();
                 }
@@ -308,6 +329,8 @@ impl Underverse for Local {
     }
 }
 
+/// Between two looks for events that another process wrote down.
+const EVENTS_LOOK: Duration = Duration::from_secs(1);
 /// Why there are no external addresses.
 const NO_ADDRESSES: &str = "backend local has none: ports are opened on loopback";
 /// Time beyond a cell's grace that a dissolve is given: force, sweep and removal.

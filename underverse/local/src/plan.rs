@@ -12,6 +12,7 @@ use crate::command::CommandFile;
 use crate::config::RnodeFile;
 use crate::label::{Label, Subject};
 use crate::record::{ContainerRecord, Door, Record};
+use crate::servers::{Change, Numbered};
 use crate::storage::Allotment;
 use crate::wanted::{USERS_PER_RNODE, Wanted, WantedProgram, WantedRnode};
 
@@ -35,6 +36,10 @@ pub(crate) struct Observed {
     pub(crate) doors_taken: BTreeMap<SocketAddr, String>,
     /// Last number used of this horde before it was dissolved, and under which generation.
     pub(crate) spent: Option<((u64, u64), u32)>,
+    /// Changes of servers that the horde was not told of yet.
+    pub(crate) news: Vec<Numbered>,
+    /// Which boot of the machine this is.
+    pub(crate) boot: String,
     /// Storage of the horde, as it is written down.
     pub(crate) allotments: Vec<Allotment>,
     /// What of it does not lie where it should.
@@ -60,6 +65,8 @@ pub(crate) struct Plan {
     pub(crate) refused: Vec<(Door, String)>,
     /// Containers whose next start waits for its back-off.
     pub(crate) waiting: Vec<u32>,
+    /// Containers for which there is no server now, with the reason.
+    pub(crate) unplaced: Vec<(u32, String)>,
 }
 
 impl Plan {
@@ -117,7 +124,10 @@ struct Work {
 
 /// Plans the way to `wanted`. Executions in `hold` are dead ones whose back-off has not passed.
 pub(crate) fn realise(wanted: &Wanted, observed: &Observed, hold: &BTreeSet<String>) -> Plan {
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        unplaced: wanted.unplaced.clone(),
+        ..Plan::default()
+    };
     let mut work = Work::default();
     let record = observed.record.as_ref();
     surplus(wanted, observed, &mut work);
@@ -142,6 +152,8 @@ pub(crate) fn realise(wanted: &Wanted, observed: &Observed, hold: &BTreeSet<Stri
     plan.stage(single(work.mark, Step::Mark));
     plan.stage(work.end_forwards);
     plan.stage(work.end_cells);
+    // Ordering: after what a change ends and before anything is started for it, so that it is told with the old ids.
+    plan.stage(news(observed));
     plan.stage(work.bury);
     plan.stage(work.remove);
     if !gone.is_empty() || !gone_doors.is_empty() {
@@ -165,6 +177,27 @@ pub(crate) fn realise(wanted: &Wanted, observed: &Observed, hold: &BTreeSet<Stri
     plan.stage(single(work.announce, Step::Announce));
     plan.stage(work.start_forwards);
     plan
+}
+
+/// Tells what became of servers, and of the machine, since the horde was told last.
+fn news(observed: &Observed) -> Vec<Step> {
+    let Some(record) = observed.record.as_ref() else {
+        return Vec::new();
+    };
+    // A record of an older version names no boot: nothing is known of one.
+    let known = !record.boot.is_empty();
+    let boot = (known && record.boot != observed.boot).then(|| observed.boot.clone());
+    if observed.news.is_empty() && boot.is_none() {
+        return Vec::new();
+    }
+    let news = observed.news.clone();
+    vec![Step::News { news, boot }]
+}
+
+/// Whether a server was rebooted and what ran on it has not ended for that yet.
+fn rebooted(observed: &Observed, server: &str) -> bool {
+    let of = |one: &&Numbered| one.server == server && one.change == Change::Reboot;
+    observed.news.iter().any(|one| of(&one))
 }
 
 /// Storage that is to be made, and storage that nobody asks for any more.
@@ -218,16 +251,22 @@ fn rnode_steps(
     let label = record.and_then(|record| record.cell_label(ordinal));
     let next = next_cell_attempt(wanted, observed, ordinal);
     let mut reason = "it is asked for";
+    let moves = held.is_some_and(|held| held.server != rnode.server);
+    let restarts = held.is_some_and(|held| rebooted(observed, &held.server));
     match standing(label.as_ref(), &observed.executions) {
-        Standing::Running if differs(rnode, wanted, observed) => {
-            // One at a time, so that the flock keeps its members.
-            if *replaced {
+        Standing::Running if moves || restarts || differs(rnode, wanted, observed) => {
+            // One at a time, so that the flock keeps its members; whoever says that a server goes says how many at once.
+            if *replaced && !rnode.urgent && !restarts {
                 return;
             }
-            *replaced = true;
+            *replaced |= !rnode.urgent && !restarts;
             work.mark.push(ordinal);
             let execution = label.map_or_else(String::new, |label| label.execution());
-            let reason = "what it is started with has changed";
+            let reason = match (moves, restarts) {
+                (_, true) => "its server is rebooted",
+                (true, _) => "it moves to another server",
+                (false, false) => "what it is started with has changed",
+            };
             work.end_cells.push(Step::EndCell {
                 execution,
                 ordinal,
@@ -273,6 +312,11 @@ fn rnode_steps(
 
 /// Whether a running rnode was started with other mounts, tags or users than are wanted.
 fn differs(rnode: &WantedRnode, wanted: &Wanted, observed: &Observed) -> bool {
+    // It keeps the tags it was started with, whatever an administrator says of its server now.
+    let rnode = &WantedRnode {
+        tags: rnode.kept_tags.clone(),
+        ..rnode.clone()
+    };
     let directory = observed.directories.get(&rnode.ordinal);
     let held = |lease: &&Lease| lease.ordinal == rnode.ordinal;
     let host = observed.leases.iter().find(held).map(|lease| lease.host);

@@ -13,6 +13,8 @@ use crate::config::Isolation;
 use crate::durable;
 use crate::label::{Label, Subject};
 use crate::layout::Home;
+use crate::maintenance::Maintenance;
+use crate::servers::Tagging;
 
 /// The durable record of one horde.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,15 @@ pub(crate) struct Record {
     pub(crate) isolation: Isolation,
     /// By ordinal.
     pub(crate) containers: BTreeMap<u32, ContainerRecord>,
+    /// Number of the last change of a server that the horde was told of.
+    #[serde(default)]
+    pub(crate) told: u64,
+    /// Which boot of the machine its containers were last seen under.
+    #[serde(default)]
+    pub(crate) boot: String,
+    /// Maintenance under way, by server.
+    #[serde(default)]
+    pub(crate) maintenance: BTreeMap<String, Maintenance>,
     /// By listening address.
     pub(crate) forwards: BTreeMap<SocketAddr, ForwardRecord>,
 }
@@ -65,6 +76,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) role: String,
     pub(crate) server: String,
     pub(crate) tags: Vec<String>,
+    /// What an administrator had given its server and taken from it when it was started.
+    #[serde(default)]
+    pub(crate) tagging: Tagging,
     pub(crate) generation: (u64, u64),
     /// Number of its present start, from 1.
     pub(crate) attempt: u32,

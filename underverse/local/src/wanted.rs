@@ -12,6 +12,7 @@ use underverse::{
 use crate::base::Abilities;
 use crate::config::{Isolation, RnodeMount};
 use crate::record::{Door, NetworkRecord, Record, RoleRecord};
+use crate::servers::{Servers, Tagging};
 use crate::settings::{Settings, VirtualServer};
 use crate::storage::{Allotment, Store};
 
@@ -35,8 +36,12 @@ pub(crate) struct Wanted {
     pub(crate) namespace: String,
     pub(crate) generation: (u64, u64),
     pub(crate) roles: Vec<RoleRecord>,
-    /// By ordinal, 1 first, without gaps.
+    /// By ordinal, 1 first, without gaps but those in `unplaced`.
     pub(crate) rnodes: Vec<WantedRnode>,
+    /// Those for which there is no server now, with the reason.
+    pub(crate) unplaced: Vec<(u32, String)>,
+    /// Number of the last change of any server.
+    pub(crate) servers_serial: u64,
     pub(crate) network: NetworkRecord,
     pub(crate) doors: Vec<Door>,
     pub(crate) weaker: Vec<(String, String)>,
@@ -53,10 +58,23 @@ pub(crate) struct WantedRnode {
     pub(crate) role: String,
     pub(crate) program: WantedProgram,
     pub(crate) server: String,
-    /// Inherited and added, sorted.
+    /// Inherited and added, sorted, if it is started now.
     pub(crate) tags: Vec<String>,
+    /// The same if it runs and is left alone.
+    pub(crate) kept_tags: Vec<String>,
+    /// What an administrator gave its server and took from it.
+    pub(crate) tagging: Tagging,
+    /// It leaves its server whatever becomes of the others.
+    pub(crate) urgent: bool,
     pub(crate) mounts: Vec<RnodeMount>,
     pub(crate) env: Vec<(String, String)>,
+}
+
+impl Wanted {
+    /// How many containers are asked for in all.
+    pub(crate) fn count(&self) -> u32 {
+        self.roles.iter().map(|role| role.count).sum()
+    }
 }
 
 /// What runs in a container.
@@ -74,6 +92,10 @@ pub(crate) struct Facts<'a> {
     pub(crate) exists: &'a dyn Fn(&Path) -> bool,
     /// What is exposed, and what is allotted of it to anybody.
     pub(crate) store: &'a Store,
+    /// What was said of the servers.
+    pub(crate) said: &'a Servers,
+    /// Containers that may leave a server that is maintained.
+    pub(crate) leaving: &'a BTreeSet<u32>,
     /// What is kept of this horde.
     pub(crate) record: Option<&'a Record>,
     /// User ranges of other hordes.
@@ -97,7 +119,11 @@ pub(crate) fn wanted(
         .map(|port| door(port, facts))
         .collect::<Result<Vec<_>, _>>()?;
     let isolation = isolation(spec, facts)?;
-    let Placed { rnodes, allotments } = place(spec, &servers(spec, facts), facts)?;
+    let Placed {
+        rnodes,
+        unplaced,
+        allotments,
+    } = place(spec, &servers(spec, facts), facts)?;
     let user_range_start = user_range(spec, facts);
     Ok(Wanted {
         namespace: spec.name.to_string(),
@@ -111,6 +137,8 @@ pub(crate) fn wanted(
             })
             .collect(),
         rnodes,
+        unplaced,
+        servers_serial: facts.said.serial,
         network: NetworkRecord {
             horde_private: spec.network.horde_private,
             flock_private: spec.network.flock_private,

@@ -7,10 +7,11 @@ use std::time::Duration;
 use e2e::{Inventory, Sandbox, User, kill, wait_gone};
 use futures_util::StreamExt as _;
 use underverse::{
-    End, EventKind, Execable, ExecableBuilder, Generation, Horde, Keep, Running, RunningState,
-    StorageExposure, StorageKind, Underverse as _, UnderverseAdmin as _,
+    End, EventKind, Execable, ExecableBuilder, Generation, Horde, Keep, MaintenancePolicy, Reply,
+    Running, RunningState, ServerChange, StorageExposure, StorageKind, Underverse as _,
+    UnderverseAdmin as _,
 };
-use underverse_local::{Isolation, Local, on_this_machine};
+use underverse_local::{Isolation, Local, VirtualServer, on_this_machine};
 
 /// A script that says what it sees and then stays.
 const STAY: &str = "echo $RADIX_HORDE $RADIX_NAME $RADIX_ROLE $RADIX_ORDINAL $RADIX_SERVER $RADIX_IP $GREETING $$; exec sleep 1000000";
@@ -71,7 +72,16 @@ async fn released(horde: &Horde, local: &Local) {
 
 /// Files of a home that are there while nothing runs.
 fn resting(files: &BTreeSet<PathBuf>) -> Vec<&PathBuf> {
-    let kept = ["direct", "direct/lock", "generations", "memoirs", "storage"].map(Path::new);
+    let kept = [
+        "direct",
+        "direct/lock",
+        "generations",
+        "memoirs",
+        "storage",
+        "servers.lock",
+        "servers.json",
+    ]
+    .map(Path::new);
     let number = |file: &Path| file.starts_with("generations");
     files
         .iter()
@@ -133,6 +143,7 @@ async fn commands_run_in_cells_with_what_they_are_told_and_are_adopted_by_a_new_
     }
 }
 
+// Shows: EVT-01
 #[tokio::test]
 async fn how_a_command_ended_is_told_and_another_is_started() {
     let sandbox = Sandbox::empty(User::Ourselves);
@@ -336,6 +347,140 @@ async fn a_start_that_was_not_written_down_is_found_by_its_mark_and_not_repeated
     assert_eq!(running(&horde, &backend).await, first);
     released(&horde, &backend).await;
     assert!(wait_gone(first[0].pid.unwrap()));
+}
+
+// Shows: HRD-12
+#[tokio::test]
+async fn of_three_the_one_without_a_program_is_missing_by_name_and_completed_later() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let backend = local(&sandbox).await;
+    let program = sandbox.root().join("meriadoc");
+    let last = program.display().to_string();
+    let last = ExecableBuilder::command("meriadoc", [last.as_str()]).unwrap();
+    let horde = Horde::new("the_shire").unwrap();
+    let horde = horde.execables([hobbits(2, STAY), last.build()]);
+    let end = horde.realise(&backend).await;
+    let End::Partial(effective, failures) = end else {
+        panic!("{end:?}")
+    };
+    assert_eq!((effective.missing(), failures.len()), (1, 1));
+    assert_eq!(failures[0].subject, "n3");
+    assert!(
+        failures[0].error.to_string().contains("meriadoc"),
+        "{}",
+        failures[0].error
+    );
+    let first = horde.running(&backend).await.unwrap();
+    std::fs::write(&program, format!("#!/bin/sh\n{STAY}\n")).unwrap();
+    std::fs::set_permissions(
+        &program,
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    realised(&horde, &backend).await;
+    let now = running(&horde, &backend).await;
+    assert_eq!((now.len(), &now[..2]), (3, &first[..2]));
+    released(&horde, &backend).await;
+}
+
+// Shows: HRD-06, HRD-13
+#[tokio::test]
+async fn a_server_is_drained_as_its_owner_answers_and_what_moves_keeps_its_files() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let server = |name: &str| VirtualServer {
+        name: name.to_owned(),
+        tags: BTreeSet::new(),
+    };
+    let backend = local(&sandbox)
+        .await
+        .with_servers(vec![server("bree"), server("moria")]);
+    let administrator = backend.administrator();
+    for name in ["bree", "moria"] {
+        let source = sandbox.root().join(name);
+        std::fs::create_dir(&source).unwrap();
+        let exposure = StorageExposure {
+            server: name.to_owned(),
+            source: source.display().to_string(),
+            bind: "dir".to_owned(),
+            kind: StorageKind::FileTree,
+            tags: BTreeSet::new(),
+            thin: false,
+        };
+        administrator.expose(exposure).await.unwrap();
+    }
+    let mut horde = Horde::new("the_shire").unwrap();
+    let data = horde.alloc_file_tree(1, "");
+    let script = "echo $RADIX_SERVER >> $0/servers; cat $0/servers; exec sleep 1000000";
+    let words = ["/bin/sh", "-c", script, "/data"];
+    let hobbit = ExecableBuilder::command("hobbit", words).unwrap().count(4);
+    let horde = horde.execables([hobbit.mount_storage(&data, "/data").build()]);
+    realised(&horde, &backend).await;
+    let on = |running: &[Running]| -> Vec<String> {
+        running.iter().map(|one| one.server.clone()).collect()
+    };
+    let first = running(&horde, &backend).await;
+    assert_eq!(on(&first), ["bree", "moria", "bree", "moria"]);
+    first.iter().for_each(|container| drop(said(container)));
+
+    let change = ServerChange::Maintain { from_unix_ms: 0 };
+    let mut events = horde.from_underverse(&backend, None);
+    for _ in &first {
+        assert_eq!(
+            events.next().await.unwrap().kind.word(),
+            "container-started"
+        );
+    }
+    administrator.change_server("moria", change).await.unwrap();
+    // The owner is asked before anything moves: it answers while the pass has only told it.
+    let policy = MaintenancePolicy::DenyUntil { unix_ms: u64::MAX };
+    let told = loop {
+        let mut pass = backend.realise(
+            Generation::of_document(1),
+            horde.spec().unwrap(),
+            Duration::from_secs(60),
+        );
+        let _ = pass.next().await;
+        drop(pass);
+        if let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(5), events.next()).await {
+            break event;
+        }
+    };
+    assert_eq!(
+        (told.kind.word(), told.subject.as_str()),
+        ("maintenance-planned", "moria")
+    );
+    let answer = |policy| horde.to_underverse(&backend, told.id, Reply::Maintenance(policy));
+    answer(policy).await.unwrap();
+    let apart = Duration::from_millis(1500);
+    answer(MaintenancePolicy::Rolling { at_once: 1, apart })
+        .await
+        .unwrap();
+    let mut left: Vec<usize> = Vec::new();
+    while left.last() != Some(&0) {
+        realised(&horde, &backend).await;
+        let now = on(&running(&horde, &backend).await);
+        left.push(now.iter().filter(|server| *server == "moria").count());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(left.len() < 400, "{left:?}");
+    }
+    assert!(
+        left.windows(2).all(|pair| pair[0] - pair[1] <= 1),
+        "{left:?}"
+    );
+    for (container, before) in running(&horde, &backend).await.iter().zip(&first) {
+        let wanted = match before.server.as_str() {
+            "moria" => "moria\nbree\n",
+            _ => "bree\n",
+        };
+        let look = || said(container).ends_with(wanted).then_some(());
+        assert!(
+            e2e::wait_for(Duration::from_secs(20), look).is_some(),
+            "{}",
+            said(container)
+        );
+    }
+    drop(events);
+    released(&horde, &backend).await;
 }
 
 #[tokio::test]

@@ -143,6 +143,12 @@ pub(super) fn event(event: &UnderverseEvent) -> Event {
                 .chain(old)
                 .collect()
         }
+        EventKind::ServerRebooted { affected }
+        | EventKind::ServerGone { affected }
+        | EventKind::ServerDegraded { affected, .. }
+        | EventKind::MaintenancePlanned { affected, .. } => {
+            vec![field("affected", &affected.join(" "))]
+        }
         _ => Vec::new(),
     };
     Event {

@@ -30,6 +30,8 @@ const WATCHED_MAX: usize = 32;
 const PASS_PAUSE: Duration = Duration::from_millis(10);
 /// After this a pass runs although nothing seems to have changed.
 const FULL_INTERVAL: Duration = Duration::from_secs(30);
+/// The same while a server is maintained and containers leave it as their owner says.
+const MOVING_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause before a pass that failed is tried again, doubled up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(250);
 /// Longest pause before a pass that failed is tried again.
@@ -141,7 +143,11 @@ impl Tender<'_> {
         (generation, phase, message): (Generation, Phase, &str),
     ) {
         let begun = Instant::now();
-        let end = begun + retry.unwrap_or(FULL_INTERVAL);
+        let interval = match self.local.is_moving(self.horde) {
+            true => MOVING_INTERVAL,
+            false => FULL_INTERVAL,
+        };
+        let end = begun + retry.unwrap_or(interval);
         let end = restarts.next_due(begun).map_or(end, |due| end.min(due));
         let mut watching = true;
         tokio::time::sleep(PASS_PAUSE).await;

@@ -9,6 +9,7 @@ use underverse::{Effect, Error, EventKind, Kind};
 use super::{END_POLL, Pass, each, io_at, io_error};
 use crate::base::EndSignal;
 use crate::config::Isolation;
+use crate::events::News;
 use crate::label::rnode_label;
 use crate::layout::LEAVING;
 use crate::storage::{self, Allotment};
@@ -108,7 +109,7 @@ impl Pass<'_> {
                 container: execution.to_owned(),
                 reason: how.to_owned(),
             };
-            self.tell(vec![(rnode_label(ordinal), kind)])?;
+            self.tell(vec![News::container(rnode_label(ordinal), kind)])?;
         }
         self.change(|record| each(record, &[ordinal], |held| held.buried = true))
             .await

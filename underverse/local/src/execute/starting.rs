@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use underverse::{Error, Kind};
 
@@ -10,7 +11,7 @@ use super::{END_POLL, Pass, io_at};
 use crate::address::{self, Lease};
 use crate::base::Start;
 use crate::command::{self, CommandFile};
-use crate::config::{self, RnodeFile};
+use crate::config::{self, RnodeFile, RnodeMount};
 use crate::label::rnode_label;
 use crate::layout::LEAVING;
 use crate::plan::rnode_users;
@@ -87,15 +88,26 @@ impl Pass<'_> {
         let Some(wanted) = self.wanted else {
             return Ok(());
         };
+        let now = self.local.ground().unix_ms();
         self.change(|record| {
             for &(ordinal, attempt) in cells {
                 let replaces = record.cell_label(ordinal).map(|label| label.execution());
                 let rnode = wanted.rnodes.iter().find(|rnode| rnode.ordinal == ordinal);
                 let Some(rnode) = rnode else { continue };
+                let left = record
+                    .containers
+                    .get(&ordinal)
+                    .map(|held| held.server.clone());
+                let left = left.filter(|left| *left != rnode.server);
+                if let Some(maintenance) = left.and_then(|left| record.maintenance.get_mut(&left)) {
+                    maintenance.moved += 1;
+                    maintenance.last_unix_ms = now;
+                }
                 let container = ContainerRecord {
                     role: rnode.role.clone(),
                     server: rnode.server.clone(),
                     tags: rnode.tags.clone(),
+                    tagging: rnode.tagging.clone(),
                     generation: wanted.generation,
                     attempt,
                     replaces,
@@ -127,6 +139,7 @@ impl Pass<'_> {
         durable::remove_file(&leaving).map_err(io_at("unmark a rnode", &leaving))?;
         self.settle_address(ordinal).await?;
         if let Some(command) = self.command_file(ordinal).await {
+            self.check_program(&command)?;
             drop(std::fs::remove_file(directory.join(config::FILE)));
             let written = command.write(&directory);
             return written.map_err(io_at("write a command's configuration", &directory));
@@ -148,6 +161,19 @@ impl Pass<'_> {
             .await?;
         durable::write_lightly(&invitation, text.as_bytes())
             .map_err(io_at("write a rnode's invitation", &invitation))
+    }
+
+    /// Refuses a program that is named by its path and is not there: no cell need be started to find that out.
+    fn check_program(&self, command: &CommandFile) -> Result<(), Error> {
+        let program = Path::new(&command.argv[0]);
+        let mounted = |mount: &RnodeMount| program.starts_with(&mount.target);
+        let unseen = !program.is_absolute() || command.mounts.iter().any(mounted);
+        if unseen || self.local.ground().exists(program) {
+            return Ok(());
+        }
+        let message = format!("{} does not exist on this machine", program.display());
+        let error = Error::new(Kind::NotFound, "prepare a command", message);
+        Err(error.with("container", &command.label))
     }
 
     /// What the container's command is started with; `None` for a rnode.

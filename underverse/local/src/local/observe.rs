@@ -16,8 +16,10 @@ use crate::label::{Subject, ordinal_of};
 use crate::plan::{DirectoryView, Observed};
 use crate::record::{self, Door, Record};
 use crate::report;
+use crate::servers::Servers;
 use crate::storage::Store;
 use crate::wanted::{Facts, Wanted, wanted};
+use crate::{answers, maintenance};
 
 /// What can be seen of a horde.
 #[derive(Debug)]
@@ -43,9 +45,13 @@ impl Local {
             .map_err(io_at("read the horde's addresses", &home.addresses(name)))?;
         let directories =
             directories(&directory).map_err(io_at("read the horde's directory", &directory))?;
+        let said = self.said()?;
+        let told = record.as_ref().map_or(said.serial, |record| record.told);
         let mut allotments = self.store()?.allotments;
         allotments.retain(|one| one.horde == name);
         Ok(Observed {
+            news: said.after(told).cloned().collect(),
+            boot: self.ground.boot(),
             unmade: allotments
                 .iter()
                 .filter(|one| !one.is_made())
@@ -90,8 +96,12 @@ impl Local {
         let ground = self.ground();
         let abilities = self.base.abilities();
         let store = self.store()?;
+        let said = self.said()?;
+        let leaving = self.leaving(&spec.name, observed)?;
         let facts = Facts {
             store: &store,
+            said: &said,
+            leaving: &leaving,
             settings: &self.settings,
             abilities: &abilities,
             uid: ground.uid(),
@@ -100,6 +110,52 @@ impl Local {
             user_ranges_taken: &user_ranges_taken,
         };
         wanted(generation, spec, &facts)
+    }
+
+    /// What was said of the servers, as it stands on disk.
+    fn said(&self) -> Result<Servers, Error> {
+        let home = &self.settings.home;
+        Servers::read(home).map_err(io_at("read what was said of servers", &home.servers()))
+    }
+
+    /// The containers that may leave a server that is maintained.
+    fn leaving(&self, horde: &HordeName, observed: &Observed) -> Result<BTreeSet<u32>, Error> {
+        let Some(record) = observed.record.as_ref() else {
+            return Ok(BTreeSet::new());
+        };
+        if record.maintenance.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let path = self.settings.home.answers(horde.as_str());
+        let answers = answers::read(&path).map_err(io_at("read the answers", &path))?;
+        let runs = |ordinal: &u32| {
+            let label = record.cell_label(*ordinal);
+            let mut views = observed.executions.iter();
+            views.any(|view| Some(&view.label) == label.as_ref() && view.ended.is_none())
+        };
+        let whole = record.containers.keys().all(runs);
+        Ok(maintenance::leaving(
+            record,
+            &answers,
+            self.ground.unix_ms(),
+            whole,
+        ))
+    }
+
+    /// Whether containers of a horde are being moved from servers that are maintained.
+    pub(crate) fn is_moving(&self, horde: &HordeName) -> bool {
+        let record = Record::read(&self.settings.home, horde.as_str())
+            .ok()
+            .flatten();
+        record.is_some_and(|record| {
+            let on_it = |server: &String| {
+                record
+                    .containers
+                    .values()
+                    .any(|held| held.server == *server)
+            };
+            record.maintenance.keys().any(on_it)
+        })
     }
 
     /// What is exposed and allotted, as it stands on disk.
@@ -197,7 +253,7 @@ fn directories(horde: &Path) -> io::Result<BTreeMap<u32, DirectoryView>> {
     Ok(found)
 }
 
-pub(super) fn horde_directories(hordes: &Path) -> io::Result<Vec<String>> {
+pub(crate) fn horde_directories(hordes: &Path) -> io::Result<Vec<String>> {
     let entries = match std::fs::read_dir(hordes) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -253,6 +253,10 @@ fn unobtained(plan: &Plan) -> Vec<Failure> {
             error: Error::new(Kind::Taken, "open a port", reason.clone()),
         })
         .collect();
+    failures.extend(plan.unplaced.iter().map(|(ordinal, reason)| Failure {
+        subject: rnode_label(*ordinal),
+        error: Error::new(Kind::Unsatisfiable, "place a container", reason.clone()),
+    }));
     failures.extend(plan.waiting.iter().map(|ordinal| Failure {
         subject: rnode_label(*ordinal),
         error: Error::new(

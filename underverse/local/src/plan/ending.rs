@@ -75,8 +75,7 @@ pub(crate) fn dissolve(observed: &Observed, keep: Keep) -> Plan {
 }
 
 pub(super) fn surplus_ordinals(wanted: &Wanted, observed: &Observed) -> Vec<u32> {
-    let last = wanted.rnodes.len();
-    let beyond = |ordinal: &u32| usize::try_from(*ordinal).is_ok_and(|ordinal| ordinal > last);
+    let beyond = |ordinal: &u32| *ordinal > wanted.count();
     let numbered = observed
         .record
         .iter()
@@ -97,8 +96,8 @@ pub(super) fn surplus_doors(wanted: &Wanted, record: Option<&Record>) -> Vec<Soc
 /// Ends what is not wanted: rnodes beyond the count, highest first, doors that went, and strays.
 pub(super) fn surplus(wanted: &Wanted, observed: &Observed, work: &mut Work) {
     let record = observed.record.as_ref();
-    let last = wanted.rnodes.len();
-    let beyond = |ordinal: u32| usize::try_from(ordinal).is_ok_and(|ordinal| ordinal > last);
+    let beyond = |ordinal: u32| ordinal > wanted.count();
+    let unplaced = |ordinal: u32| wanted.unplaced.iter().any(|(other, _)| *other == ordinal);
     for execution in observed
         .executions
         .iter()
@@ -110,6 +109,10 @@ pub(super) fn surplus(wanted: &Wanted, observed: &Observed, work: &mut Work) {
                 let current = record.and_then(|record| record.cell_label(*ordinal));
                 let reason = match () {
                     () if beyond(*ordinal) => "the horde is smaller now",
+                    () if unplaced(*ordinal) => {
+                        work.mark.push(*ordinal);
+                        "no server is left for it"
+                    }
                     () if current.as_ref() != Some(&execution.label) => "nothing asked for it",
                     () => continue,
                 };

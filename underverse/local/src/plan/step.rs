@@ -6,6 +6,7 @@ use underverse::{Action, PlannedStep};
 
 use crate::label::rnode_label;
 use crate::record::Door;
+use crate::servers::Numbered;
 use crate::storage::Allotment;
 
 /// Subject of steps that concern the whole horde.
@@ -42,6 +43,11 @@ pub(crate) enum Step {
     Forget {
         ordinals: Vec<u32>,
         doors: Vec<SocketAddr>,
+    },
+    /// Tells what became of servers, and of the machine if a boot is named.
+    News {
+        news: Vec<Numbered>,
+        boot: Option<String>,
     },
     /// Gives back storage that nobody asks for any more.
     Free(Vec<Allotment>),
@@ -83,6 +89,7 @@ impl Step {
             | Self::Lease(_)
             | Self::Number { .. }
             | Self::Bury { .. }
+            | Self::News { .. }
             | Self::Announce(_) => None,
             Self::EndForward { listen, reason, .. } => {
                 step(Action::Stop, format!("port {listen}"), reason)

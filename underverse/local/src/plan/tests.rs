@@ -10,6 +10,7 @@ use crate::base::{Ended, ExecutionView};
 use crate::config::{Executable, Isolation, RnodeFile};
 use crate::label::{Label, Subject};
 use crate::record::{ContainerRecord, Door, ForwardRecord, NetworkRecord, Record, RoleRecord};
+use crate::servers::Tagging;
 use crate::wanted::{Wanted, WantedProgram, WantedRnode};
 
 const GENERATION: (u64, u64) = (7, 0);
@@ -25,6 +26,9 @@ fn wanted(count: u32, doors: &[u16]) -> Wanted {
         role: "rnode".to_owned(),
         server: "local".to_owned(),
         tags: Vec::new(),
+        kept_tags: Vec::new(),
+        tagging: Tagging::default(),
+        urgent: false,
         mounts: Vec::new(),
         env: Vec::new(),
     };
@@ -36,6 +40,8 @@ fn wanted(count: u32, doors: &[u16]) -> Wanted {
             count,
         }],
         rnodes: (1..=count).map(rnode).collect(),
+        unplaced: Vec::new(),
+        servers_serial: 0,
         network: NetworkRecord::default(),
         doors: doors.iter().map(|&port| door(port)).collect(),
         weaker: Vec::new(),
@@ -100,6 +106,7 @@ fn ended(mut view: ExecutionView) -> ExecutionView {
 
 fn container(attempt: u32) -> ContainerRecord {
     ContainerRecord {
+        tagging: Tagging::default(),
         role: "rnode".to_owned(),
         server: "local".to_owned(),
         tags: Vec::new(),
@@ -133,6 +140,9 @@ fn running(wanted: &Wanted) -> Observed {
         weaker: Vec::new(),
         user_range_start: None,
         isolation: Isolation::PidMount,
+        told: 0,
+        boot: String::new(),
+        maintenance: BTreeMap::new(),
         containers: ordinals().map(|ordinal| (ordinal, container(1))).collect(),
         forwards: forwards.collect(),
     };
@@ -148,6 +158,8 @@ fn running(wanted: &Wanted) -> Observed {
             .collect(),
         doors_taken: BTreeMap::new(),
         spent: None,
+        news: Vec::new(),
+        boot: String::new(),
         allotments: Vec::new(),
         unmade: Vec::new(),
         exists: true,
@@ -207,6 +219,7 @@ fn word(step: &Step) -> String {
         Step::StartCell { ordinal, .. } => format!("start:{ordinal}"),
         Step::Announce(ordinals) => format!("announce{ordinals:?}"),
         Step::StartForward { door } => format!("open:{}", door.listen.port()),
+        Step::News { news, .. } => format!("news:{}", news.len()),
         Step::Free(freed) => format!("free:{}", freed.len()),
         Step::Allot(one) => format!("allot:{}", one.id),
         Step::RemoveHorde => "remove-horde".to_owned(),
@@ -372,7 +385,7 @@ fn changed_rnodes_are_replaced_one_at_a_time() {
     let mut wanted = wanted(3, &[]);
     let observed = running(&wanted);
     for rnode in &mut wanted.rnodes {
-        rnode.tags.push("new".to_owned());
+        rnode.kept_tags.push("new".to_owned());
     }
     let steps = [
         "mark[1]",

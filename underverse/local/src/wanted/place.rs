@@ -9,7 +9,8 @@ use underverse::{
 
 use super::{Facts, WantedProgram, WantedRnode};
 use crate::config::RnodeMount;
-use crate::record::Record;
+use crate::record::ContainerRecord;
+use crate::servers::{Standing, Tagging};
 use crate::settings::VirtualServer;
 use crate::storage::{Allotment, Exposure, SHARED, Shape};
 
@@ -17,7 +18,35 @@ use crate::storage::{Allotment, Exposure, SHARED, Shape};
 #[derive(Debug, Default)]
 pub(super) struct Placed {
     pub(super) rnodes: Vec<WantedRnode>,
+    pub(super) unplaced: Vec<(u32, String)>,
     pub(super) allotments: Vec<Allotment>,
+}
+
+/// A server as it is now.
+#[derive(Debug)]
+struct Host {
+    name: String,
+    /// As declared.
+    own_tags: BTreeSet<String>,
+    tagging: Tagging,
+    /// As declared and changed since.
+    tags: BTreeSet<Tag>,
+    standing: Standing,
+}
+
+impl Host {
+    fn new(server: &VirtualServer, facts: &Facts<'_>) -> Self {
+        let own_tags: BTreeSet<String> = server.tags.iter().map(ToString::to_string).collect();
+        let tagging = facts.said.tagging(&server.name);
+        let tags = tagging.apply(own_tags.clone()).into_iter();
+        Self {
+            name: server.name.clone(),
+            tags: tags.filter_map(|tag| Tag::new(tag).ok()).collect(),
+            own_tags,
+            tagging,
+            standing: facts.said.standing(&server.name),
+        }
+    }
 }
 
 /// Places every container of `spec`; the error names the tag, or the mount and the request, that cannot be had.
@@ -26,33 +55,63 @@ pub(super) fn place(
     servers: &[VirtualServer],
     facts: &Facts<'_>,
 ) -> Result<Placed, Error> {
+    let hosts: Vec<Host> = servers
+        .iter()
+        .map(|server| Host::new(server, facts))
+        .collect();
     let mut load: BTreeMap<&str, u32> = BTreeMap::new();
     let mut room = Room::new(spec, facts);
-    let mut rnodes = Vec::new();
+    let mut placed = Placed::default();
     let mut ordinal = 0_u32;
     for execable in &spec.execables {
-        let fitting = fitting_servers(execable, servers)?;
+        let fitting = fitting_servers(execable, &hosts)?;
         for _ in 0..execable.count {
             ordinal += 1;
-            let order = in_order(&fitting, &load, held_server(facts.record, ordinal));
-            let (server, storage) = room.first_that_holds(execable, ordinal, &order)?;
-            *load.entry(server.name.as_str()).or_default() += 1;
-            rnodes.push(rnode(execable, ordinal, server, &storage));
+            let held = facts
+                .record
+                .and_then(|record| record.containers.get(&ordinal));
+            let leaves = facts.leaving.contains(&ordinal);
+            let order = in_order(&fitting, &load, (held, leaves));
+            if order.is_empty() {
+                room.leave(ordinal);
+                let names: Vec<&str> = fitting.iter().map(|host| host.name.as_str()).collect();
+                let why = format!(
+                    "none of the servers that fit takes containers now: {}",
+                    names.join(" ")
+                );
+                placed.unplaced.push((ordinal, why));
+                continue;
+            }
+            let (host, storage) = room.first_that_holds(execable, ordinal, &order)?;
+            *load.entry(host.name.as_str()).or_default() += 1;
+            let gone = held.is_some_and(|held| {
+                hosts
+                    .iter()
+                    .any(|host| host.name == held.server && host.standing == Standing::Gone)
+            });
+            placed.rnodes.push(WantedRnode {
+                urgent: leaves || gone,
+                ..rnode(execable, ordinal, (host, held), &storage)
+            });
         }
     }
-    Ok(Placed {
-        rnodes,
-        allotments: room.chosen,
-    })
+    placed.allotments = room.chosen;
+    Ok(placed)
 }
 
 fn rnode(
     execable: &Execable,
     ordinal: u32,
-    server: &VirtualServer,
+    (host, held): (&Host, Option<&ContainerRecord>),
     storage: &[Allotment],
 ) -> WantedRnode {
-    let tags: BTreeSet<&Tag> = server.tags.iter().chain(&execable.added).collect();
+    let with_added = |inherited: BTreeSet<String>| -> Vec<String> {
+        let added = execable.added.iter().map(ToString::to_string);
+        let all: BTreeSet<String> = inherited.into_iter().chain(added).collect();
+        all.into_iter().collect()
+    };
+    let stays = held.filter(|held| held.server == host.name);
+    let kept = stays.map_or(&host.tagging, |held| &held.tagging);
     WantedRnode {
         ordinal,
         role: execable.role.to_string(),
@@ -60,8 +119,11 @@ fn rnode(
             Program::Fulcrum(_) => WantedProgram::Fulcrum,
             Program::Command(words) => WantedProgram::Command(words.clone()),
         },
-        server: server.name.clone(),
-        tags: tags.into_iter().map(ToString::to_string).collect(),
+        server: host.name.clone(),
+        tags: with_added(host.tagging.apply(host.own_tags.clone())),
+        kept_tags: with_added(kept.apply(host.own_tags.clone())),
+        tagging: host.tagging.clone(),
+        urgent: false,
         mounts: mounts(execable, storage),
         env: execable
             .env
@@ -90,23 +152,16 @@ pub(crate) fn mounts(execable: &Execable, storage: &[Allotment]) -> Vec<RnodeMou
     execable.mounts.iter().filter_map(made).collect()
 }
 
-fn held_server(record: Option<&Record>, ordinal: u32) -> Option<&str> {
-    Some(record?.containers.get(&ordinal)?.server.as_str())
-}
-
 /// The servers on which every required tag holds; the error names what no server has.
-fn fitting_servers<'a>(
-    execable: &Execable,
-    servers: &'a [VirtualServer],
-) -> Result<Vec<&'a VirtualServer>, Error> {
-    let fits = |server: &&VirtualServer| first_broken(&execable.required, &server.tags).is_none();
-    let fitting: Vec<_> = servers.iter().filter(fits).collect();
+fn fitting_servers<'a>(execable: &Execable, hosts: &'a [Host]) -> Result<Vec<&'a Host>, Error> {
+    let fits = |host: &&Host| first_broken(&execable.required, &host.tags).is_none();
+    let fitting: Vec<_> = hosts.iter().filter(fits).collect();
     if !fitting.is_empty() || execable.count == 0 {
         return Ok(fitting);
     }
-    let broken: BTreeSet<String> = servers
+    let broken: BTreeSet<String> = hosts
         .iter()
-        .filter_map(|server| first_broken(&execable.required, &server.tags))
+        .filter_map(|host| first_broken(&execable.required, &host.tags))
         .map(ToString::to_string)
         .collect();
     let broken = broken.into_iter().collect::<Vec<_>>().join(" ");
@@ -118,15 +173,38 @@ fn fitting_servers<'a>(
     .with("role", &execable.role))
 }
 
-/// The servers in the order in which they are tried: the one it is on, then those with the fewest, first by name.
+/// The servers in the order in which they are tried: the one it is on, then whole ones with the fewest, first by name.
+///
+/// Nothing new goes to a server that is maintained, and what is on it stays until it may leave and there is another.
 fn in_order<'a>(
-    fitting: &[&'a VirtualServer],
+    fitting: &[&'a Host],
     load: &BTreeMap<&str, u32>,
-    held: Option<&str>,
-) -> Vec<&'a VirtualServer> {
-    let of = |server: &VirtualServer| load.get(server.name.as_str()).copied().unwrap_or(0);
-    let mut order = fitting.to_vec();
-    order.sort_by_key(|server| (held != Some(&server.name), of(server), server.name.clone()));
+    (held, leaves): (Option<&ContainerRecord>, bool),
+) -> Vec<&'a Host> {
+    let own = held.and_then(|held| {
+        fitting
+            .iter()
+            .find(|host| host.name == held.server)
+            .copied()
+    });
+    let own = own.filter(|host| host.standing != Standing::Gone);
+    let maintained = own.filter(|host| host.standing == Standing::Maintained);
+    if let Some(own) = maintained
+        && !leaves
+    {
+        return vec![own];
+    }
+    let takes = |host: &&&Host| matches!(host.standing, Standing::Up | Standing::Degraded);
+    let mut order: Vec<&Host> = fitting.iter().filter(takes).copied().collect();
+    if order.is_empty() {
+        order.extend(maintained);
+    }
+    let of = |host: &Host| load.get(host.name.as_str()).copied().unwrap_or(0);
+    order.sort_by_key(|host| {
+        let away = own.is_none_or(|own| own.name != host.name);
+        let weak = away && host.standing == Standing::Degraded;
+        (away, weak, of(host), host.name.clone())
+    });
     order
 }
 
@@ -156,13 +234,22 @@ impl<'a> Room<'a> {
         }
     }
 
+    /// Leaves a container that has no server what it has.
+    fn leave(&mut self, ordinal: u32) {
+        let own = self
+            .held
+            .iter()
+            .filter(|one| one.container == Some(ordinal));
+        self.chosen.extend(own.map(|one| (*one).clone()));
+    }
+
     /// The first server on which all storage of the container can be had, and that storage.
     fn first_that_holds<'s>(
         &mut self,
         execable: &Execable,
         ordinal: u32,
-        order: &[&'s VirtualServer],
-    ) -> Result<(&'s VirtualServer, Vec<Allotment>), Error> {
+        order: &[&'s Host],
+    ) -> Result<(&'s Host, Vec<Allotment>), Error> {
         let mut why: Option<Error> = None;
         for server in order {
             let mut trial = self.clone();
@@ -184,7 +271,7 @@ impl<'a> Room<'a> {
         execable: &Execable,
         ordinal: u32,
         server: &str,
-        order: &[&VirtualServer],
+        order: &[&Host],
     ) -> Result<Vec<Allotment>, Error> {
         let mut storage: Vec<Allotment> = Vec::new();
         for mount in &execable.mounts {
@@ -215,7 +302,7 @@ impl<'a> Room<'a> {
         request: &StorageRequest,
         ordinal: u32,
         server: &str,
-        order: &[&VirtualServer],
+        order: &[&Host],
     ) -> Result<Allotment, (Kind, String)> {
         let shared = request.properties.contains(SHARED);
         let wanted = Allotment {
@@ -245,7 +332,7 @@ impl<'a> Room<'a> {
         &mut self,
         held: &Allotment,
         wanted: &Allotment,
-        order: &[&VirtualServer],
+        order: &[&Host],
     ) -> Result<Allotment, (Kind, String)> {
         let could = order.iter().any(|server| server.name == held.server);
         if held.container.is_some() && could && held.server != wanted.server {

@@ -362,7 +362,8 @@ pub(crate) struct FakeGround {
     pub(crate) missing: Mutex<BTreeSet<PathBuf>>,
     pub(crate) swept: Mutex<Vec<String>>,
     pub(crate) uid: AtomicU32,
-    clock: AtomicU64,
+    pub(crate) clock: AtomicU64,
+    pub(crate) boot: Mutex<String>,
 }
 
 #[async_trait]
@@ -413,6 +414,10 @@ impl Ground for FakeGround {
 
     fn unix_ms(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn boot(&self) -> String {
+        format!("boot {}", self.boot.lock().unwrap())
     }
 
     fn uid(&self) -> u32 {

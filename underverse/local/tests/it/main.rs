@@ -16,5 +16,6 @@ mod mark;
 mod myriad;
 mod realise;
 mod refused;
+mod servers;
 mod storage;
 mod tags;
