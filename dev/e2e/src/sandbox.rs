@@ -204,7 +204,13 @@ impl Sandbox {
     /// The command with `arguments`, not yet started.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.user.command(&self.binary, &self.root);
+        self.command_of(&self.binary, arguments)
+    }
+
+    /// The same of another program.
+    #[must_use]
+    pub fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = self.user.command(program, &self.root);
         command
             .args(arguments)
             .env("RADIX_HOME", self.home())

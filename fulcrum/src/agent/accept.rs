@@ -1,11 +1,12 @@
 //! Taking a document: signature, rule, disk, memoir, in this order, before anyone is told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crux_core::identity::{DOCUMENT_CONTEXT, Principal, Signed, Verb, Who};
 use crux_core::names::Label;
 use crux_net::identity::Acceptance;
-use crux_wire::document::v1::{Document, SignedDocument};
+use crux_wire::document::v1::{Build, Document, SignedDocument};
 use crux_wire::fulcrum::v1::{PutDocumentReply, PutDocumentRequest};
 use prost::Message;
 use tonic::Status;
@@ -154,6 +155,10 @@ pub(crate) async fn take(
     };
     let recorded = agent.record("document.accept", record).await;
     recorded.map_err(|error| Status::internal(format!("write the memoir: {error}")))?;
+    if agent.is_base() {
+        let known = held.as_ref().map(|held| held.document.builds.as_slice());
+        record_builds(agent, &document, known.unwrap_or_default()).await?;
+    }
     let (generation, dissolved) = (document.generation, document.dissolved);
     let kept = agent.documents.accept(signed, document);
     kept.map_err(|error| Status::internal(format!("keep the document: {error}")))?;
@@ -165,6 +170,32 @@ pub(crate) async fn take(
     let text = format!("generation {generation} {what}");
     agent.tell_of(&namespace, "document", &namespace, &text);
     Ok(Taken::New)
+}
+
+/// Writes down the executions that made what a document asks for, but those that the last one told of.
+async fn record_builds(agent: &Agent, document: &Document, known: &[Build]) -> Result<(), Status> {
+    let mut told: BTreeSet<&str> = known.iter().map(|build| build.record.as_str()).collect();
+    for build in &document.builds {
+        if !told.insert(&build.record) {
+            continue;
+        }
+        let made = document.builds.iter();
+        let made = made.filter(|other| other.record == build.record);
+        let outputs: Vec<String> = made
+            .map(|made| format!("{}={}", made.path, made.digest))
+            .collect();
+        let record = fields! {
+            "namespace": document.namespace.clone(), "generation": document.generation,
+            "record": build.record.clone(), "name": build.name.clone(),
+            "execution": build.dictum.clone(), "dictum": build.dictum_digest.clone(),
+            "inputs": build.inputs_digest.clone(), "input_files": build.inputs,
+            "outputs": outputs, "exit": build.exit,
+            "started_unix_ms": build.started_unix_ms, "duration_ms": build.duration_ms,
+        };
+        let recorded = agent.record("build.execution", record).await;
+        recorded.map_err(|error| Status::internal(format!("write the memoir: {error}")))?;
+    }
+    Ok(())
 }
 
 /// Keeps the grant to host a namespace, which comes with its document.

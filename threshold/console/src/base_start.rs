@@ -38,6 +38,14 @@ impl Ourselves {
     pub(crate) fn stored(home: &Home) -> Outcome<Self> {
         let store = open_store(home)?;
         let source = std::env::current_exe()?;
+        // Read before it is copied: all but the first time it is there, and room for a copy need not be.
+        let known = crux_net::store::hash(&mut File::open(&source)?)?;
+        if store.open_verified(&known).is_ok() {
+            return Ok(Self {
+                path: store.path(&known),
+                digest: known,
+            });
+        }
         let stored = store.put_file(&source);
         let digest = stored.map(|info| info.digest).map_err(|error| {
             Failure::usage(format!(

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use begat::{Host, Kind, Made, Report, Request, Tree};
+use begat_core::record::{Exit, Record};
 use crux_core::adf::{Code, Diagnostic};
 use crux_core::digest::Digest;
 use crux_net::store::Store;
@@ -129,13 +130,36 @@ fn collect(report: &Report, described: &Described) -> Products {
                 .insert(described.directory.join(&made.path), made.digest);
             products.builds.push(Build {
                 digest: made.digest.to_string(),
-                dictum: kept.record.key.to_string(),
                 record: kept.digest.to_string(),
+                path: made.path.clone(),
+                ..execution(&kept.record)
             });
         }
     }
     products.builds.sort_by(|a, b| a.digest.cmp(&b.digest));
     products
+}
+
+/// What a document tells of an execution besides what it made.
+fn execution(record: &Record) -> Build {
+    let lines = record.inputs.iter();
+    let lines: String = lines
+        .map(|input| format!("{} {}\n", input.path, input.digest))
+        .collect();
+    Build {
+        dictum: record.key.to_string(),
+        name: record.name.clone(),
+        dictum_digest: record.dictum.to_string(),
+        inputs_digest: Digest::of(lines.as_bytes()).to_string(),
+        inputs: u32::try_from(record.inputs.len()).unwrap_or(u32::MAX),
+        exit: match record.exit {
+            Exit::Code(code) => code,
+            Exit::Signal(signal) => 128 + signal,
+        },
+        started_unix_ms: record.started_unix_ms,
+        duration_ms: record.duration_ms,
+        ..Build::default()
+    }
 }
 
 /// A failed dictum: where it stands, and what it said last.

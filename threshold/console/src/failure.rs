@@ -126,7 +126,12 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "error: {}", self.message)?;
+        // A diagnostic says by itself that it is an error.
+        let prefix = match self.message.starts_with("error[") {
+            true => "",
+            false => "error: ",
+        };
+        write!(formatter, "{prefix}{}", self.message)?;
         for cause in &self.causes {
             write!(formatter, "\n  because: {cause}")?;
         }

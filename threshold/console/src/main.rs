@@ -23,6 +23,7 @@ mod output;
 mod pins;
 mod prepare;
 mod proposal;
+mod room;
 mod view;
 
 use std::process::ExitCode;

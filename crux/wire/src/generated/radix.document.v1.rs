@@ -84,12 +84,37 @@ pub struct Pin {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Build {
+    /// of the product
     #[prost(string, tag = "1")]
     pub digest: ::prost::alloc::string::String,
+    /// key of the execution: the digest of dictum, inputs and tools together
     #[prost(string, tag = "2")]
     pub dictum: ::prost::alloc::string::String,
+    /// digest of the execution's record
     #[prost(string, tag = "3")]
     pub record: ::prost::alloc::string::String,
+    /// of the product, in the application's directory
+    #[prost(string, tag = "4")]
+    pub path: ::prost::alloc::string::String,
+    /// the dictum's, for people
+    #[prost(string, tag = "5")]
+    pub name: ::prost::alloc::string::String,
+    /// of the dictum's text
+    #[prost(string, tag = "6")]
+    pub dictum_digest: ::prost::alloc::string::String,
+    /// of the lines `path digest` of all inputs, sorted by path
+    #[prost(string, tag = "7")]
+    pub inputs_digest: ::prost::alloc::string::String,
+    /// how many
+    #[prost(uint32, tag = "8")]
+    pub inputs: u32,
+    /// code, or 128 + signal
+    #[prost(int32, tag = "9")]
+    pub exit: i32,
+    #[prost(uint64, tag = "10")]
+    pub started_unix_ms: u64,
+    #[prost(uint64, tag = "11")]
+    pub duration_ms: u64,
 }
 /// Shared data: the value of entry `rnode`.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -193,3 +193,72 @@ fn hostile_sizes_are_refused_quickly() {
         std::fs::write(&path, good).expect("put back");
     }
 }
+
+/// What the test of a full disk does in a mount namespace of its own: `$1` radix, `$2` the state directory,
+/// `$3` products, `$4` the application, `$5` where it writes what it saw. Nothing of the machine's is touched.
+const FULL_DISK: &str = r#"
+set -u
+home="$2"
+export RADIX_HOME="$home"
+mount -t tmpfs -o size=400m,mode=0700 tmpfs "$2" || exit 90
+"$1" begat import "$3" > /dev/null || exit 91
+leave() {
+  rm -f "$home/filler"
+  available=$(df --output=avail -k "$home" | tail -n 1)
+  head -c "$((available - $1))k" /dev/zero > "$home/filler"
+}
+for room in 1000 25000 200 900 2500 9000; do
+  leave "$room"
+  [ "$room" = 25000 ] && { "$1" plan "$4" > /dev/null 2>&1 || exit 92; continue; }
+  "$1" up "$4" --yes --timeout 10s > "$5/out.$room" 2> "$5/err.$room"
+  echo "$room $?" >> "$5/codes"
+  [ -e "$2/base" ] && echo "$room left something" >> "$5/codes"
+done
+rm "$home/filler"
+"$1" up "$4" --yes > "$5/out.last" 2> "$5/err.last"
+echo "last $?" >> "$5/codes"
+"$1" down --purge --yes > /dev/null 2>&1
+"#;
+
+#[test]
+fn a_full_state_directory_is_named_and_a_later_up_succeeds() {
+    let sandbox = Sandbox::with_stix(User::Ourselves);
+    let _ = own_port(&sandbox);
+    let (home, saw) = (sandbox.root().join("full"), sandbox.root().join("saw"));
+    for directory in [&home, &saw] {
+        std::fs::create_dir(directory).expect("a directory can be made");
+    }
+    let mut command = sandbox.command_of(std::path::Path::new("unshare"), &["--mount"]);
+    if !nix::unistd::geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    let output = command
+        .args(["sh", "-c", FULL_DISK, "sh"])
+        .args([
+            sandbox.binary().as_path(),
+            &home,
+            &sandbox.root().join("products"),
+        ])
+        .args([&sandbox.stix(), &saw])
+        .output()
+        .expect("unshare can be run");
+    let read = |name: &str| std::fs::read_to_string(saw.join(name)).unwrap_or_default();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if matches!(output.status.code(), Some(1 | 90)) && read("codes").is_empty() {
+        crate::skipped_because(&format!("no mount namespace here: {said}"));
+        return;
+    }
+    let codes = read("codes");
+    assert!(output.status.success(), "{said}\n{codes}");
+    for room in ["1000", "200", "900", "2500", "9000", "last"] {
+        let (out, err) = (read(&format!("out.{room}")), read(&format!("err.{room}")));
+        let code = if room == "last" { 0 } else { 2 };
+        let line = format!("{room} {code}");
+        let seen = codes.lines().any(|seen| seen == line);
+        assert!(seen, "{line} is not in\n{codes}\n{out}{err}");
+        let told = err.contains("no room is left") && err.contains("free some space");
+        assert!(told || room == "last", "{room}\n{out}{err}");
+        let started = format!("{room} left something");
+        assert!(!codes.contains(&started), "nothing was started:\n{codes}");
+    }
+}

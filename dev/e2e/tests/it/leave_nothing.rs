@@ -54,6 +54,7 @@ fn leaves_nothing(user: User) {
         memoirs.iter().all(|memoir| memoir["verified"] == true),
         "{list}"
     );
+    built(&sandbox);
     let one = sandbox.radix(&["memoir", "read", "stix/n1"]).expect(0);
     assert!(
         one.stdout.contains("exec") || one.stdout.contains("start"),
@@ -75,6 +76,19 @@ fn leaves_nothing(user: User) {
         "a rerun finds nothing to do: {}",
         again.stderr
     );
+}
+
+/// The memoir of the base tells of the executions that made the two programs.
+fn built(sandbox: &Sandbox) {
+    let base = sandbox.radix(&["memoir", "read", "base/base"]).expect(0);
+    let lines: Vec<&str> = base.stdout.lines().collect();
+    for (name, output) in [("worker", "bin/worker="), ("slave", "bin/slave=")] {
+        let told = lines.iter().filter(|line| {
+            let words = ["build.execution", name, output, "inputs", "started_unix_ms"];
+            words.iter().all(|word| line.contains(word))
+        });
+        assert_eq!(told.count(), 1, "{name}: {}", base.stdout);
+    }
 }
 
 // Shows: DUS-02, MEM-02

@@ -17,6 +17,7 @@ use crate::operator;
 use crate::output::{self, Progress};
 use crate::prepare;
 use crate::proposal::Proposal;
+use crate::room;
 use crate::view::Status;
 
 /// How often the namespace is looked at while waiting.
@@ -33,6 +34,10 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
     // A base that died left its forwarders running; only it can tell them from strangers.
     if running.is_some() || !home.base().join(fulcrum::config::FILE).exists() {
         described.check_ports(running.as_ref()).await?;
+    }
+    // What a base that died left behind needs no more room.
+    if !home.base().join(fulcrum::config::FILE).exists() {
+        room::check(&home, &draft, draft.rnodes_wanted)?;
     }
     let base = base_start::ensure(&home, &ourselves).await?;
     let namespace = draft.namespace.clone();
@@ -52,6 +57,8 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
         home.note_tree(&described.directory, &namespace, present.generation)?;
         return unchanged(&base, present, &described, &args).await;
     }
+    let held = present.as_ref().map_or(0, |present| present.rnodes_wanted);
+    room::check(&home, &draft, draft.rnodes_wanted.saturating_sub(held))?;
     let proposal = Proposal::make(Some(&base), &described, &draft, present.as_ref()).await?;
     proposal.print();
     if proposal.stops() > 0 {
