@@ -6,9 +6,11 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use underverse::{ByteCount, Limits};
 
 use crate::config::{Isolation, RnodeMount};
 use crate::durable;
+use crate::groups::Group;
 use crate::label::rnode_label;
 use crate::wanted::{Wanted, WantedProgram, WantedRnode};
 
@@ -59,7 +61,14 @@ impl CommandFile {
         ];
         let told = told.map(|(name, value)| (name.to_owned(), value));
         // What the underverse tells counts; a spec cannot give a container another address.
-        let env = rnode.env.iter().cloned().chain(told).collect();
+        let limits = limits_text(&rnode.limits).map(|text| ("RADIX_LIMITS".to_owned(), text));
+        let env = rnode
+            .env
+            .iter()
+            .cloned()
+            .chain(told)
+            .chain(limits)
+            .collect();
         let isolated = wanted.isolation == Isolation::PidMount;
         let word = |word: &String| match isolated {
             true => word.clone(),
@@ -73,9 +82,26 @@ impl CommandFile {
             mounts: rnode.mounts.clone(),
             isolation: wanted.isolation,
             user: None,
-            limits: CommandLimits::default(),
-            groups: Vec::new(),
+            limits: CommandLimits {
+                address_space: address_space(rnode),
+                processes: None,
+            },
+            groups: rnode
+                .groups
+                .iter()
+                .map(|group| group.path.clone())
+                .collect(),
         })
+    }
+
+    /// Whether a command that runs with `self` is as `wanted` says; by which groups it is limited does not matter.
+    pub(crate) fn is_as(&self, wanted: &Self) -> bool {
+        let groups = self.groups.clone();
+        *self
+            == Self {
+                groups,
+                ..wanted.clone()
+            }
     }
 
     pub(crate) fn read(directory: &Path) -> io::Result<Option<Self>> {
@@ -89,6 +115,21 @@ impl CommandFile {
         }
         durable::write_lightly(&directory.join(FILE), &durable::json(self)?)
     }
+}
+
+/// The limit of address space that stands in for one of memory, where no control group keeps that.
+fn address_space(rnode: &WantedRnode) -> Option<u64> {
+    let kept = rnode.groups.iter().any(Group::limits_memory);
+    rnode.limits.memory.filter(|_| !kept).map(ByteCount::get)
+}
+
+/// What a command is told of its limits: "memory=33554432,processes=5".
+fn limits_text(limits: &Limits) -> Option<String> {
+    let memory = limits.memory.map(|bytes| format!("memory={}", bytes.get()));
+    let cpu = limits.cpu_thousandths.map(|cpu| format!("cpu={cpu}"));
+    let processes = limits.processes.map(|count| format!("processes={count}"));
+    let all: Vec<String> = [memory, cpu, processes].into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join(","))
 }
 
 /// A word with the inner path of a mount replaced by the outer one: for where there is no mount namespace.

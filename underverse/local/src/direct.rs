@@ -26,6 +26,7 @@ use crate::config::Executable;
 use crate::durable;
 use crate::execute::io_at;
 use crate::ground::ThisMachine;
+use crate::groups::Groups;
 use crate::layout::Home;
 use crate::local::Local;
 use crate::settings::Settings;
@@ -159,7 +160,10 @@ pub async fn on_this_machine(home: &Path, radix: &Path) -> Result<Local, Error> 
         path: radix.to_owned(),
         digest: String::new(),
     };
-    let settings = Settings::new(home, executable, isolation);
+    let settings = Settings {
+        groups: Groups::probe(),
+        ..Settings::new(home, executable, isolation)
+    };
     Ok(Local::new(settings, Arc::new(base), Arc::new(ThisMachine)))
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crux_core::digest::Digest;
+
 /// File in a rnode's directory that says that it is to end for good; its agent leaves the flock then.
 pub(crate) const LEAVING: &str = "leaving";
 
@@ -20,6 +22,12 @@ impl Home {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Eight digits that tell this directory from others, for names that the whole machine shares.
+    pub(crate) fn short(&self) -> String {
+        let digest = Digest::of(self.0.as_os_str().as_encoded_bytes()).to_string();
+        digest.chars().take(8).collect()
     }
 
     /// Where all hordes are.

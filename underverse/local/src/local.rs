@@ -168,7 +168,11 @@ impl Underverse for Local {
 
     fn capabilities(&self) -> Capabilities {
         let abilities = self.base.abilities();
-        report::capabilities(self.settings.isolation, self.ground.uid(), &abilities)
+        report::capabilities(
+            self.settings.isolation,
+            self.ground.uid(),
+            (&abilities, &self.settings.groups),
+        )
     }
 
     async fn servers(&self) -> Result<Vec<Server>, Error> {

@@ -323,7 +323,12 @@ fn differs(rnode: &WantedRnode, wanted: &Wanted, observed: &Observed) -> bool {
     let command = host.and_then(|host| CommandFile::of(rnode, wanted, host));
     let started = directory.and_then(|directory| directory.command.as_ref());
     match (&rnode.program, started) {
-        (WantedProgram::Command(_), _) => return command.is_some() && started != command.as_ref(),
+        (WantedProgram::Command(_), _) => {
+            let same = started
+                .zip(command)
+                .map(|(started, wanted)| started.is_as(&wanted));
+            return same == Some(false) || (started.is_none() && host.is_some());
+        }
         (WantedProgram::Fulcrum, Some(_)) => return true,
         (WantedProgram::Fulcrum, None) => {}
     }

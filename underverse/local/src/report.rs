@@ -10,6 +10,7 @@ use underverse::{
 
 use crate::base::{Abilities, ExecutionView};
 use crate::config::Isolation;
+use crate::groups::{Controller, Groups};
 use crate::label::rnode_label;
 use crate::layout::Home;
 use crate::plan::Observed;
@@ -193,9 +194,27 @@ fn port(door: &Door, record: &Record, observed: &Observed) -> EffectivePort {
     }
 }
 
+/// How strongly commands are limited; rnodes are not.
+fn limits(abilities: &Abilities, groups: &Groups) -> Strength {
+    if !abilities.commands.is_present() {
+        return Strength::Absent("rnodes are not limited on this backend yet".to_owned());
+    }
+    let missing = Controller::ALL.into_iter().filter(|one| !groups.has(*one));
+    let missing: Vec<&str> = missing.map(Controller::word).collect();
+    if missing.is_empty() {
+        return Strength::Enforced;
+    }
+    let missing = missing.join(" ");
+    Strength::Weak(format!("no control group can be made here for: {missing}"))
+}
+
 /// What backend `local` can do on a machine that grants such namespaces to such a user, over such a base.
 #[must_use]
-pub fn capabilities(isolation: Isolation, uid: u32, abilities: &Abilities) -> Capabilities {
+pub fn capabilities(
+    isolation: Isolation,
+    uid: u32,
+    (abilities, groups): (&Abilities, &Groups),
+) -> Capabilities {
     use Capability as C;
     let absent = |reason: &str| Strength::Absent(reason.to_owned());
     let weak = |reason: &str| Strength::Weak(reason.to_owned());
@@ -229,10 +248,7 @@ pub fn capabilities(isolation: Isolation, uid: u32, abilities: &Abilities) -> Ca
             C::StorageCapacity,
             weak("volumes have their size; file trees are counted, not enforced"),
         )
-        .with(
-            C::Limits,
-            absent("rnodes are not limited on this backend yet"),
-        )
+        .with(C::Limits, limits(abilities, groups))
         .with(C::Users, users)
         .with(
             C::ProcessIsolation,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use underverse::Tag;
 
 use crate::config::{Executable, Isolation};
+use crate::groups::Groups;
 use crate::layout::Home;
 
 /// Time a cell is given to end after being asked. 15 s: its instances have 10 s.
@@ -22,6 +23,8 @@ pub struct Settings {
     pub isolation: Isolation,
     /// Virtual servers with their tags; never empty. Containers spread over them.
     pub servers: Vec<VirtualServer>,
+    /// Where commands can be limited; nowhere unless it was probed.
+    pub groups: Groups,
     /// Time a cell is given to end after being asked.
     pub cell_grace: Duration,
 }
@@ -39,6 +42,7 @@ impl Settings {
             executable,
             isolation,
             servers: vec![local],
+            groups: Groups::default(),
             cell_grace: CELL_GRACE,
         }
     }

@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use underverse::{
-    Error, Execable, ExternalAddress, Generation, HordeSpec, Kind, Members, MountSource,
+    Error, Execable, ExternalAddress, Generation, HordeSpec, Kind, Limits, Members, MountSource,
     PortConnect, Program, Protocol, Strength, UserSource,
 };
 
 use crate::base::Abilities;
 use crate::config::{Isolation, RnodeMount};
+use crate::groups::{Controller, Group, Groups};
 use crate::record::{Door, NetworkRecord, Record, RoleRecord};
 use crate::servers::{Servers, Tagging};
 use crate::settings::{Settings, VirtualServer};
@@ -68,6 +69,9 @@ pub(crate) struct WantedRnode {
     pub(crate) urgent: bool,
     pub(crate) mounts: Vec<RnodeMount>,
     pub(crate) env: Vec<(String, String)>,
+    pub(crate) limits: Limits,
+    /// Control groups that keep them.
+    pub(crate) groups: Vec<Group>,
 }
 
 impl Wanted {
@@ -175,7 +179,8 @@ fn check_execable(spec: &HordeSpec, execable: &Execable, facts: &Facts<'_>) -> R
             format!("it has no images, and {image} is asked for"),
         );
     }
-    if !execable.limits.is_none() {
+    let rnode = matches!(execable.program, Program::Fulcrum(_));
+    if rnode && !execable.limits.is_none() {
         return unsupported("it does not limit memory, processors or processes of a rnode yet");
     }
     for mount in &execable.mounts {
@@ -311,6 +316,11 @@ fn weaker(
             }
         }
     }
+    for execable in &spec.execables {
+        for (asked, obtained) in unlimited(execable, &facts.settings.groups) {
+            add(asked, obtained);
+        }
+    }
     let network = &spec.network;
     if network.horde_private {
         add("horde-private network".to_owned(), NO_NETWORK_ISOLATION);
@@ -337,6 +347,31 @@ fn weaker(
     weaker
 }
 
+/// The limits of a role that no control group keeps here, with what is done instead.
+fn unlimited(execable: &Execable, groups: &Groups) -> Vec<(String, &'static str)> {
+    let (limits, role) = (&execable.limits, &execable.role);
+    let missing = |controller| !groups.has(controller);
+    let mut found = Vec::new();
+    if let Some(memory) = limits.memory.filter(|_| missing(Controller::Memory)) {
+        let asked = format!("at most {memory} of memory for role {role}");
+        found.push((asked, ADDRESS_SPACE));
+    }
+    if let Some(cpu) = limits.cpu_thousandths.filter(|_| missing(Controller::Cpu)) {
+        let asked = format!("at most {cpu} thousandths of a processor for role {role}");
+        found.push((asked, NO_GROUP));
+    }
+    if let Some(processes) = limits.processes.filter(|_| missing(Controller::Pids)) {
+        let asked = format!("at most {processes} processes for role {role}");
+        found.push((asked, NO_GROUP));
+    }
+    found
+}
+
+/// What limits memory where no control group does.
+const ADDRESS_SPACE: &str =
+    "the address space of each process, since no control group for memory can be made here";
+/// Why something is not limited.
+const NO_GROUP: &str = "not limited: no control group for it can be made here";
 /// Why hordes on this machine are not private.
 pub(crate) const NO_NETWORK_ISOLATION: &str =
     "rnodes share this machine's loopback network, which every local process can reach";

@@ -7,9 +7,9 @@ use std::time::Duration;
 use e2e::{Inventory, Sandbox, User, kill, wait_gone};
 use futures_util::StreamExt as _;
 use underverse::{
-    End, EventKind, Execable, ExecableBuilder, Generation, Horde, Keep, MaintenancePolicy, Reply,
-    Running, RunningState, ServerChange, StorageExposure, StorageKind, Underverse as _,
-    UnderverseAdmin as _,
+    ByteCount, Capability, End, EventKind, Execable, ExecableBuilder, Generation, Horde, Keep,
+    Limits, MaintenancePolicy, Reply, Running, RunningState, ServerChange, StorageExposure,
+    StorageKind, Strength, Underverse as _, UnderverseAdmin as _,
 };
 use underverse_local::{Isolation, Local, VirtualServer, on_this_machine};
 
@@ -481,6 +481,59 @@ async fn a_server_is_drained_as_its_owner_answers_and_what_moves_keeps_its_files
     }
     drop(events);
     released(&horde, &backend).await;
+}
+
+#[tokio::test]
+async fn limits_hold_where_they_are_enforced_and_are_told_where_not() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let backend = local(&sandbox).await;
+    let limits = Limits {
+        memory: Some(ByteCount::mebibytes(48)),
+        cpu_thousandths: Some(500),
+        processes: Some(6),
+    };
+    // One line of 200 MB, which its reader must hold whole; then more processes than are allowed.
+    let script = "head -c 200000000 /dev/zero | tail > /dev/null; echo memory $?; \
+                  for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; echo processes; exec sleep 1000000";
+    let hobbit = ExecableBuilder::command("hobbit", ["/bin/sh", "-c", script]).unwrap();
+    let horde = Horde::new("the_shire").unwrap();
+    let horde = horde.execables([hobbit.limits(limits).build()]);
+    let strength = backend.capabilities().strength(Capability::Limits);
+    assert!(strength.is_present(), "{strength}");
+    realised(&horde, &backend).await;
+    let weaker = backend.effective(horde.name()).await.unwrap().weaker;
+    let unlimited = weaker
+        .iter()
+        .filter(|weak| weak.asked.starts_with("at most"))
+        .count();
+    let container = running(&horde, &backend).await.remove(0);
+    let memory = said(&container);
+    assert_ne!(
+        memory.lines().next(),
+        Some("memory 0"),
+        "the reader was not stopped"
+    );
+    if strength == Strength::Enforced {
+        assert_eq!(unlimited, 0, "{weaker:?}");
+        let directory = container.directory.clone().unwrap();
+        let look = || {
+            let errors = std::fs::read_to_string(directory.join("stderr")).ok()?;
+            errors.to_lowercase().contains("fork").then_some(())
+        };
+        assert!(
+            e2e::wait_for(Duration::from_secs(20), look).is_some(),
+            "all could be forked"
+        );
+    } else {
+        assert!(unlimited > 0, "{strength}");
+    }
+    let file = container.directory.unwrap().join("command.json");
+    let text = std::fs::read_to_string(file).unwrap();
+    let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let groups: Vec<PathBuf> = serde_json::from_value(file["groups"].clone()).unwrap();
+    assert!(groups.iter().all(|group| group.exists()));
+    released(&horde, &backend).await;
+    assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
 }
 
 #[tokio::test]

@@ -1,25 +1,31 @@
 //! Steps that end and remove.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use underverse::{Effect, Error, EventKind, Kind};
 
 use super::{END_POLL, Pass, each, io_at, io_error};
 use crate::base::EndSignal;
+use crate::command::CommandFile;
 use crate::config::Isolation;
 use crate::events::News;
 use crate::label::rnode_label;
 use crate::layout::LEAVING;
 use crate::storage::{self, Allotment};
 use crate::wanted::Wanted;
-use crate::{durable, mark, record};
+use crate::{durable, groups, mark, record};
 
 /// Time a forwarder is given to end after being asked: it holds nothing that must be kept.
 pub(super) const FORWARD_GRACE: Duration = Duration::from_secs(2);
 /// Time for the kernel to take away what was ended by force.
 const FORCE_GRACE: Duration = Duration::from_secs(10);
+
+/// How often a control group that is still busy is tried, [`END_POLL`] apart: 2 s in all.
+const GROUP_TRIES: u32 = 40;
 
 impl Pass<'_> {
     /// Asks an execution to end, waits, forces it, and returns when the base says that it ended.
@@ -115,6 +121,19 @@ impl Pass<'_> {
             .await
     }
 
+    /// Removes a control group, which the kernel lets go of a moment after the last of its processes.
+    async fn remove_group(&self, group: &Path) -> Result<(), Error> {
+        for _ in 0..GROUP_TRIES {
+            match groups::remove(group) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    tokio::time::sleep(END_POLL).await;
+                }
+                other => return other.map_err(io_at("remove a control group", group)),
+            }
+        }
+        groups::remove(group).map_err(io_at("remove a control group", group))
+    }
+
     pub(super) async fn remove_directory(&self, ordinal: u32) -> Result<(), Error> {
         self.sweep(ordinal).await?;
         let path = self
@@ -122,6 +141,11 @@ impl Pass<'_> {
             .settings()
             .home
             .rnode(self.horde.as_str(), &rnode_label(ordinal));
+        // Ordering: their names stand in the directory, so it goes last.
+        let command = CommandFile::read(&path).ok().flatten();
+        for group in command.iter().flat_map(|command| &command.groups) {
+            self.remove_group(group).await?;
+        }
         durable::remove_tree(&path).map_err(io_at("remove a rnode's directory", &path))
     }
 

@@ -140,6 +140,7 @@ impl Pass<'_> {
         self.settle_address(ordinal).await?;
         if let Some(command) = self.command_file(ordinal).await {
             self.check_program(&command)?;
+            self.make_groups(ordinal, &label)?;
             drop(std::fs::remove_file(directory.join(config::FILE)));
             let written = command.write(&directory);
             return written.map_err(io_at("write a command's configuration", &directory));
@@ -161,6 +162,19 @@ impl Pass<'_> {
             .await?;
         durable::write_lightly(&invitation, text.as_bytes())
             .map_err(io_at("write a rnode's invitation", &invitation))
+    }
+
+    /// Makes the control groups that keep the container's limits.
+    fn make_groups(&self, ordinal: u32, label: &str) -> Result<(), Error> {
+        let rnodes = self.wanted.map_or(&[][..], |wanted| &wanted.rnodes);
+        let rnode = rnodes.iter().find(|rnode| rnode.ordinal == ordinal);
+        for group in rnode.iter().flat_map(|rnode| &rnode.groups) {
+            let made = group.make();
+            made.map_err(|error| {
+                io_at("limit a container", &group.path)(error).with("container", label)
+            })?;
+        }
+        Ok(())
     }
 
     /// Refuses a program that is named by its path and is not there: no cell need be started to find that out.

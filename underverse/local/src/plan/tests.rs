@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use underverse::Keep;
+use underverse::{Keep, Limits};
 
 use super::{DirectoryView, Observed, Plan, Step, dissolve, realise};
 use crate::address::Lease;
@@ -31,6 +31,8 @@ fn wanted(count: u32, doors: &[u16]) -> Wanted {
         urgent: false,
         mounts: Vec::new(),
         env: Vec::new(),
+        limits: Limits::none(),
+        groups: Vec::new(),
     };
     Wanted {
         namespace: "stix".to_owned(),

@@ -9,6 +9,8 @@ use underverse::{
 
 use super::{Facts, WantedProgram, WantedRnode};
 use crate::config::RnodeMount;
+use crate::groups::Group;
+use crate::label::rnode_label;
 use crate::record::ContainerRecord;
 use crate::servers::{Standing, Tagging};
 use crate::settings::VirtualServer;
@@ -91,12 +93,20 @@ pub(super) fn place(
             });
             placed.rnodes.push(WantedRnode {
                 urgent: leaves || gone,
+                groups: groups(spec, execable, ordinal, facts),
                 ..rnode(execable, ordinal, (host, held), &storage)
             });
         }
     }
     placed.allotments = room.chosen;
     Ok(placed)
+}
+
+/// The control groups that keep a container's limits; their names are nobody else's on this machine.
+fn groups(spec: &HordeSpec, execable: &Execable, ordinal: u32, facts: &Facts<'_>) -> Vec<Group> {
+    let (home, label) = (facts.settings.home.short(), rnode_label(ordinal));
+    let name = format!("radix-{home}-{}-{label}", spec.name);
+    facts.settings.groups.of(&name, &execable.limits)
 }
 
 fn rnode(
@@ -130,6 +140,8 @@ fn rnode(
             .iter()
             .map(|(n, v)| (n.clone(), v.clone()))
             .collect(),
+        limits: execable.limits,
+        groups: Vec::new(),
     }
 }
 
