@@ -15,7 +15,7 @@ fn nothing_started(sandbox: &Sandbox) {
 #[test]
 fn a_wrong_description_is_refused_with_its_place_and_nothing_starts() {
     let sandbox = Sandbox::with_stix(User::Ourselves);
-    let cases: [(&str, &str, &str, i32, &[&str]); 9] = [
+    let cases: [(&str, &str, &str, i32, &[&str]); 10] = [
         (
             "stix.khan",
             "prog1, 2",
@@ -31,7 +31,25 @@ fn a_wrong_description_is_refused_with_its_place_and_nothing_starts() {
             &["stix.khan:"],
         ),
         ("stix.rnodes", "n = 6", "n = 0", 2, &["stix.rnodes:"]),
-        ("stix.rnodes", "n = 6", "n = 10000", 3, &["10000"]),
+        (
+            "stix.rnodes",
+            "n = 6",
+            "n = 10000",
+            3,
+            &[
+                "10000 rnodes do not fit",
+                "because:",
+                "backend local holds at most 200 rnodes a horde",
+                "lower `n`",
+            ],
+        ),
+        (
+            "stix.begat",
+            "include(consul)",
+            "include(stix)",
+            2,
+            &["stix.begat:1", "include"],
+        ),
         (
             "stix.rnodes",
             "myriad {",

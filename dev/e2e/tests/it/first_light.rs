@@ -70,6 +70,7 @@ fn rises(user: User) {
         "six agents and the base's"
     );
 
+    mounts_stay_inside(&status);
     let flock = sandbox
         .radix(&["flock", "--format", "json"])
         .expect(0)
@@ -97,6 +98,22 @@ fn rises(user: User) {
         pids(&status),
         "a second up changes nothing"
     );
+}
+
+/// What `mount` asks for is seen in every cell and nowhere on the machine.
+fn mounts_stay_inside(status: &serde_json::Value) {
+    let target = |mounts: &str| {
+        let mut lines = mounts.lines();
+        lines.any(|line| line.split(' ').nth(4) == Some("/var/stix"))
+    };
+    let read = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/mountinfo"));
+    let outside = read("self").expect("our own mounts can be read");
+    assert!(!target(&outside), "{outside}");
+    let rnodes = status["rnodes"].as_array().cloned().unwrap_or_default();
+    for rnode in rnodes {
+        let inside = read(&rnode["keeper_pid"].to_string()).expect("a cell's mounts can be read");
+        assert!(target(&inside), "{rnode}: {inside}");
+    }
 }
 
 // Shows: ADF-01, KHN-03, RND-06, RND-10
