@@ -6,10 +6,13 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+
+/// How often the lock is taken again because its directory was removed meanwhile: it happens once at most.
+const LOCK_TRIES: u32 = 100;
 
 /// Namespaces of a living holder.
 #[derive(Debug)]
@@ -28,17 +31,8 @@ pub(super) struct Holders {
 impl Holders {
     /// Waits for the lock; it is given back when this is dropped.
     pub(super) fn lock(dir: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)?;
-        let lock = File::options()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(dir.join("lock"))?;
-        flock(&lock, FlockOperation::LockExclusive)?;
+        let lock = (0..LOCK_TRIES).find_map(|_| take(dir).transpose());
+        let lock = lock.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
         let dir = dir.join("holders").join(boot.trim());
         fs::DirBuilder::new()
@@ -87,6 +81,26 @@ impl Holders {
         }
         Ok(None)
     }
+}
+
+/// Waits for the lock of `dir`; `None` if the directory was removed meanwhile, by whoever dissolved the last horde on it.
+fn take(dir: &Path) -> io::Result<Option<File>> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)?;
+    let path = dir.join("lock");
+    let lock = File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)?;
+    flock(&lock, FlockOperation::LockExclusive)?;
+    let held = lock.metadata()?;
+    let there = fs::metadata(&path);
+    let same = there.is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino()));
+    Ok(same.then_some(lock))
 }
 
 /// A process, by pid and start time.

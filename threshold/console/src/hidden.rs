@@ -239,13 +239,7 @@ fn forward(rest: &[String]) -> Result<u8, String> {
         .parse()
         .map_err(|_| wrong("--port"))?;
     if let Ok(leases) = option(rest, "--leases") {
-        let leases = PathBuf::from(leases);
-        return runtime()?.block_on(async {
-            underverse_local::forward::run_on_leases(listen, &leases, port, asked_to_end())
-                .await
-                .map(|()| 0)
-                .map_err(chain)
-        });
+        return forward_on_leases(rest, (listen, port), Path::new(&leases));
     }
     let followed = Followed {
         namespace: option(rest, "--namespace")?,
@@ -309,6 +303,29 @@ fn parsed<T: std::str::FromStr>(rest: &[String], name: &str) -> Result<T, String
     option(rest, name)?
         .parse()
         .map_err(|_| format!("{name} cannot be read"))
+}
+
+/// `forward --listen ADDRESS --port PORT --leases FILE [--switch DIR]`: a door to every member.
+fn forward_on_leases(
+    rest: &[String],
+    (listen, port): (SocketAddr, u16),
+    leases: &Path,
+) -> Result<u8, String> {
+    // Ordering: the door is made on this machine's network; then we enter the switch, and members are reached from there.
+    let listener = std::net::TcpListener::bind(listen).map_err(chain)?;
+    listener.set_nonblocking(true).map_err(chain)?;
+    if let Ok(switch) = option(rest, "--switch") {
+        fulcrum::switch::Switch::enter(Path::new(&switch)).map_err(chain)?;
+    }
+    runtime()?
+        .block_on(underverse_local::forward::run_on_leases(
+            listener,
+            leases,
+            port,
+            asked_to_end(),
+        ))
+        .map(|()| 0)
+        .map_err(chain)
 }
 
 fn kv(rest: Vec<String>) -> Result<u8, String> {

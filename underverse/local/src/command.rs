@@ -32,6 +32,15 @@ pub(crate) struct CommandFile {
     pub(crate) limits: CommandLimits,
     #[serde(default)]
     pub(crate) groups: Vec<PathBuf>,
+    #[serde(default)]
+    pub(crate) network: Option<CellNetwork>,
+}
+
+/// How a cell is plugged into a switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CellNetwork {
+    pub(crate) switch: PathBuf,
+    pub(crate) address: Ipv4Addr,
 }
 
 /// Limits that the kernel keeps for a single process.
@@ -50,6 +59,13 @@ impl CommandFile {
             return None;
         };
         let label = rnode_label(rnode.ordinal);
+        let network = wanted.switch.as_ref().and_then(|switch| {
+            Some(CellNetwork {
+                switch: switch.dir.clone(),
+                address: switch.on.address(rnode.ordinal)?,
+            })
+        });
+        let host = network.as_ref().map_or(host, |network| network.address);
         let told = [
             ("RADIX_HORDE", wanted.namespace.clone()),
             ("RADIX_NAME", label.clone()),
@@ -91,6 +107,7 @@ impl CommandFile {
                 .iter()
                 .map(|group| group.path.clone())
                 .collect(),
+            network,
         })
     }
 

@@ -29,6 +29,7 @@ use crate::ground::ThisMachine;
 use crate::groups::Groups;
 use crate::layout::Home;
 use crate::local::Local;
+use crate::network::Granted;
 use crate::settings::Settings;
 
 mod execution;
@@ -160,7 +161,12 @@ pub async fn on_this_machine(home: &Path, radix: &Path) -> Result<Local, Error> 
         path: radix.to_owned(),
         digest: String::new(),
     };
+    let granted = Granted::find(radix, &home.direct());
+    if let Some(reason) = &granted.switch {
+        tracing::warn!(reason, "this machine grants no networks");
+    }
     let settings = Settings {
+        granted,
         groups: Groups::probe(),
         ..Settings::new(home, executable, isolation)
     };

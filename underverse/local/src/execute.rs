@@ -21,6 +21,7 @@ use crate::wanted::Wanted;
 mod ending;
 mod news;
 mod starting;
+mod trying;
 
 use ending::FORWARD_GRACE;
 
@@ -114,6 +115,7 @@ impl<'a> Pass<'a> {
             Step::StartCell { ordinal, .. } => self.start_cell(*ordinal).await,
             Step::Announce(ordinals) => self.announce(ordinals).await,
             Step::StartForward { door } => self.start_forward(door).await,
+            Step::Probe(of) => self.try_network(of).await,
             Step::RemoveHorde => self.remove_horde().await,
         }
     }
@@ -269,8 +271,8 @@ fn recorded(wanted: &Wanted, held: Option<Record>) -> Record {
         .as_ref()
         .map_or(wanted.servers_serial, |held| held.told);
     let maintenance = held.as_ref().map(|held| held.maintenance.clone());
-    let (containers, forwards) = held
-        .map(|held| (held.containers, held.forwards))
+    let (containers, forwards, probed) = held
+        .map(|held| (held.containers, held.forwards, held.probed))
         .unwrap_or_default();
     Record {
         namespace: wanted.namespace.clone(),
@@ -285,6 +287,8 @@ fn recorded(wanted: &Wanted, held: Option<Record>) -> Record {
         told,
         boot: String::new(),
         maintenance: maintenance.unwrap_or_default(),
+        switch: wanted.switch.as_ref().map(|switch| switch.on),
+        probed,
         containers,
         forwards,
     }

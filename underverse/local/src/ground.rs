@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use crate::claims::Claim;
 use crate::limits::Machine;
+use crate::network::{ProbeAsk, ProbeFound};
 use crate::{address, mark};
 
 /// What the machine answers and does.
@@ -40,6 +41,12 @@ pub trait Ground: Send + Sync + Debug {
     /// # Errors
     /// `TimedOut` if some do not end.
     async fn sweep(&self, mark: String) -> io::Result<()>;
+
+    /// Tries what the network of a horde lets through.
+    ///
+    /// # Errors
+    /// Why it cannot be tried, above all that a member is not there yet.
+    async fn try_network(&self, ask: ProbeAsk) -> io::Result<ProbeFound>;
 
     /// The keeper that runs below a cell's process; 0 while there is none.
     fn keeper_of(&self, cell: i32) -> i32;
@@ -85,6 +92,12 @@ impl Ground for ThisMachine {
     async fn sweep(&self, mark: String) -> io::Result<()> {
         let end = move || mark::end_marked(mark::RNODE_MARK, &mark).map(drop);
         tokio::task::spawn_blocking(end)
+            .await
+            .map_err(io::Error::other)?
+    }
+
+    async fn try_network(&self, ask: ProbeAsk) -> io::Result<ProbeFound> {
+        tokio::task::spawn_blocking(move || ask.run())
             .await
             .map_err(io::Error::other)?
     }

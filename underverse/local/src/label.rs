@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use underverse::Generation;
 
+use crate::network::Way;
+
 /// What an execution of ours on the base is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Label {
@@ -33,6 +35,9 @@ pub enum Subject {
         class: String,
         /// Port the members listen on.
         port: u16,
+        /// Which way it leads.
+        #[serde(default)]
+        way: Way,
     },
 }
 

@@ -104,6 +104,21 @@ impl Home {
         self.0.join("direct")
     }
 
+    /// The external addresses that are given out.
+    pub(crate) fn external(&self) -> PathBuf {
+        self.0.join("external.json")
+    }
+
+    /// Where the switch of the owner's flock is held.
+    pub(crate) fn flock_switch(&self) -> PathBuf {
+        self.0.join("switch")
+    }
+
+    /// What the containers of a horde on a switch see as `/etc/hosts`.
+    pub(crate) fn hosts(&self, namespace: &str) -> PathBuf {
+        self.horde(namespace).join("hosts")
+    }
+
     /// Where `myriad` keeps what it spawned.
     #[must_use]
     pub fn myriad(&self) -> PathBuf {

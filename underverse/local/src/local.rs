@@ -25,7 +25,7 @@ use crate::ground::Ground;
 use crate::plan::Step;
 use crate::servers::Servers;
 use crate::settings::{Settings, VirtualServer};
-use crate::{answers, report};
+use crate::{answers, external, report};
 
 mod observe;
 mod pass;
@@ -168,11 +168,7 @@ impl Underverse for Local {
 
     fn capabilities(&self) -> Capabilities {
         let abilities = self.base.abilities();
-        report::capabilities(
-            self.settings.isolation,
-            self.ground.uid(),
-            (&abilities, &self.settings.groups),
-        )
+        report::capabilities(&self.settings, self.ground.uid(), &abilities)
     }
 
     async fn servers(&self) -> Result<Vec<Server>, Error> {
@@ -202,20 +198,32 @@ impl Underverse for Local {
 
     async fn acquire_address(
         &self,
-        _horde: &HordeName,
-        _request: &str,
+        horde: &HordeName,
+        request: &str,
     ) -> Result<(AddressId, IpAddr), Error> {
-        Err(Error::unsupported(
-            "obtain an external address",
-            NO_ADDRESSES,
-        ))
+        let home = &self.settings.home;
+        let path = home.external();
+        let given = external::acquire(home, self.ground.uid(), (horde, request))
+            .map_err(io_at("obtain an external address", &path))?;
+        let given = given.ok_or_else(|| {
+            let message = format!("all {} of this user are given out", external::EXTERNAL_MAX);
+            Error::new(Kind::Limit, "obtain an external address", message)
+        })?;
+        Ok((AddressId::from_backend(given.id), IpAddr::V4(given.host)))
     }
 
-    async fn release_address(&self, _id: &AddressId) -> Result<(), Error> {
-        Err(Error::unsupported(
-            "release an external address",
-            NO_ADDRESSES,
-        ))
+    async fn release_address(&self, id: &AddressId) -> Result<(), Error> {
+        let home = &self.settings.home;
+        let path = home.external();
+        let users = self.door_hosts()?;
+        let used = |host| users.contains(&IpAddr::V4(host));
+        let released = external::release(home, id, used)
+            .map_err(io_at("release an external address", &path))?;
+        if released {
+            return Ok(());
+        }
+        let message = "a door of a realised horde is there";
+        Err(Error::new(Kind::Taken, "release an external address", message).with("address", id))
     }
 
     async fn plan(&self, generation: Generation, spec: &HordeSpec) -> Result<HordePlan, Error> {
@@ -335,7 +343,5 @@ impl Underverse for Local {
 
 /// Between two looks for events that another process wrote down.
 const EVENTS_LOOK: Duration = Duration::from_secs(1);
-/// Why there are no external addresses.
-const NO_ADDRESSES: &str = "backend local has none: ports are opened on loopback";
 /// Time beyond a cell's grace that a dissolve is given: force, sweep and removal.
 const DISSOLVE_SLACK: Duration = Duration::from_secs(45);

@@ -11,7 +11,7 @@ use crate::base::ExecutionView;
 use crate::command::CommandFile;
 use crate::config::RnodeFile;
 use crate::label::{Label, Subject};
-use crate::record::{ContainerRecord, Door, Record};
+use crate::record::{ContainerRecord, Door, ProbedState, Record};
 use crate::servers::{Change, Numbered};
 use crate::storage::Allotment;
 use crate::wanted::{USERS_PER_RNODE, Wanted, WantedProgram, WantedRnode};
@@ -176,6 +176,12 @@ pub(crate) fn realise(wanted: &Wanted, observed: &Observed, hold: &BTreeSet<Stri
     plan.stage(work.start);
     plan.stage(single(work.announce, Step::Announce));
     plan.stage(work.start_forwards);
+    // When nothing else is left to do: what would be found before would be old at once.
+    if plan.is_empty()
+        && let Some(probe) = probe(wanted, observed)
+    {
+        plan.stage(vec![probe]);
+    }
     plan
 }
 
@@ -214,6 +220,34 @@ fn storage(wanted: &Wanted, observed: &Observed) -> (Vec<Allotment>, Vec<Allotme
     (missing.collect(), surplus.collect())
 }
 
+/// Tries the network of a horde on a switch, unless it was tried as it is.
+fn probe(wanted: &Wanted, observed: &Observed) -> Option<Step> {
+    let on = wanted.switch.as_ref()?.on;
+    let record = observed.record.as_ref()?;
+    let runs = |label: Option<Label>| {
+        let label = label?;
+        let view = observed
+            .executions
+            .iter()
+            .find(|view| view.label == label)?;
+        view.ended.is_none().then(|| view.id.clone())
+    };
+    let cells: Vec<(u32, String)> = (wanted.rnodes.iter())
+        .filter_map(|rnode| Some((rnode.ordinal, runs(record.cell_label(rnode.ordinal))?)))
+        .collect();
+    let (from, to) = (cells.first()?.0, cells.last()?.0);
+    let out = runs(record.forward_label(on.out()));
+    let of = ProbedState {
+        switch: on,
+        network: wanted.network.clone(),
+        from,
+        to,
+        executions: cells.into_iter().map(|(_, id)| id).chain(out).collect(),
+    };
+    let tried = record.probed.as_ref().is_some_and(|probed| probed.of == of);
+    (!tried).then_some(Step::Probe(of))
+}
+
 fn single(ordinals: Vec<u32>, step: fn(Vec<u32>) -> Step) -> Vec<Step> {
     if ordinals.is_empty() {
         Vec::new()
@@ -232,6 +266,7 @@ fn records(wanted: &Wanted, record: &Record) -> bool {
         && record.weaker == wanted.weaker
         && record.user_range_start == wanted.user_range_start
         && record.isolation == wanted.isolation
+        && record.switch == wanted.switch.as_ref().map(|switch| switch.on)
 }
 
 fn container(record: Option<&Record>, ordinal: u32) -> Option<&ContainerRecord> {

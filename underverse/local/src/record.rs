@@ -14,6 +14,7 @@ use crate::durable;
 use crate::label::{Label, Subject};
 use crate::layout::Home;
 use crate::maintenance::Maintenance;
+use crate::network::{OnSwitch, ProbeFound, Way};
 use crate::servers::Tagging;
 
 /// The durable record of one horde.
@@ -30,6 +31,12 @@ pub(crate) struct Record {
     pub(crate) weaker: Vec<(String, String)>,
     pub(crate) user_range_start: Option<u32>,
     pub(crate) isolation: Isolation,
+    /// The switch it is on; `None`: this machine's own network.
+    #[serde(default)]
+    pub(crate) switch: Option<OnSwitch>,
+    /// What was found when its network was tried.
+    #[serde(default)]
+    pub(crate) probed: Option<Probed>,
     /// By ordinal.
     pub(crate) containers: BTreeMap<u32, ContainerRecord>,
     /// Number of the last change of a server that the horde was told of.
@@ -68,6 +75,29 @@ pub(crate) struct Door {
     /// Empty: all members.
     pub(crate) class: String,
     pub(crate) port: u16,
+    #[serde(default)]
+    pub(crate) way: Way,
+}
+
+/// What was found when a horde's network was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Probed {
+    /// What it was when it was tried; with anything else it is tried anew.
+    pub(crate) of: ProbedState,
+    /// What was found, or why it could not be tried.
+    pub(crate) found: Result<ProbeFound, String>,
+}
+
+/// What a horde's network depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProbedState {
+    pub(crate) switch: OnSwitch,
+    pub(crate) network: NetworkRecord,
+    /// Members between which it is tried.
+    pub(crate) from: u32,
+    pub(crate) to: u32,
+    /// Executions that were there: cells by ordinal, and the door out.
+    pub(crate) executions: Vec<String>,
 }
 
 /// One container's numbers.
@@ -138,6 +168,7 @@ impl Record {
                 listen,
                 class: forward.door.class.clone(),
                 port: forward.door.port,
+                way: forward.door.way,
             },
         })
     }

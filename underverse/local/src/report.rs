@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use underverse::{
-    Capabilities, Capability, ContainerId, Effective, EffectiveNetwork, EffectivePort,
-    EffectiveRole, EffectiveStorage, Generation, HordeName, Obtained, PortState, Role, Running,
-    RunningState, Strength, Tag, Weaker,
+    Capabilities, Capability, ContainerId, Effective, EffectivePort, EffectiveRole,
+    EffectiveStorage, Generation, HordeName, PortState, Role, Running, RunningState, Strength, Tag,
+    Weaker,
 };
 
 use crate::base::{Abilities, ExecutionView};
@@ -13,10 +13,13 @@ use crate::config::Isolation;
 use crate::groups::{Controller, Groups};
 use crate::label::rnode_label;
 use crate::layout::Home;
+use crate::network::Way;
 use crate::plan::Observed;
 use crate::record::{Door, Record};
+use crate::settings::Settings;
 use crate::storage::Allotment;
-use crate::wanted::{FLOCK_PRIVATE, NO_NETWORK_ISOLATION};
+
+mod network;
 
 fn execution_of(observed: &Observed, record: &Record, ordinal: u32) -> Option<ExecutionView> {
     let label = record.cell_label(ordinal)?;
@@ -82,52 +85,24 @@ pub(crate) fn effective(
     observed: &Observed,
 ) -> Effective {
     let record = observed.record.as_ref();
-    let network = record
-        .map(|record| record.network.clone())
-        .unwrap_or_default();
-    let absent = || Strength::Absent(NO_NETWORK_ISOLATION.to_owned());
-    let flock_private = match network.flock_private {
-        true => Strength::Weak(FLOCK_PRIVATE.to_owned()),
-        false => absent(),
-    };
+    let ports = record.map_or_else(Vec::new, |record| {
+        let inward = |door: &&Door| !matches!(door.way, Way::OutOf(..));
+        let doors = record.doors.iter().filter(inward);
+        doors.map(|door| port(door, record, observed)).collect()
+    });
+    let (network, found_weaker) = network::network(record, ports);
+    let known = record.into_iter().flat_map(|record| &record.weaker);
+    let known = known.map(|(asked, obtained)| Weaker {
+        asked: asked.clone(),
+        obtained: obtained.clone(),
+    });
     Effective {
         name: horde.clone(),
         generation: record.map_or(generation, Record::generation),
         roles: record.map_or_else(Vec::new, |record| roles(record, observed)),
-        network: EffectiveNetwork {
-            horde_private: Obtained {
-                value: false,
-                strength: absent(),
-            },
-            flock_private: Obtained {
-                value: network.flock_private,
-                strength: flock_private,
-            },
-            horde_connected: Obtained {
-                value: true,
-                strength: Strength::Enforced,
-            },
-            external_connections_max: Obtained {
-                value: None,
-                strength: absent(),
-            },
-            ports: record.map_or_else(Vec::new, |record| {
-                record
-                    .doors
-                    .iter()
-                    .map(|door| port(door, record, observed))
-                    .collect()
-            }),
-            probes: Vec::new(),
-        },
+        network,
+        weaker: known.chain(found_weaker).collect(),
         storage: storage(observed),
-        weaker: record.map_or_else(Vec::new, |record| {
-            let weaker = |(asked, obtained): &(String, String)| Weaker {
-                asked: asked.clone(),
-                obtained: obtained.clone(),
-            };
-            record.weaker.iter().map(weaker).collect()
-        }),
     }
 }
 
@@ -210,11 +185,9 @@ fn limits(abilities: &Abilities, groups: &Groups) -> Strength {
 
 /// What backend `local` can do on a machine that grants such namespaces to such a user, over such a base.
 #[must_use]
-pub fn capabilities(
-    isolation: Isolation,
-    uid: u32,
-    (abilities, groups): (&Abilities, &Groups),
-) -> Capabilities {
+pub fn capabilities(settings: &Settings, uid: u32, abilities: &Abilities) -> Capabilities {
+    let isolation = settings.isolation;
+    let groups = &settings.groups;
     use Capability as C;
     let absent = |reason: &str| Strength::Absent(reason.to_owned());
     let weak = |reason: &str| Strength::Weak(reason.to_owned());
@@ -226,9 +199,9 @@ pub fn capabilities(
         0 => Strength::Enforced,
         _ => weak("only root can lease users; others run everything as themselves"),
     };
-    Capabilities::new()
-        .enforced(&[C::Tags, C::HordeConnected, C::Outbound, C::ExposeTcp])
-        .enforced(&[C::Resize, C::Heal, C::Adopt])
+    network::capabilities(settings, abilities)
+        .enforced(&[C::Tags, C::HordeConnected, C::ExposeTcp])
+        .enforced(&[C::Resize, C::Heal, C::Adopt, C::ExternalAddresses])
         .with(C::Fulcrums, abilities.fulcrums.clone())
         .with(C::Commands, abilities.commands.clone())
         .with(
@@ -258,16 +231,7 @@ pub fn capabilities(
             C::MountIsolation,
             isolated("this machine grants no mount namespace"),
         )
-        .with(C::NetworkIsolation, absent(NO_NETWORK_ISOLATION))
-        .with(C::HordePrivate, absent(NO_NETWORK_ISOLATION))
-        .with(C::FlockPrivate, weak(FLOCK_PRIVATE))
-        .with(C::ExternalConnectionLimit, absent(NO_NETWORK_ISOLATION))
         .with(C::ExposeUdp, absent("the forwarder carries TCP only"))
-        .with(C::ExternalAddresses, absent("ports are opened on loopback"))
-        .with(
-            C::Names,
-            absent("no name server yet; services are found by handles"),
-        )
         .with(C::Ipv6, absent("addresses are leased from 127.0.0.0/8"))
         .with(C::Multicast, absent("loopback carries none"))
         .with(

@@ -8,6 +8,7 @@ use underverse::Tag;
 use crate::config::{Executable, Isolation};
 use crate::groups::Groups;
 use crate::layout::Home;
+use crate::network::Granted;
 
 /// Time a cell is given to end after being asked. 15 s: its instances have 10 s.
 pub const CELL_GRACE: Duration = Duration::from_secs(15);
@@ -27,6 +28,8 @@ pub struct Settings {
     pub groups: Groups,
     /// Time a cell is given to end after being asked.
     pub cell_grace: Duration,
+    /// What networks this machine grants; probed by the caller, nothing by default.
+    pub granted: Granted,
 }
 
 impl Settings {
@@ -44,6 +47,7 @@ impl Settings {
             servers: vec![local],
             groups: Groups::default(),
             cell_grace: CELL_GRACE,
+            granted: Granted::default(),
         }
     }
 }

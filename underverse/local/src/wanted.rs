@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use underverse::{
     Error, Execable, ExternalAddress, Generation, HordeSpec, Kind, Limits, Members, MountSource,
@@ -11,7 +11,9 @@ use underverse::{
 
 use crate::base::Abilities;
 use crate::config::{Isolation, RnodeMount};
+use crate::external::External;
 use crate::groups::{Controller, Group, Groups};
+use crate::network::{OnSwitch, Way};
 use crate::record::{Door, NetworkRecord, Record, RoleRecord};
 use crate::servers::{Servers, Tagging};
 use crate::settings::{Settings, VirtualServer};
@@ -50,6 +52,16 @@ pub(crate) struct Wanted {
     pub(crate) allotments: Vec<Allotment>,
     pub(crate) user_range_start: Option<u32>,
     pub(crate) isolation: Isolation,
+    /// `None`: this machine's own network.
+    pub(crate) switch: Option<WantedSwitch>,
+}
+
+/// The switch a horde is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WantedSwitch {
+    pub(crate) on: OnSwitch,
+    /// Where it is held.
+    pub(crate) dir: PathBuf,
 }
 
 /// A rnode as this backend will make it.
@@ -104,6 +116,10 @@ pub(crate) struct Facts<'a> {
     pub(crate) record: Option<&'a Record>,
     /// User ranges of other hordes.
     pub(crate) user_ranges_taken: &'a BTreeSet<u32>,
+    /// Numbers of other hordes on switches.
+    pub(crate) numbers_taken: &'a BTreeSet<u8>,
+    /// External addresses that are given out.
+    pub(crate) externals: &'a [External],
 }
 
 /// Works out what to make, or why it cannot be.
@@ -116,18 +132,27 @@ pub(crate) fn wanted(
     for execable in &spec.execables {
         check_execable(spec, execable, facts)?;
     }
-    let doors = spec
+    let isolation = isolation(spec, facts)?;
+    let on = switch(spec, isolation, facts);
+    let way = on.map_or(Way::Here, Way::Into);
+    let mut doors = spec
         .network
         .ports
         .iter()
-        .map(|port| door(port, facts))
+        .map(|port| door(port, way, facts))
         .collect::<Result<Vec<_>, _>>()?;
-    let isolation = isolation(spec, facts)?;
+    doors.extend(on.and_then(|on| door_out(on, spec, facts)));
     let Placed {
-        rnodes,
+        mut rnodes,
         unplaced,
         allotments,
     } = place(spec, &servers(spec, facts), facts)?;
+    let commands = spec.execables.iter().all(is_command);
+    if commands && isolation == Isolation::PidMount && (facts.exists)(Path::new(HOSTS)) {
+        for rnode in &mut rnodes {
+            names(rnode, spec, facts);
+        }
+    }
     let user_range_start = user_range(spec, facts);
     Ok(Wanted {
         namespace: spec.name.to_string(),
@@ -150,11 +175,56 @@ pub(crate) fn wanted(
             external_connections_max: spec.network.external_connections_max,
         },
         doors,
-        weaker: weaker(spec, (isolation, &allotments), facts),
+        weaker: weaker(spec, (isolation, on, &allotments), facts),
         allotments,
         user_range_start,
         isolation,
+        switch: on.map(|on| WantedSwitch {
+            on,
+            dir: on.dir(&facts.settings.home, spec.name.as_str()),
+        }),
     })
+}
+
+const fn is_command(execable: &Execable) -> bool {
+    matches!(execable.program, Program::Command(_))
+}
+
+/// The switch the horde will be on; `None` for this machine's own network.
+fn switch(spec: &HordeSpec, isolation: Isolation, facts: &Facts<'_>) -> Option<OnSwitch> {
+    let can = facts.settings.granted.switch.is_none() && isolation == Isolation::PidMount;
+    if !can || !spec.execables.iter().all(is_command) {
+        return None;
+    }
+    let held = facts.record.and_then(|record| record.switch);
+    OnSwitch::choose(&spec.network, held, facts.numbers_taken)
+}
+
+/// The door out of a switch, unless none is asked for or there can be none.
+fn door_out(on: OnSwitch, spec: &HordeSpec, facts: &Facts<'_>) -> Option<Door> {
+    let limit = spec.network.external_connections_max;
+    let can = facts.settings.granted.outbound.is_none();
+    (can && limit != Some(0)).then(|| Door {
+        listen: on.out(),
+        class: String::new(),
+        port: 0,
+        way: Way::OutOf(on, limit),
+    })
+}
+
+/// Shows a container the names of the others, unless the spec itself shows it something there.
+fn names(rnode: &mut WantedRnode, spec: &HordeSpec, facts: &Facts<'_>) {
+    if rnode
+        .mounts
+        .iter()
+        .all(|mount| mount.target != Path::new(HOSTS))
+    {
+        rnode.mounts.push(RnodeMount {
+            host: facts.settings.home.hosts(spec.name.as_str()),
+            target: PathBuf::from(HOSTS),
+            writable: false,
+        });
+    }
 }
 
 fn check_execable(spec: &HordeSpec, execable: &Execable, facts: &Facts<'_>) -> Result<(), Error> {
@@ -203,15 +273,22 @@ fn check_execable(spec: &HordeSpec, execable: &Execable, facts: &Facts<'_>) -> R
     Ok(())
 }
 
-fn door(port: &PortConnect, facts: &Facts<'_>) -> Result<Door, Error> {
+fn door(port: &PortConnect, way: Way, facts: &Facts<'_>) -> Result<Door, Error> {
     let refuse = |message: String| Err(Error::unsupported("open a port on backend local", message));
     let host = match &port.external {
         ExternalAddress::Default => IpAddr::V4(Ipv4Addr::LOCALHOST),
         ExternalAddress::Host(host) => *host,
         ExternalAddress::Acquired(id) => {
-            return refuse(format!(
-                "it has no external addresses, and {id} is asked for"
-            ));
+            let given = facts.externals.iter().find(|given| given.id == id.as_str());
+            let Some(given) = given else {
+                let message = format!("{id} is no external address that was given out");
+                return Err(Error::new(
+                    Kind::NotFound,
+                    "open a port on backend local",
+                    message,
+                ));
+            };
+            IpAddr::V4(given.host)
         }
     };
     if port.protocol == Protocol::Udp {
@@ -232,6 +309,7 @@ fn door(port: &PortConnect, facts: &Facts<'_>) -> Result<Door, Error> {
         listen: SocketAddr::new(host, port.external_port),
         class,
         port: port.internal_port,
+        way,
     })
 }
 
@@ -291,7 +369,7 @@ fn user_range(spec: &HordeSpec, facts: &Facts<'_>) -> Option<u32> {
 
 fn weaker(
     spec: &HordeSpec,
-    (isolation, allotments): (Isolation, &[Allotment]),
+    (isolation, on, allotments): (Isolation, Option<OnSwitch>, &[Allotment]),
     facts: &Facts<'_>,
 ) -> Vec<(String, String)> {
     let mut weaker = Vec::new();
@@ -322,15 +400,30 @@ fn weaker(
         }
     }
     let network = &spec.network;
-    if network.horde_private {
-        add("horde-private network".to_owned(), NO_NETWORK_ISOLATION);
-    }
-    if network.flock_private {
-        add("flock-private network".to_owned(), FLOCK_PRIVATE);
-    }
-    if let Some(limit) = network.external_connections_max {
-        let asked = format!("at most {limit} connections to the internet");
-        add(asked, "no limit: processes use this machine's own network");
+    let limit = network.external_connections_max;
+    let asked_limit = |limit: u32| format!("at most {limit} connections to the internet");
+    match (on, &facts.settings.granted.outbound) {
+        (Some(_), None) => {}
+        (Some(_), Some(_)) if limit == Some(0) => {}
+        (Some(_), Some(reason)) => {
+            let asked = limit.map_or_else(|| "connections to the internet".to_owned(), asked_limit);
+            add(asked, &format!("none: {reason}"));
+        }
+        (None, _) => {
+            let why = on_this_network(spec, isolation, facts);
+            if network.horde_private {
+                add("horde-private network".to_owned(), &why);
+            }
+            if network.flock_private {
+                add(
+                    "flock-private network".to_owned(),
+                    &format!("{FLOCK_PRIVATE}: {why}"),
+                );
+            }
+            if let Some(limit) = limit {
+                add(asked_limit(limit), &format!("no limit: {why}"));
+            }
+        }
     }
     if isolation == Isolation::None {
         let obtained = "none here: a rnode's processes are found by the mark in their environment";
@@ -372,6 +465,22 @@ const ADDRESS_SPACE: &str =
     "the address space of each process, since no control group for memory can be made here";
 /// Why something is not limited.
 const NO_GROUP: &str = "not limited: no control group for it can be made here";
+/// Why a horde is on this machine's own network.
+fn on_this_network(spec: &HordeSpec, isolation: Isolation, facts: &Facts<'_>) -> String {
+    if !spec.execables.iter().all(is_command) {
+        return NO_NETWORK_ISOLATION.to_owned();
+    }
+    if let Some(reason) = &facts.settings.granted.switch {
+        return format!("this machine grants no network of its own: {reason}");
+    }
+    match isolation {
+        Isolation::None => "containers are not isolated from this machine".to_owned(),
+        Isolation::PidMount => "every number of a horde on a switch is taken".to_owned(),
+    }
+}
+
+/// Where names are looked up before anybody is asked.
+pub(crate) const HOSTS: &str = "/etc/hosts";
 /// Why hordes on this machine are not private.
 pub(crate) const NO_NETWORK_ISOLATION: &str =
     "rnodes share this machine's loopback network, which every local process can reach";

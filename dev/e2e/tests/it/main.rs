@@ -6,6 +6,7 @@ mod direct;
 mod first_light;
 mod kill;
 mod leave_nothing;
+mod network;
 mod rest;
 mod unbroken;
 

@@ -17,7 +17,7 @@ use crate::label::rnode_label;
 use crate::layout::LEAVING;
 use crate::storage::{self, Allotment};
 use crate::wanted::Wanted;
-use crate::{durable, groups, mark, record};
+use crate::{durable, groups, mark, record, switch_dir};
 
 /// Time a forwarder is given to end after being asked: it holds nothing that must be kept.
 pub(super) const FORWARD_GRACE: Duration = Duration::from_secs(2);
@@ -158,6 +158,7 @@ impl Pass<'_> {
         self.local.claims().keep_only(self.horde, &hosts);
         *leases = kept;
         drop(leases);
+        self.write_names().await?;
         self.change(|record| {
             record
                 .containers
@@ -204,6 +205,9 @@ impl Pass<'_> {
             .map_err(io_at("remove the horde's directory", &directory))?;
         let claims = self.local.claims();
         claims.keep_only(self.horde, &BTreeSet::new());
+        let switch = home.flock_switch();
+        switch_dir::remove_unless_held(&switch)
+            .map_err(io_at("remove the flock's switch", &switch))?;
         durable::remove_empty_dir(&home.hordes());
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use underverse::{Error, Kind};
@@ -12,11 +13,13 @@ use crate::address::{self, Lease};
 use crate::base::Start;
 use crate::command::{self, CommandFile};
 use crate::config::{self, RnodeFile, RnodeMount};
-use crate::label::rnode_label;
+use crate::label::{Label, rnode_label};
 use crate::layout::LEAVING;
+use crate::network::{OnSwitch, Way};
 use crate::plan::rnode_users;
 use crate::record::{ContainerRecord, Door, ForwardRecord};
 use crate::storage::{self, Allotment};
+use crate::wanted::{HOSTS, Wanted, WantedRnode, WantedSwitch};
 use crate::{durable, mark};
 
 /// How often a leased port is tried before the rnode gets another address: 1 s in all.
@@ -30,6 +33,15 @@ impl Pass<'_> {
     pub(super) async fn lease(&self, ordinals: &[u32]) -> Result<(), Error> {
         let mut leases = self.leases.lock().await;
         let mut next = leases.clone();
+        if let Some(switch) = self.switch() {
+            next.retain(|lease| !ordinals.contains(&lease.ordinal));
+            for &ordinal in ordinals {
+                next.push(on_switch(switch.on, ordinal)?);
+            }
+            self.write_leases(&next)?;
+            *leases = next;
+            return Ok(());
+        }
         let mut taken = self.taken(&next)?;
         let candidates: Vec<_> = address::candidates(self.local.ground().uid()).collect();
         for &ordinal in ordinals {
@@ -45,6 +57,11 @@ impl Pass<'_> {
         self.write_leases(&next)?;
         *leases = next;
         Ok(())
+    }
+
+    /// The switch the horde is on.
+    fn switch(&self) -> Option<&WantedSwitch> {
+        self.wanted?.switch.as_ref()
     }
 
     /// Claims an address and binds its ports once; a new claim is let go where they are taken.
@@ -138,6 +155,7 @@ impl Pass<'_> {
         let leaving = directory.join(LEAVING);
         durable::remove_file(&leaving).map_err(io_at("unmark a rnode", &leaving))?;
         self.settle_address(ordinal).await?;
+        self.write_names().await?;
         if let Some(command) = self.command_file(ordinal).await {
             self.check_program(&command)?;
             self.make_groups(ordinal, &label)?;
@@ -214,6 +232,16 @@ impl Pass<'_> {
         let Some(lease) = held else {
             return self.lease(&[ordinal]).await;
         };
+        if let Some(switch) = self.switch() {
+            // Nobody else can have it: the switch is the horde's, or the number is.
+            return match lease == on_switch(switch.on, ordinal)? {
+                true => Ok(()),
+                false => {
+                    self.local.claims().release(self.horde, lease.host);
+                    self.lease(&[ordinal]).await
+                }
+            };
+        }
         for _ in 0..PROBES_MAX {
             let probed = self.probe(lease.host, (lease.tcp_port, lease.flock_port));
             if probed.is_ok() {
@@ -303,6 +331,9 @@ impl Pass<'_> {
         drop(record);
         let label =
             label.ok_or_else(|| Error::new(Kind::Bug, "open a port", "it has no number"))?;
+        if let Way::OutOf(on, limit) = door.way {
+            return self.start_uplink(label, on, limit).await;
+        }
         let leases = self.local.settings().home.addresses(self.horde.as_str());
         // Where a class is meant its agents tell who is ready; every member is known from its lease.
         let members = match door.class.is_empty() {
@@ -312,12 +343,17 @@ impl Pass<'_> {
                 ("--class", door.class.clone()),
             ],
         };
+        let switch = match door.way {
+            Way::Into(on) => vec![("--switch", self.switch_dir(on))],
+            Way::Here | Way::OutOf(..) => Vec::new(),
+        };
         let words: Vec<String> = [
             ("--listen", door.listen.to_string()),
             ("--port", door.port.to_string()),
         ]
         .into_iter()
         .chain(members)
+        .chain(switch)
         .flat_map(|(flag, value)| [flag.to_owned(), value])
         .collect();
         let args = std::iter::once("forward".to_owned()).chain(words).collect();
@@ -330,4 +366,78 @@ impl Pass<'_> {
             })
             .await
     }
+
+    fn switch_dir(&self, on: OnSwitch) -> String {
+        let dir = on.dir(&self.local.settings().home, self.horde.as_str());
+        dir.display().to_string()
+    }
+
+    async fn start_uplink(
+        &self,
+        label: Label,
+        on: OnSwitch,
+        limit: Option<u32>,
+    ) -> Result<(), Error> {
+        let mut args: Vec<String> = ["uplink", "--dir", &self.switch_dir(on), "--number"]
+            .map(str::to_owned)
+            .to_vec();
+        args.push(on.number.to_string());
+        args.extend(
+            limit
+                .into_iter()
+                .flat_map(|limit| ["--limit".to_owned(), limit.to_string()]),
+        );
+        let env = Vec::new();
+        self.local.base().start(Start { label, args, env }).await
+    }
+
+    /// Writes what the containers see as `/etc/hosts`; in its place, since they have the file itself.
+    pub(super) async fn write_names(&self) -> Result<(), Error> {
+        let path = self.local.settings().home.hosts(self.horde.as_str());
+        let shows = |rnode: &WantedRnode| rnode.mounts.iter().any(|mount| mount.host == path);
+        let wanted = self.wanted.filter(|wanted| wanted.rnodes.iter().any(shows));
+        let Some(wanted) = wanted else {
+            return Ok(());
+        };
+        let machine = std::fs::read_to_string(HOSTS).unwrap_or_default();
+        let leases = self.leases.lock().await;
+        let text = hosts(&machine, wanted, &leases);
+        let write = || {
+            if std::fs::read_to_string(&path).is_ok_and(|held| held == text) {
+                return Ok(());
+            }
+            std::fs::write(&path, &text)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
+        };
+        write().map_err(io_at("write the names of the horde", &path))
+    }
+}
+
+/// The text of `/etc/hosts` for the members of a horde: the machine's own, then label, label and horde, role of each.
+fn hosts(machine: &str, wanted: &Wanted, leases: &[Lease]) -> String {
+    let mut text = machine.trim_end().to_owned();
+    for rnode in &wanted.rnodes {
+        let label = rnode_label(rnode.ordinal);
+        let (horde, role) = (&wanted.namespace, &rnode.role);
+        let lease = leases.iter().find(|lease| lease.ordinal == rnode.ordinal);
+        if let Some(Lease { host, .. }) = lease {
+            text.push_str(&format!("\n{host} {label} {label}.{horde} {role}"));
+        }
+    }
+    text.push('\n');
+    text
+}
+
+/// The lease of a member of a switch: its address follows from its ordinal.
+fn on_switch(on: OnSwitch, ordinal: u32) -> Result<Lease, Error> {
+    let host = on.address(ordinal).ok_or_else(|| {
+        let message = "a switch has no more addresses for a horde";
+        Error::new(Kind::Limit, "lease an address", message).with("rnode", rnode_label(ordinal))
+    })?;
+    Ok(Lease {
+        ordinal,
+        host,
+        tcp_port: address::PORT,
+        flock_port: address::PORT,
+    })
 }

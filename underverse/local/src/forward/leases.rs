@@ -14,19 +14,21 @@ use crate::address;
 /// Between two looks at the file: a container that was added gets connections after that.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Binds `listen`, follows the addresses in `file` at `port`, and serves until `cancel` ends.
+/// Follows the addresses in `file` at `port` and serves `listener`, which must not block, until `cancel` ends.
+///
+/// Members are connected to from the network namespace this process is in, wherever the listener is.
 ///
 /// A file that is away or torn changes nothing: the last known members stay.
 ///
 /// # Errors
-/// What binding says, `AddrInUse` above all; nothing is served then.
+/// The system's; nothing is served then.
 pub async fn run_on_leases(
-    listen: SocketAddr,
+    listener: std::net::TcpListener,
     file: &Path,
     port: u16,
     cancel: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let listener = TcpListener::bind(listen).await?;
+    let listener = TcpListener::from_std(listener)?;
     let (sender, receiver) = watch::channel(members(file, port).unwrap_or_default());
     let follow = async {
         loop {

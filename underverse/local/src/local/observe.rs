@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 
 use underverse::{Effective, Error, Generation, HordeName, HordeSpec, Kind, Running};
@@ -12,7 +13,9 @@ use crate::base::ExecutionView;
 use crate::command::CommandFile;
 use crate::config::RnodeFile;
 use crate::execute::{io_at, is_of};
+use crate::external;
 use crate::label::{Subject, ordinal_of};
+use crate::network::Way;
 use crate::plan::{DirectoryView, Observed};
 use crate::record::{self, Door, Record};
 use crate::report;
@@ -70,7 +73,8 @@ impl Local {
 
     /// The doors that nobody of ours holds and that cannot be had.
     pub(super) fn doors_taken(&self, doors: &[Door], observed: &mut Observed) {
-        for door in doors {
+        let outside = |door: &&Door| !matches!(door.way, Way::OutOf(..));
+        for door in doors.iter().filter(outside) {
             let ours = observed.executions.iter().any(|view| {
                 view.ended.is_none()
                     && matches!(view.label.subject, Subject::Forward { listen, .. } if listen == door.listen)
@@ -93,6 +97,10 @@ impl Local {
         observed: &Observed,
     ) -> Result<Wanted, Error> {
         let user_ranges_taken = self.user_ranges_taken(spec.name.as_str());
+        let numbers_taken = self.numbers_taken(spec.name.as_str());
+        let external = self.settings.home.external();
+        let externals = external::read(&self.settings.home)
+            .map_err(io_at("read the external addresses", &external))?;
         let ground = self.ground();
         let abilities = self.base.abilities();
         let store = self.store()?;
@@ -108,6 +116,8 @@ impl Local {
             exists: &|path: &Path| ground.exists(path),
             record: observed.record.as_ref(),
             user_ranges_taken: &user_ranges_taken,
+            numbers_taken: &numbers_taken,
+            externals: &externals,
         };
         wanted(generation, spec, &facts)
     }
@@ -164,15 +174,41 @@ impl Local {
         Store::read(home).map_err(io_at("read what storage there is", &home.storage()))
     }
 
-    pub(super) fn user_ranges_taken(&self, horde: &str) -> BTreeSet<u32> {
+    /// Where the doors of all hordes are.
+    pub(super) fn door_hosts(&self) -> Result<BTreeSet<IpAddr>, Error> {
         let home = &self.settings.home;
-        let others = horde_directories(&home.hordes()).unwrap_or_default();
-        let held = |other: &String| Record::read(home, other).ok()??.user_range_start;
+        let hordes = home.hordes();
+        let failed = |error| io_at("read the hordes", &hordes)(error);
+        let mut hosts = BTreeSet::new();
+        for horde in horde_directories(&hordes).map_err(failed)? {
+            let record = Record::read(home, &horde).map_err(failed)?;
+            let doors = record.into_iter().flat_map(|record| record.doors);
+            hosts.extend(doors.map(|door| door.listen.ip()));
+        }
+        Ok(hosts)
+    }
+
+    pub(super) fn user_ranges_taken(&self, horde: &str) -> BTreeSet<u32> {
+        let others = self.other_records(horde).into_iter();
         others
-            .iter()
-            .filter(|other| *other != horde)
-            .filter_map(held)
+            .filter_map(|record| record.user_range_start)
             .collect()
+    }
+
+    fn numbers_taken(&self, horde: &str) -> BTreeSet<u8> {
+        let others = self.other_records(horde).into_iter();
+        others
+            .filter_map(|record| record.switch)
+            .map(|on| on.number)
+            .collect()
+    }
+
+    fn other_records(&self, horde: &str) -> Vec<Record> {
+        let home = &self.settings.home;
+        let mut others = horde_directories(&home.hordes()).unwrap_or_default();
+        others.retain(|other| other != horde);
+        let read = |other: &String| Record::read(home, other).ok()?;
+        others.iter().filter_map(read).collect()
     }
 
     /// Refuses a generation below the highest that was ever written down for the horde.

@@ -126,12 +126,14 @@ pub(super) fn surplus(wanted: &Wanted, observed: &Observed, work: &mut Work) {
                 listen,
                 class,
                 port,
+                way,
             } => {
                 let current = record.and_then(|record| record.forward_label(*listen));
                 let door = Door {
                     listen: *listen,
                     class: class.clone(),
                     port: *port,
+                    way: *way,
                 };
                 let asked =
                     current.as_ref() == Some(&execution.label) && wanted.doors.contains(&door);

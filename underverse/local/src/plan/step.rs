@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use underverse::{Action, PlannedStep};
 
 use crate::label::rnode_label;
-use crate::record::Door;
+use crate::record::{Door, ProbedState};
 use crate::servers::Numbered;
 use crate::storage::Allotment;
 
@@ -68,6 +68,8 @@ pub(crate) enum Step {
     Announce(Vec<u32>),
     /// Starts a forwarder.
     StartForward { door: Door },
+    /// Tries what the network lets through.
+    Probe(ProbedState),
     /// Removes all that is left of the horde.
     RemoveHorde,
 }
@@ -90,7 +92,8 @@ impl Step {
             | Self::Number { .. }
             | Self::Bury { .. }
             | Self::News { .. }
-            | Self::Announce(_) => None,
+            | Self::Announce(_)
+            | Self::Probe(_) => None,
             Self::EndForward { listen, reason, .. } => {
                 step(Action::Stop, format!("port {listen}"), reason)
             }

@@ -9,9 +9,12 @@ use crate::address::Lease;
 use crate::base::{Ended, ExecutionView};
 use crate::config::{Executable, Isolation, RnodeFile};
 use crate::label::{Label, Subject};
-use crate::record::{ContainerRecord, Door, ForwardRecord, NetworkRecord, Record, RoleRecord};
+use crate::network::{OnSwitch, Scope, Way};
+use crate::record::{
+    ContainerRecord, Door, ForwardRecord, NetworkRecord, Probed, Record, RoleRecord,
+};
 use crate::servers::Tagging;
-use crate::wanted::{Wanted, WantedProgram, WantedRnode};
+use crate::wanted::{Wanted, WantedProgram, WantedRnode, WantedSwitch};
 
 const GENERATION: (u64, u64) = (7, 0);
 
@@ -50,6 +53,7 @@ fn wanted(count: u32, doors: &[u16]) -> Wanted {
         allotments: Vec::new(),
         user_range_start: None,
         isolation: Isolation::PidMount,
+        switch: None,
     }
 }
 
@@ -58,6 +62,7 @@ fn door(port: u16) -> Door {
         listen: ([127, 0, 0, 1], port).into(),
         class: "prog1".to_owned(),
         port: 45_271,
+        way: Way::Here,
     }
 }
 
@@ -87,6 +92,7 @@ fn forward(port: u16) -> ExecutionView {
         listen,
         class,
         port,
+        way,
     } = door(port);
     execution(
         1,
@@ -94,6 +100,7 @@ fn forward(port: u16) -> ExecutionView {
             listen,
             class,
             port,
+            way,
         },
     )
 }
@@ -145,6 +152,8 @@ fn running(wanted: &Wanted) -> Observed {
         told: 0,
         boot: String::new(),
         maintenance: BTreeMap::new(),
+        switch: None,
+        probed: None,
         containers: ordinals().map(|ordinal| (ordinal, container(1))).collect(),
         forwards: forwards.collect(),
     };
@@ -224,6 +233,7 @@ fn word(step: &Step) -> String {
         Step::News { news, .. } => format!("news:{}", news.len()),
         Step::Free(freed) => format!("free:{}", freed.len()),
         Step::Allot(one) => format!("allot:{}", one.id),
+        Step::Probe(of) => format!("try{:?}", of.executions),
         Step::RemoveHorde => "remove-horde".to_owned(),
     }
 }
@@ -453,4 +463,66 @@ fn cells_without_a_directory_are_dissolved_too() {
         words(&dissolve_all(&observed)),
         ["end:n1-g7.0-1", "remove-horde"]
     );
+}
+
+fn on_switch(mut wanted: Wanted) -> Wanted {
+    let on = OnSwitch {
+        scope: Scope::Horde,
+        number: 1,
+    };
+    let dir = "/home/hordes/stix/switch".into();
+    wanted.switch = Some(WantedSwitch { on, dir });
+    for door in &mut wanted.doors {
+        door.way = Way::Into(on);
+    }
+    wanted
+}
+
+#[test]
+fn a_network_of_its_own_is_tried_once_everything_is_there_and_anew_when_something_started() {
+    let wanted = on_switch(wanted(2, &[]));
+    let mut observed = running(&wanted);
+    let on = wanted.switch.as_ref().unwrap().on;
+    record(&mut observed).switch = Some(on);
+    check(
+        &wanted,
+        &observed,
+        &["try[\"cell-stix-n1-g7.0-1\", \"cell-stix-n2-g7.0-1\"]"],
+    );
+    let plan = realise(&wanted, &observed, &BTreeSet::new());
+    let Step::Probe(of) = &plan.stages[0][0] else {
+        panic!("{plan:?}");
+    };
+    record(&mut observed).probed = Some(Probed {
+        of: of.clone(),
+        found: Err("it was not there".to_owned()),
+    });
+    check(&wanted, &observed, &[]);
+    record(&mut observed)
+        .containers
+        .get_mut(&2)
+        .unwrap()
+        .attempt = 2;
+    observed.executions[1] = cell(2, 2);
+    check(
+        &wanted,
+        &observed,
+        &["try[\"cell-stix-n1-g7.0-1\", \"cell-stix-n2-g7.0-2\"]"],
+    );
+    observed.executions.clear();
+    let steps = words(&realise(&wanted, &observed, &BTreeSet::new()));
+    assert!(
+        !steps.iter().any(|step| step.starts_with("try")),
+        "{steps:?}"
+    );
+}
+
+#[test]
+fn a_door_that_leads_another_way_is_another_door() {
+    let mut observed = running(&wanted(1, &[8080]));
+    let wanted = on_switch(wanted(1, &[8080]));
+    record(&mut observed).switch = wanted.switch.as_ref().map(|switch| switch.on);
+    record(&mut observed).doors = wanted.doors.clone();
+    let steps = words(&realise(&wanted, &observed, &BTreeSet::new()));
+    assert_eq!(steps, ["close:8080", "number[]+1", "open:8080"]);
 }

@@ -21,7 +21,7 @@ use underverse::{
 use underverse_local::limits::Machine;
 use underverse_local::{
     Abilities, Base, BaseView, Claim, EndSignal, Ended, Executable, ExecutionView, Ground, Home,
-    HostPort, Isolation, Local, Settings, Start, Subject, VirtualServer,
+    HostPort, Isolation, Local, ProbeAsk, ProbeFound, Settings, Start, Subject, VirtualServer,
 };
 
 /// A directory that goes away with the test.
@@ -361,6 +361,10 @@ pub(crate) struct FakeGround {
     pub(crate) closed: Mutex<BTreeSet<SocketAddr>>,
     pub(crate) missing: Mutex<BTreeSet<PathBuf>>,
     pub(crate) swept: Mutex<Vec<String>>,
+    /// What is found when a network is tried; `None`: it cannot be.
+    pub(crate) found: Mutex<Option<ProbeFound>>,
+    /// What was tried.
+    pub(crate) asked: Mutex<Vec<ProbeAsk>>,
     pub(crate) uid: AtomicU32,
     pub(crate) clock: AtomicU64,
     pub(crate) boot: Mutex<String>,
@@ -396,6 +400,12 @@ impl Ground for FakeGround {
     async fn sweep(&self, mark: String) -> io::Result<()> {
         self.swept.lock().unwrap().push(mark);
         Ok(())
+    }
+
+    async fn try_network(&self, ask: ProbeAsk) -> io::Result<ProbeFound> {
+        self.asked.lock().unwrap().push(ask);
+        let found = *self.found.lock().unwrap();
+        found.ok_or_else(|| io::Error::other("the members are not there"))
     }
 
     fn keeper_of(&self, cell: i32) -> i32 {

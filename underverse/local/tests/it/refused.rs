@@ -104,15 +104,7 @@ async fn what_this_backend_lacks_is_unsupported_by_type() {
         external: ExternalAddress::Acquired(id),
         ..door(80)
     }];
-    check(address, Kind::Unsupported, &["ip-1"]).await;
-    let local = World::new().local();
-    let acquired = local
-        .acquire_address(&"stix".parse().unwrap(), "door")
-        .await;
-    assert_eq!(
-        acquired.map_err(|error| error.kind()),
-        Err(Kind::Unsupported)
-    );
+    check(address, Kind::NotFound, &["ip-1"]).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,456 @@
+//! The network of a horde of commands on `local`: who reaches whom, what goes out, and that the record says so.
+//!
+//! Nothing is sent off this machine: whoever is outside asks no router.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use std::io::{Read as _, Write as _};
+
+use e2e::{Inventory, Sandbox, User, kill, wait_for};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, socket, sockopt};
+use nix::unistd::geteuid;
+use underverse::{
+    Capability, Execable, ExecableBuilder, ExternalAddress, Generation, Horde, Keep, Members,
+    NetworkSpec, PortConnect, Protocol, Running, Strength, Underverse, Zone,
+};
+use underverse_local::{Local, on_this_machine};
+
+const NOBODY: u32 = 65_534;
+/// Set in a run of this program as an ordinary user.
+const AS_NOBODY: &str = "RADIX_TEST_AS_NOBODY";
+/// Set in a container that runs this program: the port to serve, or `none`.
+const MEMBER: &str = "RADIX_TEST_MEMBER";
+const PORT: u16 = 45_271;
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Runs `body` as an ordinary user in a process of its own, if we are root, and then as ourselves.
+fn as_every_user(name: &str, body: impl FnOnce()) {
+    if geteuid().is_root() {
+        let test = name.rsplit(':').next().unwrap();
+        let scratch = format!("radix-{test}-{}", std::process::id());
+        let scratch = std::env::temp_dir().join(scratch);
+        std::fs::create_dir_all(&scratch).unwrap();
+        std::fs::set_permissions(&scratch, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let [test, radix] = ["test", "radix"].map(|file| scratch.join(file));
+        std::fs::copy(std::env::current_exe().unwrap(), &test).unwrap();
+        std::fs::copy(std::env::var_os("RADIX_BIN").unwrap(), &radix).unwrap();
+        let output = Command::new(&test)
+            .args(["--exact", name, "--nocapture"])
+            .env(AS_NOBODY, "1")
+            .env("RADIX_BIN", &radix)
+            .current_dir(&scratch)
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .output()
+            .unwrap();
+        std::fs::remove_dir_all(&scratch).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "as an ordinary user: {text}\n{errors}"
+        );
+    }
+    body();
+}
+
+/// In a container: serves a port and obeys what is asked in the file `ask`, answering in `answer`.
+#[test]
+fn member() {
+    let Ok(port) = std::env::var(MEMBER) else {
+        return;
+    };
+    let own: IpAddr = std::env::var("RADIX_IP").unwrap().parse().unwrap();
+    let label = std::env::var("RADIX_NAME").unwrap();
+    if let Ok(port) = port.parse::<u16>() {
+        let listener = TcpListener::bind((own, port)).unwrap();
+        let serve = move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.write_all(label.as_bytes());
+            }
+        };
+        std::thread::Builder::new().spawn(serve).unwrap();
+    }
+    loop {
+        if let Ok(ask) = std::fs::read_to_string("ask") {
+            std::fs::remove_file("ask").unwrap();
+            std::fs::write("answer.new", ask_of(&ask)).unwrap();
+            std::fs::rename("answer.new", "answer").unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What is heard at an address, given by number or name.
+fn ask_of(address: &str) -> String {
+    use std::net::ToSocketAddrs as _;
+    let Ok(mut addresses) = address.to_socket_addrs() else {
+        return "no name".to_owned();
+    };
+    let stream = TcpStream::connect_timeout(&addresses.next().unwrap(), CONNECT);
+    let mut text = String::new();
+    match stream.and_then(|mut stream| stream.read_to_string(&mut text)) {
+        Ok(_) => format!("yes {text}"),
+        Err(error) => format!("no {:?}", error.kind()),
+    }
+}
+
+/// Whether somebody on this machine, who asks no router, reaches an address.
+fn outside_reaches(address: SocketAddr) -> bool {
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap();
+    nix::sys::socket::setsockopt(&socket, sockopt::DontRoute, &true).unwrap();
+    use std::os::fd::AsRawFd as _;
+    nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(address)).is_ok()
+}
+
+/// Asks a container to connect.
+fn ask(container: &Running, address: &str) -> String {
+    let work = container.directory.clone().unwrap().join("work");
+    // It may be that the cell has not begun yet.
+    std::fs::create_dir_all(&work).unwrap();
+    let _ = std::fs::remove_file(work.join("answer"));
+    std::fs::write(work.join("ask.new"), address).unwrap();
+    std::fs::rename(work.join("ask.new"), work.join("ask")).unwrap();
+    let answer = || std::fs::read_to_string(work.join("answer")).ok();
+    wait_for(Duration::from_secs(30), answer)
+        .unwrap_or_else(|| panic!("{} is silent", container.label))
+}
+
+fn reaches(container: &Running, other: &Running) -> bool {
+    ask(container, &at(other).to_string()).starts_with("yes")
+}
+
+fn at(container: &Running) -> SocketAddr {
+    SocketAddr::new(container.address.unwrap(), PORT)
+}
+
+/// A sandbox and the backend in it.
+struct World {
+    local: Local,
+    program: PathBuf,
+    sandbox: Sandbox,
+}
+
+impl World {
+    async fn new() -> Self {
+        let sandbox = Sandbox::empty(User::Ourselves);
+        let local = on_this_machine(&sandbox.home(), &sandbox.binary())
+            .await
+            .unwrap();
+        // Where whoever runs a container may read it.
+        let program = sandbox.binary().with_file_name("member");
+        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        Self {
+            local,
+            program,
+            sandbox,
+        }
+    }
+
+    fn role(&self, role: &str, count: u32, port: &str) -> Execable {
+        let program = self.program.to_str().unwrap();
+        let words = [program, "--exact", "network::member", "--nocapture"];
+        ExecableBuilder::command(role, words)
+            .unwrap()
+            .count(count)
+            .env(MEMBER, port)
+            .build()
+    }
+
+    fn horde(&self, name: &str, count: u32, network: NetworkSpec) -> Horde {
+        let members = self.role("hobbit", count, &PORT.to_string());
+        Horde::new(name)
+            .unwrap()
+            .execables([members])
+            .network(network)
+    }
+
+    async fn realised(&self, horde: &Horde) -> Vec<Running> {
+        let end = horde.realise(&self.local).await;
+        assert!(end.is_done(), "{end:?}");
+        let running = horde.running(&self.local).await.unwrap();
+        for container in running.iter().filter(|one| one.role.as_str() == "hobbit") {
+            let itself = || reaches(container, container).then_some(());
+            wait_for(Duration::from_secs(30), itself).unwrap();
+        }
+        running
+    }
+
+    async fn released(&self, horde: &Horde) {
+        let end = horde.release(&self.local, Keep::Nothing).await;
+        assert!(end.is_done(), "{end:?}");
+    }
+}
+
+fn block_on(body: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(body);
+}
+
+// Shows: NET-02
+// Shows: NET-03
+// Shows in part: NET-06
+// Shows in part: NET-08
+#[test]
+fn who_reaches_whom_is_the_table_or_the_record_says_what_is_weaker() {
+    as_every_user(
+        "network::who_reaches_whom_is_the_table_or_the_record_says_what_is_weaker",
+        || block_on(table()),
+    );
+}
+
+async fn table() {
+    let world = World::new().await;
+    let enforced = world
+        .local
+        .capabilities()
+        .strength(Capability::HordePrivate)
+        == Strength::Enforced;
+    let before = Inventory::take(&world.sandbox.home());
+    for (horde_private, flock_private) in
+        [(false, false), (false, true), (true, false), (true, true)]
+    {
+        let spec = NetworkSpec {
+            horde_private,
+            flock_private,
+            ..NetworkSpec::default()
+        };
+        let horde = world.horde("the_shire", 3, spec.clone());
+        let neighbour = world.horde("rivendell", 1, spec.clone());
+        let members = world.realised(&horde).await;
+        let elrond = world.realised(&neighbour).await.remove(0);
+        for from in &members {
+            for to in &members {
+                assert!(
+                    reaches(from, to),
+                    "{spec:?}: {} to {}",
+                    from.label,
+                    to.label
+                );
+            }
+        }
+        let effective = world.local.effective(horde.name()).await.unwrap();
+        let expected = |zone| spec.admits(zone) || !enforced;
+        for to in &members {
+            assert_eq!(reaches(&elrond, to), expected(Zone::Flock), "{spec:?}");
+            assert_eq!(
+                outside_reaches(at(to)),
+                expected(Zone::Internet),
+                "{spec:?}"
+            );
+        }
+        let network = &effective.network;
+        assert!(network.horde_connected.value);
+        if enforced && (horde_private || flock_private) {
+            assert_eq!(effective.weaker, [], "{spec:?}");
+            assert_eq!(network.horde_private.value, horde_private);
+            assert!(network.flock_private.value);
+            assert_eq!(network.flock_private.strength, Strength::Enforced);
+            let tried: Vec<bool> = network.probes.iter().map(|probe| probe.connected).collect();
+            assert_eq!(tried, [true, false, true], "{:?}", network.probes);
+        } else {
+            let weaker = usize::from(horde_private) + usize::from(flock_private);
+            assert_eq!(effective.weaker.len(), weaker, "{:?}", effective.weaker);
+            assert!(!network.horde_private.value);
+        }
+        world.released(&horde).await;
+        world.released(&neighbour).await;
+    }
+    let after = Inventory::take(&world.sandbox.home());
+    assert_eq!(
+        (before.processes, before.mounts),
+        (after.processes, after.mounts)
+    );
+}
+
+// Shows: NET-05
+// Shows in part: NET-09
+#[test]
+fn a_door_leads_into_a_private_horde_and_follows_it() {
+    as_every_user(
+        "network::a_door_leads_into_a_private_horde_and_follows_it",
+        || block_on(door()),
+    );
+}
+
+async fn door() {
+    let world = World::new().await;
+    let id = "the_shire".parse().unwrap();
+    let (address, host) = world.local.acquire_address(&id, "door").await.unwrap();
+    let spec = NetworkSpec {
+        horde_private: true,
+        ports: vec![PortConnect {
+            external: ExternalAddress::Acquired(address.clone()),
+            external_port: 28_735,
+            internal_port: PORT,
+            members: Members::All,
+            protocol: Protocol::Tcp,
+        }],
+        ..NetworkSpec::default()
+    };
+    let deaf = world.role("deaf", 1, "none");
+    let horde = world.horde("the_shire", 3, spec);
+    let mut all = horde.spec().unwrap().execables.clone();
+    all.push(deaf);
+    let horde = horde.execables(all);
+    let members = world.realised(&horde).await;
+    let door = SocketAddr::new(host, 28_735);
+    wait_for(CONNECT, || TcpStream::connect(door).ok()).unwrap();
+    let mut counts = std::collections::BTreeMap::new();
+    for _ in 0..300 {
+        *counts.entry(heard(door)).or_insert(0_u32) += 1;
+    }
+    let labels: Vec<&str> = counts.keys().map(String::as_str).collect();
+    assert_eq!(labels, ["n1", "n2", "n3"], "{counts:?}");
+    assert!(
+        counts.values().all(|count| (90..=110).contains(count)),
+        "{counts:?}"
+    );
+    assert!(
+        world.local.release_address(&address).await.is_err(),
+        "a door is there"
+    );
+    if world
+        .local
+        .capabilities()
+        .strength(Capability::Names)
+        .is_present()
+    {
+        for name in ["n2", "n2.the_shire"] {
+            assert_eq!(ask(&members[0], &format!("{name}:{PORT}")), "yes n2");
+        }
+    }
+
+    // Any of them may die; it has its address again, and the door leads to it.
+    kill(members[1].pid.unwrap());
+    let failed = || async { horde.running(&world.local).await.unwrap().remove(1) };
+    while failed().await.state == underverse::RunningState::Started {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let again = world.realised(&horde).await;
+    assert_ne!(again[1].id, members[1].id);
+    assert_eq!(again[1].address, members[1].address);
+    assert!(reaches(&again[0], &again[1]) && reaches(&again[1], &again[0]));
+    let to_it = || (heard(door) == "n2").then_some(());
+    wait_for(Duration::from_secs(10), to_it).unwrap();
+
+    world.released(&horde).await;
+    world.local.release_address(&address).await.unwrap();
+    assert!(TcpStream::connect(door).is_err());
+}
+
+// What root has in a container on a switch is not enough to leave it, or to hand itself another network.
+#[test]
+fn a_container_of_root_can_neither_leave_its_network_nor_make_one() {
+    block_on(async {
+        let world = World::new().await;
+        let isolated = world
+            .local
+            .capabilities()
+            .strength(Capability::NetworkIsolation);
+        let tries = "for t in 'unshare -n true' 'nsenter -t 1 -n true' 'mount -t proc p /proc'; \
+                     do $t 2>/dev/null && echo could $t; done; echo tried; exec sleep 1000000";
+        let members = ExecableBuilder::command("hobbit", ["/bin/sh", "-c", tries]).unwrap();
+        let horde = Horde::new("the_shire")
+            .unwrap()
+            .execables([members.build()]);
+        let end = horde.realise(&world.local).await;
+        assert!(end.is_done(), "{end:?}");
+        let member = horde.running(&world.local).await.unwrap().remove(0);
+        let said = member.directory.unwrap().join("stdout");
+        let tried = || {
+            let text = std::fs::read_to_string(&said).ok()?;
+            text.ends_with("tried\n").then_some(text)
+        };
+        let text = wait_for(Duration::from_secs(30), tried).unwrap();
+        if isolated == Strength::Enforced {
+            assert_eq!(text, "tried\n");
+        }
+        world.released(&horde).await;
+    });
+}
+
+fn heard(door: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(door).unwrap();
+    let mut text = String::new();
+    let _ = stream.read_to_string(&mut text);
+    text
+}
+
+#[test]
+fn what_goes_out_of_a_horde_is_what_was_asked_and_changes_with_it() {
+    as_every_user(
+        "network::what_goes_out_of_a_horde_is_what_was_asked_and_changes_with_it",
+        || block_on(outward()),
+    );
+}
+
+async fn outward() {
+    let world = World::new().await;
+    let limits = world
+        .local
+        .capabilities()
+        .strength(Capability::ExternalConnectionLimit);
+    let mut ids = None;
+    for (generation, limit) in [(1, Some(0)), (2, Some(2)), (3, None), (4, Some(0))] {
+        let spec = NetworkSpec {
+            external_connections_max: limit,
+            ..NetworkSpec::default()
+        };
+        let horde = world.horde("the_shire", 2, spec);
+        let horde = horde.generation(Generation::of_document(generation));
+        let members = world.realised(&horde).await;
+        let effective = world.local.effective(horde.name()).await.unwrap();
+        let out = &effective.network.external_connections_max;
+        if limits != Strength::Enforced {
+            assert_eq!(
+                effective.weaker.is_empty(),
+                limit.is_none(),
+                "{effective:?}"
+            );
+            world.released(&horde).await;
+            continue;
+        }
+        assert_eq!(
+            (out.value, &out.strength),
+            (limit, &Strength::Enforced),
+            "{effective:?}"
+        );
+        let probe = effective.network.probes.last().unwrap();
+        let let_in = match limit {
+            Some(0) => "0 of 1",
+            Some(_) => "2 of 3",
+            None => "1 of 1",
+        };
+        assert!(probe.how.contains(let_in), "{probe:?}");
+        // Another limit is no reason to start a container anew.
+        let now: Vec<_> = members.iter().map(|member| member.id.clone()).collect();
+        assert_eq!(ids.get_or_insert_with(|| now.clone()), &now);
+        if limit == Some(0) {
+            assert!(ask(&members[0], "192.0.2.1:9").starts_with("no "));
+        }
+        if generation == 4 {
+            world.released(&horde).await;
+        }
+    }
+    let files = Inventory::take(&world.sandbox.home()).files;
+    let left = |file: &&PathBuf| file.starts_with("hordes") || file.starts_with("switch");
+    assert_eq!(files.iter().find(left), None);
+}
