@@ -2,6 +2,7 @@
 
 mod clone;
 mod exec;
+mod files;
 mod idle;
 mod status;
 mod up;
@@ -39,6 +40,11 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "exec",
         about: "a command on a rnode, beside ssh over a shared connection and a bare fsync (F1)",
         run: exec::run,
+    },
+    Scenario {
+        name: "files",
+        about: "files from rnode to rnode, beside scp and rsync (F7, F8, F9)",
+        run: files::run,
     },
     Scenario {
         name: "clone",

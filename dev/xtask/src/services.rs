@@ -33,7 +33,7 @@ const COMPONENTS: &[Component] = &[
     Component {
         name: "openssh-server",
         purpose: Use::Peer,
-        of: "bench exec",
+        of: "bench exec, bench files",
         locate: || find("sshd"),
         bring: "apt-get install openssh-server",
         up: None,
@@ -41,9 +41,17 @@ const COMPONENTS: &[Component] = &[
     Component {
         name: "openssh-client",
         purpose: Use::Peer,
-        of: "bench exec",
+        of: "bench exec, bench files",
         locate: || find("ssh"),
         bring: "apt-get install openssh-client",
+        up: None,
+    },
+    Component {
+        name: "rsync",
+        purpose: Use::Peer,
+        of: "bench files",
+        locate: || find("rsync"),
+        bring: "apt-get install rsync",
         up: None,
     },
     Component {

@@ -61,6 +61,11 @@ impl Ssh {
         ))
     }
 
+    /// The shared connection, for other programs.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Runs a command over the shared connection.
     ///
     /// # Errors
