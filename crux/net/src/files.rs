@@ -19,5 +19,5 @@ pub use give::give;
 pub use offer::{HardLinks, Offered};
 pub use root::Root;
 pub use sink::Sink;
-pub use take::{Source, Tally, Told, take};
+pub use take::{RANGES_AT_ONCE, Source, Tally, Told, take};
 pub use ticket::ticket;

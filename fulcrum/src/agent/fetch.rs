@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crux_core::digest::{Digest, GROUP_BYTES, Groups, SEAL_BYTES};
+use crux_net::files::RANGES_AT_ONCE;
 use crux_net::store::{Arrival, Put, TakeError};
 use crux_wire::document::v1::RnodeRecord;
 use crux_wire::fileio::v1::file_io_client::FileIoClient;
@@ -135,33 +136,42 @@ async fn fetch_from(
     let groups = seals(digest, &mut pieces).await?;
     let store = Arc::clone(&agent.store);
     let mut arrival = off(move || Arrival::resume(&store, groups)).await?;
-    let ranges = arrival.partial().missing();
-    if !arrival.partial().is_whole() {
+    while !arrival.partial().is_whole() {
+        let held = arrival.partial().held();
+        let missing = arrival.partial().missing().into_iter();
         let want = Want {
             seals_only: false,
-            ranges: ranges.into_iter().map(range).collect(),
-            ..want
+            ranges: missing.take(RANGES_AT_ONCE).map(range).collect(),
+            ..want.clone()
         };
-        let mut pieces = read(&mut client, want).await?;
-        while let Some(piece) = next(&mut pieces).await? {
-            let offset = piece.offset;
-            // One group at a time: 64 KiB are hashed and written faster than a thread is woken.
-            match arrival.partial_mut().take(offset, &piece.bytes) {
-                Ok(()) => {}
-                Err(TakeError::Lied) => {
-                    let text = format!("what came at byte {offset} is not what the digest says");
-                    return Err(Failed::Lied(text));
-                }
-                Err(TakeError::Io(error)) => return Err(Failed::Other(error.to_string())),
-            }
+        let pieces = read(&mut client, want).await?;
+        arrival = fill(arrival, pieces).await?;
+        if arrival.partial().held() == held {
+            return Err(Failed::Other("it ended before all of it came".to_owned()));
         }
-    }
-    if !arrival.partial().is_whole() {
-        return Err(Failed::Other("it ended before all of it came".to_owned()));
     }
     let store = Arc::clone(&agent.store);
     off(move || arrival.commit(&store, executable)).await?;
     Ok(())
+}
+
+/// Takes what comes, group by group: they are hashed and written faster than a thread is woken.
+async fn fill(mut arrival: Arrival, mut pieces: Streaming<Piece>) -> Result<Arrival, Failed> {
+    while let Some(piece) = next(&mut pieces).await? {
+        match arrival.partial_mut().take(piece.offset, &piece.bytes) {
+            Ok(()) => {}
+            Err(TakeError::Lied(offset)) => {
+                let text = format!("what came at byte {offset} is not what the digest says");
+                return Err(Failed::Lied(text));
+            }
+            Err(TakeError::Io(error)) => {
+                // What cannot be finished must not keep the disk full.
+                arrival.discard();
+                return Err(Failed::Other(error.to_string()));
+            }
+        }
+    }
+    Ok(arrival)
 }
 
 const fn range(range: std::ops::Range<u64>) -> Range {

@@ -135,9 +135,9 @@ pub(crate) const COPY_TRIES: u32 = 8;
 /// Pause before a copy is tried again, doubled up to 32 times while nothing new comes.
 pub(crate) const COPY_PAUSE: Duration = Duration::from_millis(50);
 /// Things wanted in one Read.
-pub(crate) const WANTS_MAX: usize = 1024;
+pub(crate) const WANTS_MAX: usize = 4096;
 /// Ranges wanted in one Read.
-pub(crate) const RANGES_MAX: usize = 1 << 17;
+pub(crate) const RANGES_MAX: usize = 8192;
 /// Needs that may be stated to one rnode.
 pub(crate) const NEEDS_MAX: usize = 4096;
 /// How often needs are looked after when nothing wakes them.

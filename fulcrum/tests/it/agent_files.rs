@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crux_core::digest::Digest;
 use crux_wire::fileio::v1::file_io_client::FileIoClient;
 use crux_wire::fileio::v1::{
-    CopyProgress, CopyRequest, ExpectRequest, NeedState, NeedsRequest, OfferReply, OfferRequest,
-    PushRequest, PutChunk, ReadRequest, RemoveRequest, ScanRequest, StateNeedRequest, Want,
+    CopyProgress, CopyRequest, ExpectRequest, OfferReply, OfferRequest, PushRequest, RemoveRequest,
 };
 use fulcrum::memoir::Record;
 use tonic::transport::Channel;
@@ -19,15 +18,16 @@ use tonic::{Code, Status, Streaming};
 
 use crate::agent_rig::{Base, Nested};
 use crate::cutting::Cutting;
+use crate::liar::{self, Liar};
 use crate::rig::{PATIENCE, until};
 
-type Files = FileIoClient<Channel>;
+pub(crate) type Files = FileIoClient<Channel>;
 
-async fn files(base: &Base, nested: &Nested) -> Files {
+pub(crate) async fn files(base: &Base, nested: &Nested) -> Files {
     FileIoClient::new(nested.channel(base).await)
 }
 
-async fn address(nested: &Nested) -> String {
+pub(crate) async fn address(nested: &Nested) -> String {
     let contact = nested.contact().await;
     format!("{}:{}", contact["host"].as_str().unwrap(), contact["port"])
 }
@@ -41,13 +41,13 @@ fn memoir(nested: &Nested) -> Vec<Record> {
     fulcrum::memoir::read(&nested.dir.join("memoir"), 0).unwrap()
 }
 
-fn recorded(nested: &Nested, kind: &str) -> Vec<Record> {
+pub(crate) fn recorded(nested: &Nested, kind: &str) -> Vec<Record> {
     let mut records = memoir(nested);
     records.retain(|record| record.kind == kind);
     records
 }
 
-async fn offer(files: &mut Files, path: &str) -> Result<OfferReply, Status> {
+pub(crate) async fn offer(files: &mut Files, path: &str) -> Result<OfferReply, Status> {
     let request = OfferRequest { path: path.into() };
     files.offer(request).await.map(tonic::Response::into_inner)
 }
@@ -65,7 +65,7 @@ async fn finish(stream: Streaming<CopyProgress>) -> Result<CopyProgress, Status>
     ended.await.expect("the copy neither ends nor fails")
 }
 
-async fn copy(
+pub(crate) async fn copy(
     sink: &mut Files,
     (ticket, source): (&str, String),
     path: &str,
@@ -80,7 +80,7 @@ async fn copy(
 }
 
 /// Bytes that are nowhere the same and compress to nothing.
-fn noise(length: usize, mut seed: u64) -> Vec<u8> {
+pub(crate) fn noise(length: usize, mut seed: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -90,7 +90,7 @@ fn noise(length: usize, mut seed: u64) -> Vec<u8> {
     bytes
 }
 
-fn put(path: &Path, bytes: &[u8], mode: u32) {
+pub(crate) fn put(path: &Path, bytes: &[u8], mode: u32) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -150,13 +150,17 @@ async fn a_folder_goes_from_one_rnode_to_another_as_it_is_and_a_second_time_noth
     assert_eq!(tree(&place(&n2, "got/tree")), tree(&source));
     assert_eq!(done.manifest, offered.manifest);
     // Equal contents travel once.
-    assert_eq!((done.bytes_moved, done.files_done), (300_004, 5));
+    assert_eq!(
+        (done.bytes_moved, done.files_done),
+        (300_004 + 2 * 19 * 32, 5)
+    );
 
     let again = copy(&mut two, from, "/var/app/got/tree").await.unwrap();
     assert_eq!((again.bytes_moved, again.bytes_kept), (0, 600_008));
     assert!(!place(&n2, ".radix-partial").exists());
+    until(async || recorded(&n2, "file.copied").len() == 2).await;
     let copied = recorded(&n2, "file.copied");
-    assert_eq!(copied[0].fields["moved"], 300_004);
+    assert_eq!(copied[0].fields["moved"], done.bytes_moved);
     assert_eq!(recorded(&n1, "file.offer").len(), 1);
 }
 
@@ -188,7 +192,7 @@ async fn a_source_that_takes_no_connection_pushes_and_a_sink_that_takes_none_pul
     let done = finish(one.push(request).await.unwrap().into_inner())
         .await
         .unwrap();
-    assert_eq!(done.bytes_moved, 200_000);
+    assert_eq!(done.bytes_moved, 200_000 + 13 * 32);
     let sent = fs::read(n1.dir.join("files/report")).unwrap();
     assert_eq!(fs::read(n2.dir.join("files/from/n1")).unwrap(), sent);
 
@@ -347,7 +351,8 @@ async fn an_edited_file_sends_only_the_groups_that_differ() {
         let offered = offer(&mut one, "disk").await.unwrap();
         let from = (offered.ticket.as_str(), address(&n1).await);
         let done = copy(&mut two, from, "disk").await.unwrap();
-        let expected = if round == 0 { 4 << 20 } else { 65_536 };
+        // The seals of 256 groups come each time.
+        let expected = 256 * 32 + if round == 0 { 4 << 20 } else { 16_384 };
         assert_eq!(done.bytes_moved, expected, "round {round}");
         assert_eq!(
             fs::read(n2.dir.join("files/disk")).unwrap(),
@@ -509,174 +514,127 @@ async fn a_link_that_takes_a_folders_place_while_files_arrive_leads_nowhere() {
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 }
 
-async fn need_states(files: &mut Files) -> Vec<NeedState> {
-    let mut stream = files.needs(NeedsRequest {}).await.unwrap().into_inner();
-    let mut states = Vec::new();
-    while let Some(state) = stream.message().await.unwrap() {
-        states.push(state);
-    }
-    states
-}
-
-async fn put_blob(files: &mut Files, bytes: &[u8], name: &str, persistent: bool) -> String {
-    let digest = Digest::of(bytes).to_string();
-    let chunk = PutChunk {
-        digest: digest.clone(),
-        total: bytes.len() as u64,
-        bytes: bytes.to_vec(),
-        name: name.into(),
-        persistent,
-        ..PutChunk::default()
-    };
-    files.put(tokio_stream::iter([chunk])).await.unwrap();
-    digest
-}
-
-fn blob(nested: &Nested, digest: &str) -> PathBuf {
-    nested.dir.join("store").join(&digest[..2]).join(digest)
-}
-
-// Shows: FIO-03
-// Shows: FIO-04
 #[tokio::test(flavor = "multi_thread")]
-async fn a_needed_blob_comes_back_when_deleted_and_is_shown_unmet_when_every_source_is_gone() {
+async fn a_source_that_lies_is_named_at_its_first_bad_group_and_an_honest_one_goes_on() {
     let base = Base::start();
-    let n1 = Nested::start(&base, "n1").await;
-    let n2 = Nested::join(&base, "n2", Some(&n1)).await;
+    let (n1, n2) = (
+        Nested::start(&base, "n1").await,
+        Nested::start(&base, "n2").await,
+    );
     let (mut one, mut two) = (files(&base, &n1).await, files(&base, &n2).await);
-    let digest = put_blob(&mut one, &noise(200_000, 2), "prods.csv", true).await;
-    let request = StateNeedRequest {
-        digest: digest.clone(),
-        name: "prods.csv".into(),
-        executable: false,
-    };
-    // Needed on both: so each may give it to the other.
-    one.state_need(request.clone()).await.unwrap();
-    let id = two.state_need(request).await.unwrap().into_inner().id;
-    until(async || need_states(&mut two.clone()).await[0].met).await;
-    assert!(blob(&n2, &digest).exists());
-
-    fs::remove_file(blob(&n2, &digest)).unwrap();
-    until(async || blob(&n2, &digest).exists()).await;
-    // The record is written after the blob was named.
-    until(async || recorded(&n2, "file.copied").len() == 2).await;
-    for record in recorded(&n2, "file.copied") {
-        assert_eq!(record.fields["need"], id.as_str());
-        assert_eq!(record.fields["source"], address(&n1).await.as_str());
-    }
-
-    let refused = two
-        .remove(RemoveRequest {
-            digest: digest.clone(),
-            path: String::new(),
-        })
-        .await;
-    assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition);
-
-    // Every source gone: the only other rnode drops its need and its copy.
-    let theirs = need_states(&mut one).await[0].id.clone();
-    one.drop_need(crux_wire::fileio::v1::DropNeedRequest { id: theirs })
-        .await
-        .unwrap();
-    let gone = one
-        .remove(RemoveRequest {
-            digest: digest.clone(),
-            path: String::new(),
-        })
-        .await;
-    assert!(gone.unwrap().into_inner().existed);
-    fs::remove_file(blob(&n2, &digest)).unwrap();
-    until(async || !need_states(&mut two.clone()).await[0].met).await;
-    let state = need_states(&mut two).await.remove(0);
-    assert!(!state.reason.is_empty(), "{state:?}");
-    assert_eq!(recorded(&n2, "need.unmet").len(), 1);
-}
-
-async fn scan(files: &mut Files) -> BTreeMap<String, crux_wire::fileio::v1::FileInfo> {
-    let mut stream = files
-        .scan(ScanRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
-    let mut found = BTreeMap::new();
-    while let Some(info) = stream.message().await.unwrap() {
-        found.insert(info.name.clone(), info);
-    }
-    found
-}
-
-// Shows: DAT-02
-// Shows: DAT-03
-#[tokio::test(flavor = "multi_thread")]
-async fn persistent_data_outlives_the_rnode_verified_and_ephemeral_data_does_not() {
-    let base = Base::start();
-    let mut n1 = Nested::start(&base, "n1").await;
-    let mut one = files(&base, &n1).await;
-    put_blob(&mut one, b"stays", "stays", true).await;
-    let wrong = put_blob(&mut one, &noise(100_000, 4), "goes wrong", true).await;
-    let fleeting = put_blob(&mut one, b"goes", "goes", false).await;
-    assert_eq!(scan(&mut one).await.len(), 3);
-
-    n1.kill();
-    let at = blob(&n1, &wrong);
-    fs::set_permissions(&at, fs::Permissions::from_mode(0o644)).unwrap();
-    let file = fs::File::options().write(true).open(&at).unwrap();
-    file.write_all_at(b"!", 70_000).unwrap();
-    drop(file);
-    n1.start_again(&base);
-
-    let mut one = files(&base, &n1).await;
-    until(async || {
-        scan(&mut one.clone())
+    let bytes = noise(640 * 1024, 6);
+    put(&n1.dir.join("files/data"), &bytes, 0o644);
+    let offered = offer(&mut one, "data").await.unwrap();
+    let manifest = format!(
+        "radix-manifest/1\nf 644 {} {} \n",
+        bytes.len(),
+        Digest::of(&bytes)
+    );
+    assert_eq!(
+        Digest::of(manifest.as_bytes()).to_string(),
+        offered.manifest
+    );
+    let honest = address(&n1).await;
+    for wrong_seals in [false, true] {
+        let liar = Liar {
+            manifest: manifest.clone(),
+            bytes: bytes.clone(),
+            wrong_group: 7,
+            wrong_seals,
+        };
+        let label = if wrong_seals { "liar2" } else { "liar1" };
+        let (lying, _serving) = liar::serve(&base, label, liar).await;
+        let path = format!("got/{label}");
+        let request = CopyRequest {
+            ticket: offered.ticket.clone(),
+            sources: vec![lying.to_string(), honest.clone()],
+            path: path.clone(),
+            need: String::new(),
+        };
+        let done = finish(two.copy(request).await.unwrap().into_inner())
             .await
-            .get("goes wrong")
-            .is_some_and(|info| info.corrupt)
-    })
-    .await;
-    until(async || !scan(&mut one.clone()).await.contains_key("goes")).await;
-    let found = scan(&mut one).await;
-    assert!(found["stays"].persistent && !found["stays"].corrupt);
-    assert_eq!(found["goes wrong"].kind, "absent");
-    assert!(!blob(&n1, &fleeting).exists());
-    let want = Want {
-        digest: wrong.clone(),
-        ..Want::default()
-    };
-    let read = ReadRequest {
-        ticket: String::new(),
-        wants: vec![want],
-    };
-    assert_eq!(one.read(read).await.unwrap_err().code(), Code::NotFound);
-    let told = recorded(&n1, "file.corrupt");
-    assert_eq!(told[0].fields["digest"], wrong.as_str());
+            .unwrap();
+        assert_eq!(fs::read(n2.dir.join("files").join(&path)).unwrap(), bytes);
+        // Each good group before the lie came once, from the liar; nothing came of false seals.
+        assert!(
+            done.bytes_moved <= bytes.len() as u64 + 4 * 65_536,
+            "{done:?}"
+        );
+        until(async || {
+            let lies = recorded(&n2, "file.lied");
+            lies.last()
+                .is_some_and(|lie| lie.fields["source"] == lying.to_string().as_str())
+        })
+        .await;
+        let lie = recorded(&n2, "file.lied").pop().unwrap();
+        let reason = lie.fields["reason"].as_str().unwrap();
+        let expected = if wrong_seals {
+            "lead to"
+        } else {
+            "at byte 458752"
+        };
+        assert!(reason.contains(expected), "{reason}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_byte_flipped_in_the_store_is_found_and_named_before_anybody_gets_it() {
+async fn a_full_disk_loses_nothing_and_gets_its_room_back() {
     let base = Base::start();
     let n1 = Nested::start(&base, "n1").await;
-    let mut one = files(&base, &n1).await;
-    let digest = put_blob(&mut one, &noise(300_000, 8), "data", true).await;
-    let at = blob(&n1, &digest);
-    fs::set_permissions(&at, fs::Permissions::from_mode(0o644)).unwrap();
-    let file = fs::File::options().write(true).open(&at).unwrap();
-    file.write_all_at(b"!", 200_000).unwrap();
-    let want = Want {
-        digest: digest.clone(),
-        ..Want::default()
-    };
-    let read = ReadRequest {
-        ticket: String::new(),
-        wants: vec![want],
-    };
-    let mut pieces = one.read(read).await.unwrap().into_inner();
-    let refused = loop {
-        match pieces.message().await {
-            Ok(piece) => assert!(piece.is_none(), "a wrong byte may have been given"),
-            Err(status) => break status,
+    let mut n2 = Nested::start(&base, "n2").await;
+    n2.contact().await;
+    n2.kill();
+    let disk = n2.dir.join("files");
+    fs::create_dir_all(&disk).unwrap();
+    let probe = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "true"])
+        .status();
+    if !probe.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no namespaces here");
+        return;
+    }
+    n2.start_on_small_disk(&base, &disk);
+    let (mut one, mut two) = (files(&base, &n1).await, files(&base, &n2).await);
+    let own = n1.dir.join("files");
+    put(&own.join("kept"), &noise(300_000, 1), 0o644);
+    put(&own.join("large"), &noise(8 << 20, 2), 0o644);
+    put(&own.join("edited"), &noise(500_000, 3), 0o644);
+    for number in 0..1000 {
+        put(
+            &own.join(format!("many/{number}")),
+            &noise(4000, number),
+            0o644,
+        );
+    }
+    for name in ["kept", "edited"] {
+        let offered = offer(&mut one, name).await.unwrap();
+        let from = (offered.ticket.as_str(), address(&n1).await);
+        copy(&mut two, from, name).await.unwrap();
+    }
+    let before = offer(&mut two, "").await.unwrap();
+    put(&own.join("edited"), &noise(8 << 20, 4), 0o644);
+    for name in ["large", "edited", "many"] {
+        let offered = offer(&mut one, name).await.unwrap();
+        let from = (offered.ticket.as_str(), address(&n1).await);
+        let full = copy(&mut two, from, name).await.unwrap_err();
+        assert_eq!(full.code(), Code::ResourceExhausted, "{name}: {full}");
+        assert!(full.message().contains("no room is left there"), "{full}");
+        if name != "many" {
+            assert_eq!(offer(&mut two, "").await.unwrap().manifest, before.manifest);
         }
-    };
-    assert_eq!(refused.code(), Code::DataLoss);
-    assert!(refused.message().contains(&digest), "{refused}");
-    assert_eq!(recorded(&n1, "file.corrupt").len(), 1);
+    }
+    // Files of a folder that did not fit as a whole are whole each; what is named is never half.
+    for number in 0..1000 {
+        let request = RemoveRequest {
+            path: format!("many/{number}"),
+            digest: String::new(),
+        };
+        two.remove(request).await.unwrap();
+    }
+    assert_eq!(offer(&mut two, "").await.unwrap().files, before.files);
+    // There is room again for what fits.
+    put(&own.join("fits"), &noise(900_000, 5), 0o644);
+    let offered = offer(&mut one, "fits").await.unwrap();
+    let from = (offered.ticket.as_str(), address(&n1).await);
+    copy(&mut two, from, "fits").await.unwrap();
 }

@@ -275,6 +275,23 @@ impl Nested {
         nested
     }
 
+    /// Starts a keeper for which `disk` is a file system of 2 MiB that nobody else sees.
+    pub(crate) fn start_on_small_disk(&mut self, base: &Base, disk: &std::path::Path) {
+        let _ = fs::remove_file(self.dir.join("agent/contact"));
+        let script = "mount -t tmpfs -o size=2m none \"$0\" && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+            .arg(disk)
+            .arg(base.store().path(&base.testee))
+            .arg("keep")
+            .arg("--dir")
+            .arg(&self.dir)
+            .env("RADIX_RNODE", &self.mark)
+            .stdin(Stdio::null());
+        self.keeper = Some(command.spawn().unwrap());
+    }
+
     /// Starts a keeper on the same directory, where none runs.
     pub(crate) fn start_again(&mut self, base: &Base) {
         let _ = fs::remove_file(self.dir.join("agent/contact"));

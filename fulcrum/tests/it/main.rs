@@ -8,6 +8,7 @@
 
 mod agent;
 mod agent_base;
+mod agent_blobs;
 mod agent_files;
 mod agent_flock;
 mod agent_instances;
@@ -16,6 +17,7 @@ mod cell;
 mod cutting;
 mod keeper;
 mod keeper_kills;
+mod liar;
 mod memoir;
 mod output;
 mod rest;

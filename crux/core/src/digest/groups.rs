@@ -1,6 +1,6 @@
-//! The inside of a BLAKE3 digest: each 64 KiB of a file can be checked when it arrives.
+//! The inside of a BLAKE3 digest: each 16 KiB of a file can be checked when it arrives.
 //!
-//! BLAKE3 is a tree already. The chaining values above whole groups of 64 KiB, here called *seals*,
+//! BLAKE3 is a tree already. The chaining values above whole groups of 16 KiB, here called *seals*,
 //! 32 bytes each, are enough to compute the digest; so a list of seals is either right or refused before any byte of the file
 //! is taken, and then each group stands for itself, in any order.
 //!
@@ -14,8 +14,9 @@ use blake3::hazmat::{
 
 use super::Digest;
 
-/// Bytes that are checked together. 64 KiB: wide kernels are busy, and 16 GiB have 8 MiB of seals.
-pub const GROUP_BYTES: u64 = 64 * 1024;
+/// Bytes that are checked together. 16 KiB: BLAKE3's widest kernel is busy, an edit sends little anew, and 1 GiB
+/// has 2 MiB of seals.
+pub const GROUP_BYTES: u64 = 16 * 1024;
 /// Bytes of one seal.
 pub const SEAL_BYTES: usize = 32;
 
@@ -182,7 +183,7 @@ impl GroupHasher {
     }
 }
 
-const GROUP: usize = 64 * 1024;
+const GROUP: usize = 16 * 1024;
 
 fn seal_of(group: usize, bytes: &[u8]) -> ChainingValue {
     let mut hasher = blake3::Hasher::new();

@@ -112,6 +112,13 @@ impl Planner {
         }
     }
 
+    /// A sink said that it will not take the thing from anybody.
+    pub fn refused(&mut self, copy: &Copy) {
+        if self.end(copy) {
+            self.given_up.insert(copy.sink.clone());
+        }
+    }
+
     /// Whether nothing runs and nothing can begin.
     #[must_use]
     pub fn is_done(&self) -> bool {
@@ -214,6 +221,18 @@ mod tests {
             let next = planner.begin();
             planner.failed(&next[0]);
         }
+        assert!(planner.begin().is_empty() && planner.is_done());
+        assert_eq!(planner.short(), ["b0"]);
+    }
+
+    #[test]
+    fn a_sink_that_refuses_is_asked_once() {
+        let mut planner = Planner::new(names("a", 1), names("b", 2), 1);
+        let first = planner.begin();
+        planner.refused(&first[0]);
+        let second = planner.begin();
+        assert_eq!(second[0].sink, "b1");
+        planner.finished(&second[0]);
         assert!(planner.begin().is_empty() && planner.is_done());
         assert_eq!(planner.short(), ["b0"]);
     }

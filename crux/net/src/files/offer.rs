@@ -19,6 +19,8 @@ use crate::store::StatKey;
 
 /// Bytes of seals in one message: well below what a gRPC message may have.
 const SEALS_PAGE_BYTES: usize = 1 << 20;
+/// Bytes of a file in one message: whole groups, and the whole of a small file.
+pub(crate) const PIECE_BYTES: u64 = 64 * 1024;
 /// Permission bits that are copied.
 const MODE_BITS: u32 = 0o777;
 
@@ -310,7 +312,7 @@ pub struct Given<'a> {
 }
 
 impl Given<'_> {
-    /// Gives the seals, or the ranges asked for, or, without ranges, seals and all.
+    /// Gives the seals, or the ranges asked for, or, without ranges, all.
     ///
     /// # Errors
     /// What the file says.
@@ -320,10 +322,8 @@ impl Given<'_> {
         want: &Want,
         send: &mut dyn FnMut(Piece) -> bool,
     ) -> std::io::Result<()> {
-        if want.ranges.is_empty() && !self.give_seals(index, want.seals_only, send) {
-            return Ok(());
-        }
         if want.seals_only {
+            self.give_seals(index, send);
             return Ok(());
         }
         let all = [Range {
@@ -343,8 +343,7 @@ impl Given<'_> {
         Ok(())
     }
 
-    /// Says whether somebody still listens.
-    fn give_seals(&self, index: u32, only: bool, send: &mut dyn FnMut(Piece) -> bool) -> bool {
+    fn give_seals(&self, index: u32, send: &mut dyn FnMut(Piece) -> bool) {
         let piece = |seals: Vec<u8>| Piece {
             want: index,
             seals,
@@ -352,15 +351,17 @@ impl Given<'_> {
             executable: self.executable,
             ..Piece::default()
         };
-        if self.groups.seals().is_empty() {
-            return !only || send(piece(Vec::new()));
-        }
         let seals = self.groups.seals().as_flattened();
-        seals
-            .chunks(SEALS_PAGE_BYTES)
-            .all(|page| send(piece(page.to_vec())))
+        if seals.is_empty() {
+            // The size is told even of a file that needs no seals.
+            send(piece(Vec::new()));
+            return;
+        }
+        let mut pages = seals.chunks(SEALS_PAGE_BYTES);
+        while pages.next().is_some_and(|page| send(piece(page.to_vec()))) {}
     }
 
+    /// Says whether somebody still listens.
     fn give_range(
         &self,
         index: u32,
@@ -373,7 +374,7 @@ impl Given<'_> {
             .min(self.groups.size());
         let mut offset = range.offset - range.offset % GROUP_BYTES;
         loop {
-            let length = end.saturating_sub(offset).min(GROUP_BYTES);
+            let length = end.saturating_sub(offset).min(PIECE_BYTES);
             let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
             self.file.read_exact_at(&mut bytes, offset)?;
             let piece = Piece {
@@ -387,7 +388,7 @@ impl Given<'_> {
             if !send(piece) {
                 return Ok(false);
             }
-            offset += GROUP_BYTES;
+            offset += PIECE_BYTES;
             if offset >= end {
                 return Ok(true);
             }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crux_core::digest::{Digest, Groups};
@@ -33,6 +33,8 @@ pub struct Sink {
     staging: OnceLock<OwnedFd>,
     dest: RelPath,
     cache: Arc<HashCache>,
+    /// Whether folders hold new names that are not synced yet.
+    unsynced: AtomicBool,
 }
 
 /// One file that is wanted.
@@ -92,6 +94,7 @@ impl Sink {
             staging: OnceLock::new(),
             dest,
             cache,
+            unsynced: AtomicBool::new(false),
         }
     }
 
@@ -257,10 +260,22 @@ impl Sink {
                 .and_then(|()| file.sync_all())
                 .map_err(|error| Error::io("set the mode of", &path, error))?;
         }
+        self.sync_names()
+            .map_err(|error| Error::io("sync", &wanted.dest, error))?;
         // Only when nothing is left in it; whoever else stages keeps it.
         let top = self.root.folder(&RelPath::ROOT)?;
         let _ = rustix::fs::unlinkat(&top, STAGING, AtFlags::REMOVEDIR);
         Ok(())
+    }
+
+    /// Syncs the folders of all small files that were named: one call for all of them.
+    fn sync_names(&self) -> io::Result<()> {
+        match self.staging.get() {
+            Some(staging) if self.unsynced.swap(false, Ordering::Relaxed) => {
+                rustix::fs::syncfs(staging).map_err(io::Error::from)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Stages small files and links, syncs them together, names them, and syncs their folders.
@@ -274,17 +289,17 @@ impl Sink {
         let mut staged = Staged {
             sink: self,
             staging,
+            together: files.len() >= SYNC_TOGETHER,
             folders: BTreeMap::new(),
         };
-        let sync_each = files.len() < SYNC_TOGETHER;
         for small in files {
             let path = below(dest, &small.item.at)?;
-            staged.file(&path, small, sync_each)?;
+            staged.file(&path, small)?;
         }
         for (at, target) in links {
             staged.link(&below(dest, at)?, target)?;
         }
-        if !sync_each {
+        if staged.together {
             rustix::fs::syncfs(staging).map_err(|errno| Error::io("sync", &self.dest, errno))?;
         }
         staged.name_all()
@@ -317,6 +332,13 @@ impl Sink {
             seeded,
             name,
         })
+    }
+
+    /// Gives back the room of what was staged.
+    pub(crate) fn discard(&self, large: &Large) {
+        if let Some(staging) = self.staging.get() {
+            let _ = rustix::fs::unlinkat(staging, &large.name, AtFlags::empty());
+        }
     }
 
     /// Syncs a whole file, names it, and syncs its folder.
@@ -366,6 +388,13 @@ impl Sink {
     }
 }
 
+impl Drop for Sink {
+    fn drop(&mut self) {
+        // After an error: the next copy finds these files in place and would not sync them.
+        let _ = self.sync_names();
+    }
+}
+
 /// Removes what nobody came back for.
 fn sweep(staging: &OwnedFd) {
     let Ok(listing) = rustix::fs::Dir::read_from(staging) else {
@@ -391,12 +420,14 @@ fn sweep(staging: &OwnedFd) {
 struct Staged<'a> {
     sink: &'a Sink,
     staging: &'a OwnedFd,
+    /// Whether they are synced all at once, and their folders when the copy ends.
+    together: bool,
     /// By folder, so that each is opened and synced once: staged name, final name.
     folders: BTreeMap<RelPath, Vec<(String, String)>>,
 }
 
 impl Staged<'_> {
-    fn file(&mut self, path: &RelPath, small: &Small, sync: bool) -> Result<(), Error> {
+    fn file(&mut self, path: &RelPath, small: &Small) -> Result<(), Error> {
         let failed = |error: io::Error| Error::io("stage", path, error);
         let name = format!("small-{}", serial());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -408,7 +439,7 @@ impl Staged<'_> {
         file.write_all(&small.bytes).map_err(failed)?;
         file.set_permissions(std::fs::Permissions::from_mode(small.item.mode))
             .map_err(failed)?;
-        if sync {
+        if !self.together {
             file.sync_all().map_err(failed)?;
         }
         Ok(())
@@ -445,6 +476,10 @@ impl Staged<'_> {
         for (staged, name) in names {
             rustix::fs::renameat(self.staging, staged, &folder, name)
                 .map_err(|errno| Error::io("name a file in", at, errno))?;
+        }
+        if self.together {
+            self.sink.unsynced.store(true, Ordering::Relaxed);
+            return Ok(());
         }
         sync_folder(&folder).map_err(|error| Error::io("sync", at, error))
     }

@@ -16,15 +16,18 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::error::{Error, Kind};
+use super::offer::PIECE_BYTES;
 use super::sink::{Item, Large, Sink, Small, Wanted};
 use crate::store::TakeError;
 
 /// Small files asked for at once.
-const BATCH_FILES: usize = 1024;
+const BATCH_FILES: usize = 4096;
 /// Bytes of small files asked for at once.
 const BATCH_BYTES: u64 = 8 << 20;
 /// Pieces that wait to be verified and written; the wire waits beyond it.
 const PIECES_QUEUED: usize = 32;
+/// Ranges asked for at once: a file with holes everywhere is asked for in several turns.
+pub const RANGES_AT_ONCE: usize = 4096;
 /// Bytes after which progress is told again.
 const TELL_EVERY: u64 = 4 << 20;
 
@@ -265,7 +268,7 @@ impl Taking<'_> {
     /// Files of one group, many at once; while one batch is synced and named, the next comes.
     async fn small(&mut self, wanted: &Wanted) -> Result<(), Error> {
         let mut by_digest: BTreeMap<Digest, Vec<Item>> = BTreeMap::new();
-        for item in wanted.items.iter().filter(|item| item.size <= GROUP_BYTES) {
+        for item in wanted.items.iter().filter(|item| item.size <= PIECE_BYTES) {
             by_digest.entry(item.digest).or_default().push(item.clone());
         }
         // In the manifest's order, so that neighbours are named together.
@@ -283,7 +286,7 @@ impl Taking<'_> {
                 bytes += same[0].size * same.len() as u64;
                 batch.push(same);
             }
-            let files = self.batch(batch).await?;
+            let (files, cut) = self.batch(batch).await;
             self.settle(placing.take()).await?;
             let count = files.len() as u64;
             let (sink, dest, links) = (
@@ -294,6 +297,11 @@ impl Taking<'_> {
             let placed =
                 tokio::task::spawn_blocking(move || sink.place_small(&dest, &files, &links));
             placing = Some((count, placed));
+            if let Some(cut) = cut {
+                // What came before the cut is right, and need not come again.
+                self.settle(placing).await?;
+                return Err(cut);
+            }
         }
         self.settle(placing).await
     }
@@ -307,13 +315,23 @@ impl Taking<'_> {
         Ok(())
     }
 
-    async fn batch(&mut self, batch: Vec<Vec<Item>>) -> Result<Vec<Small>, Error> {
+    /// What came of a batch, and why it was not all.
+    async fn batch(&mut self, batch: Vec<Vec<Item>>) -> (Vec<Small>, Option<Error>) {
+        let mut files = Vec::new();
+        let cut = self.read_batch(&batch, &mut files).await.err();
+        (files, cut)
+    }
+
+    async fn read_batch(
+        &mut self,
+        batch: &[Vec<Item>],
+        files: &mut Vec<Small>,
+    ) -> Result<(), Error> {
         if batch.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let wants = batch.iter().map(|same| want(&same[0])).collect();
         self.source.read(wants).await?;
-        let mut files = Vec::new();
         let mut come = vec![false; batch.len()];
         while let Some(piece) = self.source.piece().await? {
             let index = usize::try_from(piece.want).unwrap_or(usize::MAX);
@@ -335,20 +353,23 @@ impl Taking<'_> {
                 "copy {}: the source ended before it came",
                 batch[missing][0].at
             ))),
-            None => Ok(files),
+            None => Ok(()),
         }
     }
 
     /// Files of several groups, one after the other.
     async fn large(&mut self, wanted: &Wanted) -> Result<(), Error> {
         let mut named: HashMap<Digest, RelPath> = HashMap::new();
-        for item in wanted.items.iter().filter(|item| item.size > GROUP_BYTES) {
+        for item in wanted.items.iter().filter(|item| item.size > PIECE_BYTES) {
             let groups = self.seals(item).await?;
             let (sink, dest, of) = (Arc::clone(self.sink), self.dest.clone(), item.clone());
             let twin = named.get(&item.digest).cloned();
             let large = off(move || sink.begin(&dest, &of, groups, twin.as_ref())).await?;
             self.tally.kept += large.seeded;
-            let large = self.fill(item, large).await?;
+            let mut large = large;
+            while !large.partial.is_whole() {
+                large = self.fill(item, large).await?;
+            }
             let (sink, dest, of) = (Arc::clone(self.sink), self.dest.clone(), item.clone());
             off(move || sink.end(&dest, &of, &large)).await?;
             named.insert(item.digest, item.at.clone());
@@ -368,6 +389,7 @@ impl Taking<'_> {
         let mut seals: Vec<[u8; SEAL_BYTES]> = Vec::new();
         let bound = usize::try_from(item.size.div_ceil(GROUP_BYTES)).unwrap_or(usize::MAX);
         while let Some(piece) = self.source.piece().await? {
+            self.tally.moved += piece.seals.len() as u64;
             let (page, rest) = piece.seals.as_chunks::<SEAL_BYTES>();
             if !rest.is_empty() || seals.len() + page.len() > bound {
                 return Err(lied(&item.at, 0));
@@ -384,14 +406,13 @@ impl Taking<'_> {
             .partial
             .missing()
             .into_iter()
+            .take(RANGES_AT_ONCE)
             .map(|range| Range {
                 offset: range.start,
                 length: range.end - range.start,
             })
             .collect();
-        if ranges.is_empty() {
-            return Ok(large);
-        }
+        let held = large.partial.held();
         let wanted = Want {
             ranges,
             ..want(item)
@@ -399,7 +420,8 @@ impl Taking<'_> {
         self.source.read(vec![wanted]).await?;
         let (tx, rx) = mpsc::channel(PIECES_QUEUED);
         let at = item.at.clone();
-        let writing = tokio::task::spawn_blocking(move || write(large, rx, &at));
+        let sink = Arc::clone(self.sink);
+        let writing = tokio::task::spawn_blocking(move || write(&sink, large, rx, &at));
         let mut untold = 0;
         let mut cut = None;
         loop {
@@ -427,7 +449,7 @@ impl Taking<'_> {
         self.tally.moved += untold;
         match cut {
             Some(error) => Err(error),
-            None if large.partial.is_whole() => Ok(large),
+            None if large.partial.held() > held => Ok(large),
             None => Err(Error::gone(&format!(
                 "copy {}: the source ended before all of it came",
                 item.at
@@ -446,6 +468,7 @@ fn want(item: &Item) -> Want {
 }
 
 fn write(
+    sink: &Sink,
     mut large: Large,
     mut pieces: mpsc::Receiver<Piece>,
     at: &RelPath,
@@ -453,8 +476,15 @@ fn write(
     while let Some(piece) = pieces.blocking_recv() {
         match large.partial.take(piece.offset, &piece.bytes) {
             Ok(()) => {}
-            Err(TakeError::Lied) => return Err(lied(at, piece.offset)),
-            Err(TakeError::Io(error)) => return Err(Error::io("stage", at, error)),
+            Err(TakeError::Lied(offset)) => return Err(lied(at, offset)),
+            Err(TakeError::Io(error)) => {
+                let error = Error::io("stage", at, error);
+                // What cannot be finished must not keep the disk full.
+                if error.kind() == Kind::Full {
+                    sink.discard(&large);
+                }
+                return Err(error);
+            }
         }
     }
     Ok(large)

@@ -13,8 +13,8 @@ use crux_core::digest::{GROUP_BYTES, Groups};
 /// Why a piece was not taken.
 #[derive(Debug)]
 pub enum TakeError {
-    /// It is not the group that belongs there; nothing was written.
-    Lied,
+    /// What begins at this byte is not the group that belongs there; nothing of it was written.
+    Lied(u64),
     /// The operating system refused the write.
     Io(io::Error),
 }
@@ -110,14 +110,28 @@ impl Partial {
         self.groups.size() - missing
     }
 
-    /// Takes one group; one that is here already is passed over.
+    /// Takes whole groups that follow each other; those that are here already are passed over.
     ///
     /// # Errors
-    /// [`TakeError::Lied`] if `bytes` are not the group at `offset`.
+    /// [`TakeError::Lied`] at the first that is not the group that belongs there; those before it were taken.
     pub fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TakeError> {
-        let group = self.groups.group_at(offset).ok_or(TakeError::Lied)?;
+        let mut at = offset;
+        // An empty file has one group, which is empty.
+        let mut rest = Some(bytes);
+        while let Some(left) = rest {
+            let (bytes, more) = left.split_at(left.len().min(buffer_bytes()));
+            self.take_group(at, bytes)?;
+            at += bytes.len() as u64;
+            rest = Some(more).filter(|more| !more.is_empty());
+        }
+        Ok(())
+    }
+
+    fn take_group(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TakeError> {
+        let group = self.groups.group_at(offset);
+        let group = group.ok_or(TakeError::Lied(offset))?;
         if !self.groups.verify(group, bytes) {
-            return Err(TakeError::Lied);
+            return Err(TakeError::Lied(offset));
         }
         if !self.have[group] {
             self.file
@@ -173,6 +187,8 @@ mod tests {
     use super::*;
     use crux_core::digest::GroupHasher;
 
+    const GROUP: usize = 16 * 1024;
+
     fn groups(bytes: &[u8]) -> Groups {
         let mut hasher = GroupHasher::new();
         hasher.update(bytes);
@@ -180,7 +196,7 @@ mod tests {
     }
 
     fn content(groups: usize) -> Vec<u8> {
-        (0..groups * 65_536 + 100)
+        (0..groups * GROUP + 100)
             .map(|at| (at * 7 % 253) as u8)
             .collect()
     }
@@ -201,22 +217,22 @@ mod tests {
         let mut partial = Partial::resume(open(&path), groups(&bytes)).unwrap();
         assert_eq!(partial.missing(), vec![0..bytes.len() as u64; 1]);
         for group in [0usize, 1, 3] {
-            let at = group * 65_536;
-            partial.take(at as u64, &bytes[at..at + 65_536]).unwrap();
+            let at = group * GROUP;
+            partial.take(at as u64, &bytes[at..at + GROUP]).unwrap();
         }
         assert!(matches!(
-            partial.take(0, &bytes[1..65_537]),
-            Err(TakeError::Lied)
+            partial.take(0, &bytes[1..=GROUP]),
+            Err(TakeError::Lied(_))
         ));
         assert!(matches!(
             partial.take(5, &bytes[5..9]),
-            Err(TakeError::Lied)
+            Err(TakeError::Lied(_))
         ));
         drop(partial);
         // A byte goes wrong while nobody looks.
-        open(&path).write_all_at(b"!", 70_000).unwrap();
+        open(&path).write_all_at(b"!", GROUP as u64 + 5).unwrap();
         let partial = Partial::resume(open(&path), groups(&bytes)).unwrap();
-        let (one, end) = (65_536, bytes.len() as u64);
+        let (one, end) = (GROUP as u64, bytes.len() as u64);
         assert_eq!(partial.missing(), [one..3 * one, 4 * one..end]);
         assert_eq!(partial.held(), 2 * one);
         std::fs::remove_file(&path).unwrap();
@@ -227,18 +243,18 @@ mod tests {
         let (path, other) = (scratch("seed"), scratch("seed-other"));
         let bytes = content(4);
         let mut edited = bytes.clone();
-        edited[70_000] ^= 1;
-        std::fs::write(&other, &edited[..3 * 65_536 + 5]).unwrap();
+        edited[GROUP + 5] ^= 1;
+        std::fs::write(&other, &edited[..3 * GROUP + 5]).unwrap();
         let mut partial = Partial::resume(open(&path), groups(&bytes)).unwrap();
-        assert_eq!(partial.seed(&open(&other)).unwrap(), 2 * 65_536);
-        let one = 65_536;
+        assert_eq!(partial.seed(&open(&other)).unwrap(), 2 * GROUP as u64);
+        let one = GROUP as u64;
         assert_eq!(
             partial.missing(),
             [one..2 * one, 3 * one..bytes.len() as u64]
         );
         for range in partial.missing() {
-            for start in range.step_by(65_536) {
-                let end = (start as usize + 65_536).min(bytes.len());
+            for start in range.step_by(GROUP) {
+                let end = (start as usize + GROUP).min(bytes.len());
                 partial.take(start, &bytes[start as usize..end]).unwrap();
             }
         }

@@ -121,7 +121,7 @@ pub struct Range {
     #[prost(uint64, tag = "2")]
     pub length: u64,
 }
-/// A blob by digest, or a file of the offer by path. Without ranges: seals and the whole; ranges begin at groups of 64 KiB.
+/// A blob by digest, or a file of the offer by path. Without ranges: the whole; ranges begin at groups of 16 KiB.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Want {
     #[prost(string, tag = "1")]

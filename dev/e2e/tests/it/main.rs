@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod change;
+mod copy;
 mod direct;
 mod first_light;
 mod kill;

@@ -190,7 +190,9 @@ pub(crate) async fn found_corrupt(agent: &Arc<Agent>, hex: &str, text: &str) {
     agent.files.held.corrupt(hex);
     agent.tell("file.corrupt", hex, text);
     let record = fields! { "digest": hex, "reason": text };
-    agent.note("file.corrupt", record).await;
+    if let Err(error) = agent.record("file.corrupt", record).await {
+        tracing::error!(%error, "a corrupt blob cannot be written down");
+    }
     // A need for it fetches it anew.
     agent.files.needs.wake();
 }

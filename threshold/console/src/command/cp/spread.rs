@@ -8,7 +8,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::end::{End, Remote};
 use super::{Copied, Ways};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Fault, Outcome};
 
 /// How this machine is called among the sources: no rnode has an empty label.
 const HERE: &str = "";
@@ -48,6 +48,9 @@ pub(super) async fn spread(ways: &Ways, from: &End, to: &Remote) -> Outcome<Vec<
         };
         match &outcome {
             Ok(_) => planner.finished(&copy),
+            Err(failure) if matches!(failure.fault, Fault::Usage | Fault::Refused) => {
+                planner.refused(&copy);
+            }
             Err(_) => planner.failed(&copy),
         }
         outcomes.insert(copy.sink, outcome);

@@ -1,0 +1,74 @@
+//! `radix cp` between this machine and rnodes.
+
+use std::fs;
+
+use e2e::{Sandbox, User};
+
+/// Three rnodes without an application.
+const FILES: [(&str, &str); 4] = [
+    (
+        "bare.begat",
+        "nothing: rexec/nothing\n      rexec/nothing\n",
+    ),
+    ("bare.rexec", "nothing = /bin/true\n"),
+    ("bare.khan", "# Nothing is placed.\n"),
+    (
+        "bare.rnodes",
+        "local {\n  n = 3\n  cmd = /var/radix/bin/fulcrum\n  mount . = /var/bare\n}\n",
+    ),
+];
+
+// Shows: FIO-01
+#[test]
+fn a_file_goes_up_across_to_many_and_down_again() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let folder = sandbox.root().join("bare");
+    fs::create_dir(&folder).expect("a folder can be made");
+    for (name, text) in FILES {
+        fs::write(folder.join(name), text).expect("a file can be written");
+    }
+    let up = [
+        "up",
+        &folder.display().to_string(),
+        "--yes",
+        "--timeout",
+        "2m",
+    ];
+    let _ = sandbox.radix(&up).expect(0);
+    let file = sandbox.root().join("report");
+    let bytes: Vec<u8> = (0..1_000_000u32).map(|at| (at * 7 % 251) as u8).collect();
+    fs::write(&file, &bytes).expect("a file can be written");
+    let (here, back) = (
+        file.display().to_string(),
+        sandbox.root().join("back").display().to_string(),
+    );
+    let copy = |words: &[&str]| sandbox.radix(&[&["cp", "--format", "json"], words].concat());
+    // All of it with its seals, or nothing.
+    let moved = |reply: &e2e::Reply| match reply.json()[0]["bytes_moved"].as_u64() {
+        Some(0) => false,
+        Some(1_000_000..1_010_000) => true,
+        other => panic!("{other:?} moved"),
+    };
+
+    let up = copy(&[&here, "n1:/var/bare/in/report"]).expect(0);
+    assert!(moved(&up));
+    let again = copy(&[&here, "n1:/var/bare/in/report"]).expect(0);
+    assert!(!moved(&again));
+    let across = copy(&["n1:/var/bare/in", "ALL:/var/bare/in"]).expect(0);
+    assert_eq!(across.json().as_array().map(Vec::len), Some(2));
+    let pushed = copy(&["--push", "n3:/var/bare/in/report", "n2:own"]).expect(0);
+    assert!(moved(&pushed));
+    let down = copy(&["-r", "n2:own", &back]).expect(0);
+    assert!(moved(&down));
+    assert_eq!(fs::read(&back).expect("it is there"), bytes);
+    assert!(!sandbox.root().join(".radix-partial").exists());
+    // What is mounted from the host was not written to.
+    assert_eq!(fs::read_dir(&folder).expect("it is there").count(), 4);
+
+    // Refused, each with its exit code.
+    let _ = copy(&[&here, "n1:/etc/report"]).expect(5);
+    let _ = copy(&[&here, "n1:../report"]).expect(2);
+    let _ = copy(&["n1:nothing", "n2:x"]).expect(1);
+    let _ = copy(&["n1:/var/bare/in", "n77:x"]).expect(2);
+    let _ = copy(&[&here, &back]).expect(2);
+}
