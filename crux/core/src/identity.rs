@@ -8,9 +8,11 @@ mod chain;
 mod charter;
 mod claims;
 mod codec;
+mod denials;
 mod document;
 mod grant;
 mod key;
+mod notice;
 mod principal;
 mod refusal;
 mod time;
@@ -20,11 +22,13 @@ mod tests;
 
 pub use certificate::{CERTIFICATE_BYTES_MAX, validity_of_certificate};
 pub use chain::{CHAIN_LENGTH_MAX, Denied, Denies, Moment, verify};
-pub use charter::{Charter, ROOT_KEYS_MAX};
+pub use charter::{CARRIED_MAX, Charter, ROOT_KEYS_MAX};
 pub use claims::{ClaimTable, Conflict, Novelty, Precedence};
+pub use denials::{Denials, Fingerprint, NOTICES_MAX};
 pub use document::{DOCUMENT_CONTEXT, ENTRY_CONTEXT, Signed, verify_document, verify_signed};
 pub use grant::{Enrols, Grant, OID, OID_COMPONENTS, Prefix, Role, Verb, Verbs};
 pub use key::PublicKey;
+pub use notice::{NOTICE_CONTEXT, NOTICE_DENIED_MAX, Notice, REASON_BYTES_MAX, SignedNotice};
 pub use principal::{Claim, Enrolment, Principal, Who};
 pub use refusal::Refusal;
 pub use time::{

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::digest::Digest;
 use crate::identity::certificate::Certificate;
 use crate::identity::{
     Charter, Claim, Enrolment, Enrols, GRANT_LIFE_MAX_SECONDS, LEAF_LIFE_MAX_SECONDS, Prefix,
@@ -72,6 +73,12 @@ impl Denies {
         ]
         .into_iter()
         .find(|denied| self.0.contains(denied))
+    }
+
+    /// Whether nothing is denied.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// All that is denied, ascending.
@@ -146,17 +153,22 @@ fn links<'a, C: AsRef<[u8]>>(
         .map(|der| Certificate::parse(der.as_ref()))
         .collect::<Result<Vec<_>, _>>()?;
     let top = &links[links.len() - 1];
-    if !charter
+    let vouched = charter
         .roots()
         .iter()
-        .any(|root| top.signed_by(root).is_ok())
-    {
+        .any(|root| top.signed_by(root).is_ok());
+    if !vouched && !is_carried(&chain[chain.len() - 1], charter) {
         return Err(Refusal::ForeignOwner(charter.owner()));
     }
     for pair in links.windows(2).rev() {
         pair[0].signed_by(&pair[1].key)?;
     }
     Ok(links)
+}
+
+/// Whether an earlier root signed this certificate, and the charter still counts it as it is.
+fn is_carried<C: AsRef<[u8]>>(top: &C, charter: &Charter) -> bool {
+    !charter.carried().is_empty() && charter.carried().contains(&Digest::of(top.as_ref()))
 }
 
 /// What the link above allows.

@@ -2,14 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use crate::digest::Digest;
 use crate::identity::codec::Reader;
 use crate::identity::{PublicKey, Refusal};
 use crate::names::{KeyId, OwnerId};
 
 /// Most root keys a charter may name.
 pub const ROOT_KEYS_MAX: usize = 4;
+/// Most certificates of earlier roots that a charter may carry over: with 256 an invitation still fits into 16 KiB.
+pub const CARRIED_MAX: usize = 256;
 
 const VERSION: u8 = 1;
+/// The version of a charter that carries certificates over.
+const VERSION_CARRYING: u8 = 2;
 const CONTEXT: &[u8] = b"radix-charter/1\n";
 /// An ECDSA P-256 signature in DER has at most 72 bytes; more is not read.
 const SIGNATURE_BYTES_MAX: usize = 80;
@@ -23,6 +28,7 @@ pub struct Charter {
     owner: OwnerId,
     generation: u64,
     roots: Vec<PublicKey>,
+    carried: BTreeSet<Digest>,
     encoded: Vec<u8>,
 }
 
@@ -30,13 +36,16 @@ impl Charter {
     /// The bytes that the root keys sign for the first charter of an owner with `roots`.
     #[must_use]
     pub fn first_payload(roots: &[PublicKey]) -> Vec<u8> {
-        payload(&owner_of(roots), 1, roots)
+        payload(&owner_of(roots), 1, roots, &BTreeSet::new())
     }
 
     /// The bytes to sign for the successor of this charter with `roots`.
+    ///
+    /// `carried` are digests (BLAKE3 of the DER) of certificates that earlier roots signed and that still count, each as it
+    /// is; at most [`CARRIED_MAX`] of them are read.
     #[must_use]
-    pub fn successor_payload(&self, roots: &[PublicKey]) -> Vec<u8> {
-        payload(&self.owner, self.generation.saturating_add(1), roots)
+    pub fn successor_payload(&self, roots: &[PublicKey], carried: &BTreeSet<Digest>) -> Vec<u8> {
+        payload(&self.owner, self.generation.saturating_add(1), roots, carried)
     }
 
     /// What a root key signs, given a payload.
@@ -85,7 +94,7 @@ impl Charter {
         if next.generation <= self.generation {
             return Err(Refusal::Charter("it is not newer than the one held"));
         }
-        let message = Self::message(&payload(&next.owner, next.generation, &next.roots));
+        let message = next.own_message();
         let vouched = self
             .roots
             .iter()
@@ -115,6 +124,17 @@ impl Charter {
         &self.roots
     }
 
+    /// Digests of the certificates of earlier roots that still count; at most [`CARRIED_MAX`].
+    #[must_use]
+    pub const fn carried(&self) -> &BTreeSet<Digest> {
+        &self.carried
+    }
+
+    fn own_message(&self) -> Vec<u8> {
+        let payload = payload(&self.owner, self.generation, &self.roots, &self.carried);
+        Self::message(&payload)
+    }
+
     /// Its bytes, with the signatures.
     #[must_use]
     pub fn encoded(&self) -> &[u8] {
@@ -123,7 +143,8 @@ impl Charter {
 
     fn read(bytes: &[u8]) -> Result<(Self, Signatures), Refusal> {
         let mut reader = Reader::new(bytes, MALFORMED);
-        if reader.u8()? != VERSION {
+        let version = reader.u8()?;
+        if version != VERSION && version != VERSION_CARRYING {
             return Err(Refusal::Charter(
                 "it has a version this release does not know",
             ));
@@ -140,24 +161,32 @@ impl Charter {
         if roots.iter().collect::<BTreeSet<_>>().len() != count {
             return Err(Refusal::Charter("it names a key twice"));
         }
+        let carried = if version == VERSION_CARRYING {
+            read_carried(&mut reader)?
+        } else {
+            BTreeSet::new()
+        };
         let signatures = read_signatures(&mut reader)?;
         reader.end()?;
+        if generation == 1 && !carried.is_empty() {
+            return Err(Refusal::Charter("the first one has nothing to carry over"));
+        }
         if generation == 1 && owner != owner_of(&roots) {
             return Err(Refusal::Charter("its owner is not the hash of its keys"));
         }
-        let message = Self::message(&payload(&owner, generation, &roots));
-        roots
+        let charter = Self {
+            owner,
+            generation,
+            roots,
+            carried,
+            encoded: bytes.to_vec(),
+        };
+        let message = charter.own_message();
+        charter
+            .roots
             .iter()
             .try_for_each(|root| signed(&signatures, root, &message))?;
-        Ok((
-            Self {
-                owner,
-                generation,
-                roots,
-                encoded: bytes.to_vec(),
-            },
-            signatures,
-        ))
+        Ok((charter, signatures))
     }
 }
 
@@ -171,15 +200,49 @@ fn owner_of(roots: &[PublicKey]) -> OwnerId {
     OwnerId::from_bytes(*hasher.finalize().as_bytes())
 }
 
-fn payload(owner: &OwnerId, generation: u64, roots: &[PublicKey]) -> Vec<u8> {
-    let mut out = vec![VERSION];
+/// One value has one encoding: the version says whether anything is carried.
+fn payload(
+    owner: &OwnerId,
+    generation: u64,
+    roots: &[PublicKey],
+    carried: &BTreeSet<Digest>,
+) -> Vec<u8> {
+    let version = if carried.is_empty() {
+        VERSION
+    } else {
+        VERSION_CARRYING
+    };
+    let mut out = vec![version];
     out.extend_from_slice(owner.as_bytes());
     out.extend_from_slice(&generation.to_be_bytes());
     out.push(u8::try_from(roots.len()).unwrap_or(u8::MAX));
     for root in roots {
         out.extend_from_slice(root.point());
     }
+    if !carried.is_empty() {
+        let count = u16::try_from(carried.len()).unwrap_or(u16::MAX);
+        out.extend_from_slice(&count.to_be_bytes());
+        for digest in carried {
+            out.extend_from_slice(digest.as_bytes());
+        }
+    }
     out
+}
+
+fn read_carried(reader: &mut Reader<'_>) -> Result<BTreeSet<Digest>, Refusal> {
+    let count = usize::from(reader.u16()?);
+    if count == 0 || count > CARRIED_MAX {
+        return Err(MALFORMED);
+    }
+    let mut carried = BTreeSet::new();
+    for _ in 0..count {
+        let digest = Digest::from_bytes(reader.array()?);
+        if carried.last().is_some_and(|last| *last >= digest) {
+            return Err(MALFORMED);
+        }
+        carried.insert(digest);
+    }
+    Ok(carried)
 }
 
 fn read_signatures(reader: &mut Reader<'_>) -> Result<Signatures, Refusal> {

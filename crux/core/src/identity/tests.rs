@@ -2,5 +2,6 @@
 
 mod chains;
 mod claims;
+mod denials;
 mod properties;
 mod world;

@@ -1,5 +1,7 @@
 //! Each rule of the chain, kept and broken.
 
+use std::collections::BTreeSet;
+
 use super::world::*;
 use crate::identity::{
     Charter, DOCUMENT_CONTEXT, Denied, Enrols, Grant, LEAF_LIFE_SECONDS, Moment, NEVER, Prefix,
@@ -690,7 +692,7 @@ fn a_charter_is_followed_only_by_one_its_own_keys_signed() {
             .collect();
         Charter::assemble(payload, &signatures)
     };
-    let payload = charter.successor_payload(&[new.public()]);
+    let payload = charter.successor_payload(&[new.public()], &BTreeSet::new());
     let next = charter
         .succeed(&assemble(&payload, &[&old, &new]))
         .expect("signed by old and new");
@@ -721,7 +723,7 @@ fn a_charter_is_followed_only_by_one_its_own_keys_signed() {
     );
     // Under the successor, the old root's people are strangers.
     let mut world = World::new();
-    let payload = world.charter.successor_payload(&[new.public()]);
+    let payload = world.charter.successor_payload(&[new.public()], &BTreeSet::new());
     world.charter = world
         .charter
         .succeed(&assemble(&payload, &[&world.root, &new]))
