@@ -153,11 +153,7 @@ fn links<'a, C: AsRef<[u8]>>(
         .map(|der| Certificate::parse(der.as_ref()))
         .collect::<Result<Vec<_>, _>>()?;
     let top = &links[links.len() - 1];
-    let vouched = charter
-        .roots()
-        .iter()
-        .any(|root| top.signed_by(root).is_ok());
-    if !vouched && !is_carried(&chain[chain.len() - 1], charter) {
+    if !charter.stands_above(top, chain[chain.len() - 1].as_ref()) {
         return Err(Refusal::ForeignOwner(charter.owner()));
     }
     for pair in links.windows(2).rev() {
@@ -166,9 +162,18 @@ fn links<'a, C: AsRef<[u8]>>(
     Ok(links)
 }
 
-/// Whether an earlier root signed this certificate, and the charter still counts it as it is.
-fn is_carried<C: AsRef<[u8]>>(top: &C, charter: &Charter) -> bool {
-    !charter.carried().is_empty() && charter.carried().contains(&Digest::of(top.as_ref()))
+impl Charter {
+    /// Whether a root key signed this certificate, or an earlier one did and it was carried over as it is.
+    fn stands_above(&self, top: &Certificate<'_>, der: &[u8]) -> bool {
+        let signed = self.roots().iter().any(|root| top.signed_by(root).is_ok());
+        signed || (!self.carried().is_empty() && self.carried().contains(&Digest::of(der)))
+    }
+
+    /// Whether a certificate stands directly below this charter. Only its signature is judged.
+    #[must_use]
+    pub fn vouches_for(&self, der: &[u8]) -> bool {
+        Certificate::parse(der).is_ok_and(|top| self.stands_above(&top, der))
+    }
 }
 
 /// What the link above allows.

@@ -45,7 +45,12 @@ impl Charter {
     /// is; at most [`CARRIED_MAX`] of them are read.
     #[must_use]
     pub fn successor_payload(&self, roots: &[PublicKey], carried: &BTreeSet<Digest>) -> Vec<u8> {
-        payload(&self.owner, self.generation.saturating_add(1), roots, carried)
+        payload(
+            &self.owner,
+            self.generation.saturating_add(1),
+            roots,
+            carried,
+        )
     }
 
     /// What a root key signs, given a payload.

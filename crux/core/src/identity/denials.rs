@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::digest::Digest;
 use crate::identity::{
-    Charter, Denied, Denies, Moment, NOTICE_CONTEXT, Notice, Novelty, Principal, PublicKey, Refusal,
-    Signed, SignedNotice, Verb, Who, verify_signed,
+    Charter, Denied, Denies, Moment, NOTICE_CONTEXT, Notice, Novelty, Principal, PublicKey,
+    Refusal, Signed, SignedNotice, Verb, Who, verify_signed,
 };
 
 /// Most notices kept.

@@ -54,6 +54,18 @@ pub enum Error {
     /// A text is not an invitation; says why.
     #[error("read an invitation: {0}")]
     Invitation(&'static str),
+    /// A text is not a recovery key that helps here; says why.
+    #[error("read a recovery key: {0}")]
+    Recovery(&'static str),
+    /// There is no place for another; says where.
+    #[error("issue a certificate: {0}")]
+    Full(&'static str),
+    /// A deny notice cannot be made so; says why.
+    #[error("write a deny notice: {0}")]
+    Notice(&'static str),
+    /// A deny notice was made but does not count; says why.
+    #[error("deny: {0}")]
+    NotCounted(String),
     /// The owner's root key is not on this machine.
     #[error("{0}: the owner's root key is not on this machine")]
     NoRoot(&'static str),

@@ -4,16 +4,23 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crux_core::identity::{
-    Charter, DOCUMENT_CONTEXT, Denies, Enrols, Grant, LEAF_BACKDATE_SECONDS, Moment, NEVER,
-    OPERATOR_LIFE_SECONDS, Prefix, PublicKey, Refusal, Role, Signed, UnixTime, Verb, Verbs, Window,
-    validity_of_certificate, verify_signed,
+    Charter, DOCUMENT_CONTEXT, Denied, Enrols, Grant, LEAF_BACKDATE_SECONDS, NEVER, NOTICE_CONTEXT,
+    NOTICE_DENIED_MAX, Notice, OPERATOR_LIFE_SECONDS, Prefix, PublicKey, REASON_BYTES_MAX, Refusal,
+    Role, Signed, UnixTime, Verb, Verbs, Window, validity_of_certificate,
 };
 use crux_core::names::{Label, OwnerId};
+use crux_wire::document::v1::{Authority, DenyNotice};
+use prost::Message as _;
 
 use crate::identity::files::{self, decode_chain, encode_chain};
 use crate::identity::invitation::{Inviter, Terms};
 use crate::identity::issue::issue;
-use crate::identity::{Credentials, Error, Invitation, SecretKey, Trust, WallClock};
+use crate::identity::issued::{Issued, IssuedCertificate};
+use crate::identity::succession;
+use crate::identity::trust::read_authority;
+use crate::identity::{
+    Acceptance, Credentials, Error, Invitation, SecretKey, Taken, Trust, WallClock,
+};
 
 /// An operator's grant is renewed when less than this is left: 60 of its 90 days.
 const RENEW_BELOW_SECONDS: u64 = 60 * 86_400;
@@ -28,6 +35,9 @@ pub struct OwnerStore {
     operator: SecretKey,
     operator_chain: Vec<Vec<u8>>,
     clock: WallClock,
+    trust: Trust,
+    home: PathBuf,
+    made: bool,
 }
 
 impl OwnerStore {
@@ -44,9 +54,17 @@ impl OwnerStore {
         files::private_dir(&home.join("operator"))?;
         let _lock = lock(&home.join("owner/lock"))?;
         let clock = WallClock::with_floor(&home.join("owner/floor"))?;
+        let made = !home.join("owner/charter").exists();
         let (root, charter) = open_owner(&home.join("owner"), Creation::Allowed)?
             .ok_or(Refusal::Charter("it is missing"))?;
-        Self::with_operator(home, root, charter, clock)
+        let store = Self::with_operator(home, root, charter, clock)?;
+        Ok(Self { made, ..store })
+    }
+
+    /// Whether this call made the owner.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        self.made
     }
 
     /// Opens the store under `home`; `None`: there is no owner yet. Nothing is made but a renewed grant.
@@ -121,6 +139,14 @@ impl OwnerStore {
         self.root.is_some()
     }
 
+    pub(crate) const fn root(&self) -> Option<&SecretKey> {
+        self.root.as_ref()
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// The operator's chain: the grant first.
     #[must_use]
     pub fn operator_chain(&self) -> &[Vec<u8>] {
@@ -180,12 +206,16 @@ impl OwnerStore {
             charter: &self.charter,
             clock: &self.clock,
         };
-        inviter.invite(Terms {
+        let invitation = inviter.invite(Terms {
             enrols: Enrols::Operator,
             label: Some(label.clone()),
             namespace: None,
             uses: 1,
-        })
+        })?;
+        if let Some(der) = invitation.chain.first() {
+            Issued::at(&self.home).keep(der)?;
+        }
+        Ok(invitation)
     }
 
     /// Lets the base rnode with `public_key_der` (SubjectPublicKeyInfo) invite and host the rnodes of `namespace`.
@@ -208,13 +238,25 @@ impl OwnerStore {
             Prefix::namespace(namespace.clone()),
         )
         .may_grant(Verbs::of(&[Verb::Peer, Verb::App]));
+        let issued = Issued::at(&self.home);
+        // It has no end, so one is enough: what it vouches for must outlast a rotation of the root.
+        let held = issued.list()?.into_iter();
+        let mut held = held.filter(|held| held.grant == grant && held.key == key);
+        if let Some(held) = held.find(|held| self.trust.charter().vouches_for(&held.der)) {
+            return Ok(vec![held.der]);
+        }
         let from = self.clock.now().minus(2 * LEAF_BACKDATE_SECONDS);
-        Ok(vec![issue(
-            &grant,
-            Window { from, until: NEVER },
-            &key,
-            root,
-        )?])
+        let der = issue(&grant, Window { from, until: NEVER }, &key, root)?;
+        issued.keep(&der)?;
+        Ok(vec![der])
+    }
+
+    /// The certificates that root keys of this owner issued here, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Refused`] for one that cannot be read.
+    pub fn issued(&self) -> Result<Vec<IssuedCertificate>, Error> {
+        Issued::at(&self.home).list()
     }
 
     /// The operator's side of connections.
@@ -222,8 +264,81 @@ impl OwnerStore {
     /// # Errors
     /// [`Error::Crypto`]; [`Error::Refused`] when the grant has ended.
     pub fn credentials(&self) -> Result<Credentials, Error> {
-        let trust = Trust::new(self.charter.clone(), self.clock.clone());
-        Credentials::self_renewing(trust, self.operator.clone(), self.operator_chain.clone())
+        Credentials::self_renewing(
+            self.trust.clone(),
+            self.operator.clone(),
+            self.operator_chain.clone(),
+        )
+    }
+
+    /// What this machine believes of the owner: charter and denials; claims seen stay in memory.
+    #[must_use]
+    pub const fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// Denies all of `denied`, by the root key where it is here, else as operator; kept here, for others to be told.
+    ///
+    /// # Errors
+    /// [`Error::Notice`] when there is nothing, too much, or too long a reason; [`Error::NotCounted`] when this operator may
+    /// not deny; [`Error::Io`].
+    pub fn deny(&self, denied: Vec<Denied>, reason: &str) -> Result<(), Error> {
+        if denied.is_empty() || denied.len() > NOTICE_DENIED_MAX {
+            return Err(Error::Notice("it must name 1 to 64 to deny"));
+        }
+        if reason.len() > REASON_BYTES_MAX {
+            return Err(Error::Notice("its reason is longer than 256 bytes"));
+        }
+        let notice = Notice {
+            owner: self.owner(),
+            at: self.clock.now(),
+            denied,
+            reason: reason.to_owned(),
+        };
+        let signed = self.sign_notice(&notice)?;
+        let taken = self.take_authority(&Authority {
+            notices: vec![signed],
+            ..Authority::default()
+        })?;
+        if taken.changed || taken.refused.is_empty() {
+            return Ok(());
+        }
+        Err(Error::NotCounted(taken.refused.join("; ")))
+    }
+
+    /// Takes over what a rnode passed on about the owner, and keeps it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn take_authority(&self, authority: &Authority) -> Result<Taken, Error> {
+        let dir = self.home.join("owner");
+        let _lock = lock(&dir.join("lock"))?;
+        // Another process may have kept something since we looked.
+        if let Some(kept) = read_authority(&dir)? {
+            self.trust.take_authority(&kept)?;
+        }
+        let taken = self.trust.take_authority(authority)?;
+        if taken.changed {
+            files::write(
+                &dir.join("authority"),
+                &self.trust.authority().encode_to_vec(),
+            )?;
+            files::write(&dir.join("charter"), self.trust.charter().encoded())?;
+        }
+        Ok(taken)
+    }
+
+    fn sign_notice(&self, notice: &Notice) -> Result<DenyNotice, Error> {
+        let payload = notice.encode();
+        let (key, chain) = match &self.root {
+            Some(root) => (root, Vec::new()),
+            None => (&self.operator, self.operator_chain.clone()),
+        };
+        Ok(DenyNotice {
+            signature: key.sign(NOTICE_CONTEXT, &payload)?,
+            payload,
+            chain,
+        })
     }
 
     fn inviter(&self) -> Inviter<'_> {
@@ -242,15 +357,24 @@ impl OwnerStore {
         clock: WallClock,
     ) -> Result<Self, Error> {
         let dir = home.join("operator");
-        let operator = SecretKey::open_or_create(&dir.join("operator.key"))?;
+        let authority = read_authority(&home.join("owner"))?;
+        let trust = Trust::with_authority(charter, authority.as_ref(), clock.clone());
+        let charter = trust.charter();
+        let mut operator = SecretKey::open_or_create(&dir.join("operator.key"))?;
+        if root.is_some() && trust.denies().find(operator.public()).is_some() {
+            // The key was denied: the owner, who is here, makes another.
+            files::remove(&dir.join("operator.key"))?;
+            operator = SecretKey::open_or_create(&dir.join("operator.key"))?;
+        }
         let now = clock.now();
         let kept = files::read(&dir.join("grant"))?.and_then(|bytes| decode_chain(&bytes));
-        let kept = kept.filter(|chain| holds(chain, &operator, &charter, now));
+        let kept = kept.filter(|chain| holds(chain, &operator, &trust));
         let operator_chain = match (kept, &root) {
             (Some(chain), None) => chain,
             (Some(chain), Some(_)) if left(&chain, now) >= RENEW_BELOW_SECONDS => chain,
             (_, Some(root)) => {
                 let chain = vec![grant_operator(&operator, root, now)?];
+                Issued::at(home).keep(&chain[0])?;
                 files::write(&dir.join("grant"), &encode_chain(&chain))?;
                 chain
             }
@@ -266,6 +390,9 @@ impl OwnerStore {
             operator,
             operator_chain,
             clock,
+            trust,
+            home: home.to_owned(),
+            made: false,
         })
     }
 }
@@ -282,13 +409,12 @@ fn open_owner(
     dir: &Path,
     creation: Creation,
 ) -> Result<Option<(Option<SecretKey>, Charter)>, Error> {
+    succession::finish(dir)?;
     let key_file = dir.join("root.key");
     let root = files::read_secret(&key_file)?
         .map(|der| SecretKey::from_pkcs8(&der))
         .transpose()?;
-    let charter = files::read(&dir.join("charter"))?
-        .map(|bytes| Charter::decode(&bytes))
-        .transpose()?;
+    let charter = succession::newest_charter(dir)?;
     match (root, charter) {
         (root, Some(charter)) => {
             if root
@@ -305,20 +431,11 @@ fn open_owner(
         (None, None) if creation == Creation::Refused => Ok(None),
         (root, None) => {
             let root = root.map_or_else(|| SecretKey::open_or_create(&key_file), Ok)?;
-            let charter = first_charter(&root)?;
+            let charter = succession::first(dir, &root)?;
             files::write(&dir.join("charter"), charter.encoded())?;
             Ok(Some((Some(root), charter)))
         }
     }
-}
-
-fn first_charter(root: &SecretKey) -> Result<Charter, Error> {
-    let payload = Charter::first_payload(&[*root.public()]);
-    let signature = root.sign(b"", &Charter::message(&payload))?;
-    Ok(Charter::decode(&Charter::assemble(
-        &payload,
-        &[(*root.public(), signature)],
-    ))?)
 }
 
 fn grant_operator(operator: &SecretKey, root: &SecretKey, now: UnixTime) -> Result<Vec<u8>, Error> {
@@ -345,8 +462,8 @@ fn grant_operator(operator: &SecretKey, root: &SecretKey, now: UnixTime) -> Resu
     issue(&grant, validity, operator.public(), root)
 }
 
-/// Whether `chain` makes `operator` an operator under `charter` now.
-fn holds(chain: &[Vec<u8>], operator: &SecretKey, charter: &Charter, now: UnixTime) -> bool {
+/// Whether `chain` makes `operator` an operator now.
+fn holds(chain: &[Vec<u8>], operator: &SecretKey, trust: &Trust) -> bool {
     let Ok(signature) = operator.sign(DOCUMENT_CONTEXT, b"") else {
         return false;
     };
@@ -356,7 +473,8 @@ fn holds(chain: &[Vec<u8>], operator: &SecretKey, charter: &Charter, now: UnixTi
         signature: &signature,
         chain,
     };
-    verify_signed(&signed, charter, &Denies::default(), Moment::Now(now))
+    trust
+        .verify_signed(&signed, Acceptance::New)
         .is_ok_and(|who| who.verbs.has(Verb::Operator))
 }
 
@@ -374,7 +492,7 @@ fn operator_label() -> Label {
 }
 
 /// Held until dropped: one process at a time makes or renews.
-fn lock(path: &Path) -> Result<File, Error> {
+pub(crate) fn lock(path: &Path) -> Result<File, Error> {
     let open = |path: &Path| {
         use std::os::unix::fs::OpenOptionsExt;
         File::options()

@@ -6,13 +6,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crux_core::identity::{
-    self as judge, Charter, Claim, ClaimTable, Conflict, Denied, Denies, Enrolment, Moment,
-    Novelty, Precedence, Principal, Refusal, Signed,
+    self as judge, Charter, Claim, ClaimTable, Conflict, Denials, Denied, Denies, Enrolment,
+    Moment, Notice, Novelty, Precedence, Principal, Refusal, Signed, SignedNotice,
 };
 use crux_core::names::{OwnerId, RnodeId};
+use crux_wire::document::v1::{Authority, AuthorityMark, DenyNotice};
+use prost::Message as _;
 use tokio::sync::watch;
 
 use crate::identity::{Error, WallClock, files};
+
+/// Most charters kept so that those who were off can follow; beyond it the oldest go.
+const SUCCESSION_MAX: usize = 64;
+/// Most bytes of what rnodes pass on about their owner. 4 MiB: a full deny list with its chains, and every charter.
+pub const AUTHORITY_BYTES_MAX: usize = 4 << 20;
 
 /// Most reports kept until somebody takes them; beyond it the oldest go.
 const REPORTS_MAX: usize = 256;
@@ -31,7 +38,31 @@ pub enum Report {
         /// Who was refused.
         taker: RnodeId,
     },
+    /// The owner, or an operator of its, denied somebody.
+    Denied {
+        /// What the notice says.
+        notice: Notice,
+        /// Who signed it, for people.
+        signer: String,
+    },
+    /// A successor charter was taken over.
+    Succeeded {
+        /// Its generation.
+        generation: u64,
+    },
 }
+
+/// What became of what somebody passed on about our owner.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Whether anything of it was new, and counts.
+    pub changed: bool,
+    /// Why parts of it do not count; at most 16 reasons.
+    pub refused: Vec<String>,
+}
+
+/// Most reasons given for what was refused of an authority.
+const REASONS_MAX: usize = 16;
 
 /// What one process believes. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -53,13 +84,80 @@ enum Part {
     Charter,
     Denies,
     Claims,
+    Authority,
 }
 
 #[derive(Debug)]
 struct State {
     charter: Charter,
+    /// The charters before it, ascending; those we know.
+    succession: Vec<Charter>,
+    /// What the owner denies.
+    denials: Denials,
+    /// What this rnode alone denies: who lost a claim.
+    local: Denies,
+    /// Both together.
     denies: Denies,
     claims: ClaimTable,
+}
+
+impl State {
+    fn new(charter: Charter) -> Self {
+        Self {
+            charter,
+            succession: Vec::new(),
+            denials: Denials::default(),
+            local: Denies::default(),
+            denies: Denies::default(),
+            claims: ClaimTable::default(),
+        }
+    }
+
+    /// Computes again what is denied.
+    fn settle(&mut self) {
+        self.denials.settle(&self.charter);
+        let of_owner = self.denials.denies(&self.charter);
+        self.denies = of_owner.iter().chain(self.local.iter()).copied().collect();
+    }
+
+    fn succeed(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        let next = self.charter.succeed(bytes)?;
+        let held = std::mem::replace(&mut self.charter, next);
+        self.succession.push(held);
+        let surplus = self.succession.len().saturating_sub(SUCCESSION_MAX);
+        self.succession.drain(..surplus);
+        self.settle();
+        Ok(())
+    }
+
+    /// Takes what lay on disk: it was judged when it came, and may be newer than the charter beside it by one crash.
+    fn believe(&mut self, authority: &Authority) {
+        self.succession = earlier(authority, &self.charter);
+        take(self, authority, &mut Vec::new());
+    }
+
+    fn authority(&self) -> Authority {
+        let charters = self.succession.iter().chain([&self.charter]);
+        Authority {
+            charters: charters.map(|charter| charter.encoded().to_vec()).collect(),
+            notices: self.denials.signed().map(wire_notice).collect(),
+        }
+    }
+
+    fn mark(&self) -> AuthorityMark {
+        AuthorityMark {
+            charter: self.charter.generation(),
+            fingerprint: self.denials.fingerprint().as_bytes().to_vec(),
+        }
+    }
+}
+
+fn wire_notice(signed: &SignedNotice) -> DenyNotice {
+    DenyNotice {
+        payload: signed.payload.clone(),
+        signature: signed.signature.clone(),
+        chain: signed.chain.clone(),
+    }
 }
 
 #[derive(Debug, Default)]
@@ -72,39 +170,39 @@ impl Trust {
     /// Belief in `charter` alone, kept in memory.
     #[must_use]
     pub fn new(charter: Charter, clock: WallClock) -> Self {
-        Self::build(
-            State {
-                charter,
-                denies: Denies::default(),
-                claims: ClaimTable::default(),
-            },
-            clock,
-            None,
-        )
+        Self::build(State::new(charter), clock, None)
+    }
+
+    /// Belief in `charter` and in what was passed on about its owner, kept in memory.
+    pub(crate) fn with_authority(
+        charter: Charter,
+        authority: Option<&Authority>,
+        clock: WallClock,
+    ) -> Self {
+        let mut state = State::new(charter);
+        if let Some(authority) = authority {
+            state.believe(authority);
+        }
+        Self::build(state, clock, None)
     }
 
     /// Belief in `charter`, with claims and denies kept in `dir`.
     pub(crate) fn open(dir: &Path, charter: Charter, clock: WallClock) -> Result<Self, Error> {
-        let claims = match files::read(&dir.join("claims"))? {
-            Some(bytes) => ClaimTable::decode(&bytes)?,
-            None => ClaimTable::default(),
-        };
-        let denies = match files::read(&dir.join("denies"))? {
-            Some(bytes) => decode_denies(&bytes).ok_or_else(|| Error::Damaged {
+        let mut state = State::new(charter);
+        if let Some(bytes) = files::read(&dir.join("claims"))? {
+            state.claims = ClaimTable::decode(&bytes)?;
+        }
+        if let Some(bytes) = files::read(&dir.join("denies"))? {
+            state.local = decode_denies(&bytes).ok_or_else(|| Error::Damaged {
                 path: dir.join("denies"),
                 what: "a line of it names nothing to deny",
-            })?,
-            None => Denies::default(),
-        };
-        Ok(Self::build(
-            State {
-                charter,
-                denies,
-                claims,
-            },
-            clock,
-            Some(dir.to_owned()),
-        ))
+            })?;
+        }
+        if let Some(authority) = read_authority(dir)? {
+            state.believe(&authority);
+        }
+        state.settle();
+        Ok(Self::build(state, clock, Some(dir.to_owned())))
     }
 
     /// Judges a chain shown on a connection: [`crux_core::identity::verify`], then the claims.
@@ -159,11 +257,73 @@ impl Trust {
     /// # Errors
     /// [`Error::Io`]: denied while this process lives, but not on disk.
     pub fn deny(&self, denied: Denied) -> Result<(), Error> {
-        if !self.write().denies.deny(denied) {
-            return Ok(());
+        {
+            let mut state = self.write();
+            if !state.local.deny(denied) {
+                return Ok(());
+            }
+            state.settle();
         }
         self.changed();
         self.keep(Part::Denies)
+    }
+
+    /// What there is to pass on about the owner: charters and deny notices.
+    #[must_use]
+    pub fn authority(&self) -> Authority {
+        self.read().authority()
+    }
+
+    /// A mark of that: two who hold the same charter and notices have equal marks.
+    #[must_use]
+    pub fn authority_mark(&self) -> AuthorityMark {
+        self.read().mark()
+    }
+
+    /// Takes over what somebody passed on, whoever it was: each part is judged by its own signature.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: taken over while this process lives, but not on disk.
+    pub fn take_authority(&self, authority: &Authority) -> Result<Taken, Error> {
+        let mut taken = Taken::default();
+        let reports = {
+            let mut state = self.write();
+            take(&mut state, authority, &mut taken.refused)
+        };
+        if reports.is_empty() {
+            return Ok(taken);
+        }
+        taken.changed = true;
+        {
+            let mut held = self.reports();
+            for report in reports {
+                if held.waiting.len() >= REPORTS_MAX {
+                    held.waiting.pop_front();
+                }
+                held.waiting.push_back(report);
+            }
+        }
+        self.changed();
+        self.keep(Part::Authority)?;
+        // Ordering: the charter last; a crash between the two finds the newer one among the others.
+        self.keep(Part::Charter)?;
+        Ok(taken)
+    }
+
+    /// What the owner denies, oldest first, with who signed it, for people.
+    #[must_use]
+    pub fn notices(&self) -> Vec<(Notice, String)> {
+        let state = self.read();
+        let notices = state.denials.notices().into_iter();
+        notices
+            .map(|(notice, signer)| (notice.clone(), signer))
+            .collect()
+    }
+
+    /// The notices that root keys signed: a new root signs them again.
+    #[must_use]
+    pub(crate) fn notices_of_root(&self) -> Vec<Notice> {
+        self.read().denials.of_root().cloned().collect()
     }
 
     /// Takes over the claims of a flock met in a merge, and denies who loses.
@@ -214,11 +374,9 @@ impl Trust {
     /// # Errors
     /// [`Error::Refused`] when it is none; [`Error::Io`]: taken over, but not on disk.
     pub fn succeed(&self, charter: &[u8]) -> Result<(), Error> {
-        {
-            let mut state = self.write();
-            state.charter = state.charter.succeed(charter)?;
-        }
+        self.write().succeed(charter)?;
         self.changed();
+        self.keep(Part::Authority)?;
         self.keep(Part::Charter)
     }
 
@@ -310,7 +468,8 @@ impl Trust {
             let state = self.read();
             match part {
                 Part::Charter => ("charter", state.charter.encoded().to_vec()),
-                Part::Denies => ("denies", encode_denies(&state.denies)),
+                Part::Denies => ("denies", encode_denies(&state.local)),
+                Part::Authority => ("authority", state.authority().encode_to_vec()),
                 Part::Claims => ("claims", state.claims.encode()),
             }
         };
@@ -346,6 +505,83 @@ pub enum Acceptance {
     New,
     /// It was accepted before: only charter, denies and claims count.
     Kept,
+}
+
+/// Takes over what is good of `authority`, charters first; answers what there is to report.
+fn take(state: &mut State, authority: &Authority, refused: &mut Vec<String>) -> Vec<Report> {
+    let mut reports = Vec::new();
+    let mut refuse = |refusal: Refusal| {
+        if refused.len() < REASONS_MAX {
+            refused.push(refusal.to_string());
+        }
+    };
+    for bytes in authority.charters.iter().take(SUCCESSION_MAX + 1) {
+        match Charter::decode(bytes) {
+            // Older ones, and ours, are sent for those who were off.
+            Ok(charter)
+                if charter.owner() == state.charter.owner()
+                    && charter.generation() <= state.charter.generation() => {}
+            Ok(_) => match state.succeed(bytes) {
+                Ok(()) => reports.push(Report::Succeeded {
+                    generation: state.charter.generation(),
+                }),
+                Err(refusal) => refuse(refusal),
+            },
+            Err(refusal) => refuse(refusal),
+        }
+    }
+    for notice in authority.notices.iter().take(judge::NOTICES_MAX) {
+        let signed = SignedNotice {
+            payload: notice.payload.clone(),
+            signature: notice.signature.clone(),
+            chain: notice.chain.clone(),
+        };
+        match state.denials.add(&signed, &state.charter) {
+            Ok(Novelty::Known) => {}
+            Ok(Novelty::New) => {
+                if let Ok(notice) = Notice::decode(&signed.payload) {
+                    let signer = signer_of(&state.denials, &notice);
+                    reports.push(Report::Denied { notice, signer });
+                }
+            }
+            Err(refusal) => refuse(refusal),
+        }
+    }
+    state.settle();
+    reports
+}
+
+fn signer_of(denials: &Denials, notice: &Notice) -> String {
+    let notices = denials.notices().into_iter();
+    notices
+        .filter(|(held, _)| *held == notice)
+        .map(|(_, signer)| signer)
+        .next()
+        .unwrap_or_default()
+}
+
+/// Reads the file of what is passed on; one that cannot be read is an error: it may deny somebody.
+pub(crate) fn read_authority(dir: &Path) -> Result<Option<Authority>, Error> {
+    let path = dir.join("authority");
+    let Some(bytes) = files::read(&path)? else {
+        return Ok(None);
+    };
+    let authority = Authority::decode(bytes.as_slice());
+    authority.map(Some).map_err(|_| Error::Damaged {
+        path,
+        what: "it is cut short",
+    })
+}
+
+/// The charters before the one held.
+fn earlier(authority: &Authority, held: &Charter) -> Vec<Charter> {
+    let charters = authority.charters.iter();
+    charters
+        .filter_map(|bytes| Charter::decode(bytes).ok())
+        .filter(|charter| {
+            charter.owner() == held.owner() && charter.generation() < held.generation()
+        })
+        .collect()
 }
 
 fn encode_denies(denies: &Denies) -> Vec<u8> {

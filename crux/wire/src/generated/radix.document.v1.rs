@@ -264,6 +264,35 @@ pub struct AssignedInstance {
     #[prost(string, tag = "5")]
     pub held_reason: ::prost::alloc::string::String,
 }
+/// What rnodes of one owner pass on about it: merged by union, each part signed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Authority {
+    /// the charter held and those that led to it, ascending by generation
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub charters: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    #[prost(message, repeated, tag = "2")]
+    pub notices: ::prost::alloc::vec::Vec<DenyNotice>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DenyNotice {
+    /// docs/design/identity.md, section 8
+    #[prost(bytes = "vec", tag = "1")]
+    pub payload: ::prost::alloc::vec::Vec<u8>,
+    /// over "radix-deny/1\n" + payload
+    #[prost(bytes = "vec", tag = "2")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
+    /// of the operator who signed; empty: a root key
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub chain: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+/// Shared data: the value of entry `authority`, what its rnode holds.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuthorityMark {
+    #[prost(uint64, tag = "1")]
+    pub charter: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub fingerprint: ::prost::alloc::vec::Vec<u8>,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum InstanceState {

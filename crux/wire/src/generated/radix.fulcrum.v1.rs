@@ -20,6 +20,9 @@ pub struct DescribeReply {
     pub executable_digest: ::prost::alloc::string::String,
     #[prost(bytes = "vec", tag = "8")]
     pub public_key_der: ::prost::alloc::vec::Vec<u8>,
+    /// which charter and deny notices it holds
+    #[prost(message, optional, tag = "9")]
+    pub authority: ::core::option::Option<super::super::document::v1::AuthorityMark>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Listing {
@@ -373,6 +376,29 @@ pub struct ExitRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExitReply {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetAuthorityRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetAuthorityReply {
+    #[prost(message, optional, tag = "1")]
+    pub authority: ::core::option::Option<super::super::document::v1::Authority>,
+    #[prost(message, optional, tag = "2")]
+    pub mark: ::core::option::Option<super::super::document::v1::AuthorityMark>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PutAuthorityRequest {
+    #[prost(message, optional, tag = "1")]
+    pub authority: ::core::option::Option<super::super::document::v1::Authority>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PutAuthorityReply {
+    #[prost(message, optional, tag = "1")]
+    pub mark: ::core::option::Option<super::super::document::v1::AuthorityMark>,
+    #[prost(bool, tag = "2")]
+    pub changed: bool,
+    #[prost(string, repeated, tag = "3")]
+    pub refused: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// Generated client implementations.
 pub mod fulcrum_client {
     #![allow(
@@ -842,6 +868,54 @@ pub mod fulcrum_client {
                 .insert(GrpcMethod::new("radix.fulcrum.v1.Fulcrum", "Exit"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn get_authority(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetAuthorityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetAuthorityReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/radix.fulcrum.v1.Fulcrum/GetAuthority",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("radix.fulcrum.v1.Fulcrum", "GetAuthority"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn put_authority(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PutAuthorityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PutAuthorityReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/radix.fulcrum.v1.Fulcrum/PutAuthority",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("radix.fulcrum.v1.Fulcrum", "PutAuthority"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -961,6 +1035,20 @@ pub mod fulcrum_server {
             &self,
             request: tonic::Request<super::ExitRequest>,
         ) -> std::result::Result<tonic::Response<super::ExitReply>, tonic::Status>;
+        async fn get_authority(
+            &self,
+            request: tonic::Request<super::GetAuthorityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetAuthorityReply>,
+            tonic::Status,
+        >;
+        async fn put_authority(
+            &self,
+            request: tonic::Request<super::PutAuthorityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PutAuthorityReply>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct FulcrumServer<T> {
@@ -1770,6 +1858,96 @@ pub mod fulcrum_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/radix.fulcrum.v1.Fulcrum/GetAuthority" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetAuthoritySvc<T: Fulcrum>(pub Arc<T>);
+                    impl<
+                        T: Fulcrum,
+                    > tonic::server::UnaryService<super::GetAuthorityRequest>
+                    for GetAuthoritySvc<T> {
+                        type Response = super::GetAuthorityReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetAuthorityRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Fulcrum>::get_authority(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetAuthoritySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/radix.fulcrum.v1.Fulcrum/PutAuthority" => {
+                    #[allow(non_camel_case_types)]
+                    struct PutAuthoritySvc<T: Fulcrum>(pub Arc<T>);
+                    impl<
+                        T: Fulcrum,
+                    > tonic::server::UnaryService<super::PutAuthorityRequest>
+                    for PutAuthoritySvc<T> {
+                        type Response = super::PutAuthorityReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PutAuthorityRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Fulcrum>::put_authority(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PutAuthoritySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -723,7 +723,9 @@ fn a_charter_is_followed_only_by_one_its_own_keys_signed() {
     );
     // Under the successor, the old root's people are strangers.
     let mut world = World::new();
-    let payload = world.charter.successor_payload(&[new.public()], &BTreeSet::new());
+    let payload = world
+        .charter
+        .successor_payload(&[new.public()], &BTreeSet::new());
     world.charter = world
         .charter
         .succeed(&assemble(&payload, &[&world.root, &new]))

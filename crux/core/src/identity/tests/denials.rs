@@ -43,9 +43,7 @@ fn operator_of(world: &World) -> (Key, Vec<Vec<u8>>) {
 }
 
 fn succession(world: &World, new: &Key, carried: &BTreeSet<Digest>) -> Charter {
-    let payload = world
-        .charter
-        .successor_payload(&[new.public()], carried);
+    let payload = world.charter.successor_payload(&[new.public()], carried);
     let message = Charter::message(&payload);
     let signatures = [&world.root, new].map(|key| (key.public(), key.sign(&message)));
     let next = Charter::assemble(&payload, &signatures);
@@ -103,7 +101,13 @@ fn root_and_operator_may_deny_and_nobody_else() {
     let mut bent = signed(&what, &world.root, Vec::new());
     bent.payload[40] ^= 1;
     for wrong in [
-        by_stranger, by_rnode, by_base, by_narrow, by_tool, foreign, bent,
+        by_stranger,
+        by_rnode,
+        by_base,
+        by_narrow,
+        by_tool,
+        foreign,
+        bent,
     ] {
         assert!(list.add(&wrong, &world.charter).is_err());
         assert!(list.is_empty());
@@ -120,7 +124,11 @@ fn root_and_operator_may_deny_and_nobody_else() {
         Err(Refusal::Denied(what.denied[0])),
         "whoever shows it, and its processes"
     );
-    assert!(world.judge(&world.nested("stix", "n2").with_leaf(NOW)).is_ok());
+    assert!(
+        world
+            .judge(&world.nested("stix", "n2").with_leaf(NOW))
+            .is_ok()
+    );
 }
 
 #[test]
@@ -137,14 +145,22 @@ fn a_root_overrules_operators_and_is_never_denied_itself() {
     list.add(&ann_signed, &world.charter).expect("ann may");
     list.add(&bob_signed, &world.charter).expect("bob may");
     let denies = list.denies(&world.charter);
-    assert_eq!(denies.iter().count(), 3, "both count, but not against the root");
+    assert_eq!(
+        denies.iter().count(),
+        3,
+        "both count, but not against the root"
+    );
     assert_eq!(denies.find(&world.root.public()), None);
 
     let against_bob = notice(&world, vec![Denied::Key(bob.public().id())]);
     let by_root = signed(&against_bob, &world.root, Vec::new());
     list.add(&by_root, &world.charter).expect("the root may");
     world.denies = list.denies(&world.charter);
-    assert_eq!(world.denies.find(&ann.public()), None, "bob's word is worth nothing now");
+    assert_eq!(
+        world.denies.find(&ann.public()),
+        None,
+        "bob's word is worth nothing now"
+    );
     assert!(list.add(&bob_signed, &world.charter).is_err());
     assert_eq!(list.len(), 2);
 }
@@ -199,7 +215,10 @@ fn a_successor_counts_what_it_carries_over_and_nothing_else_of_the_old_root() {
     list.add(&by_old, &world.charter).expect("the root may");
     let new = Key::new();
     world.charter = succession(&world, &new, &BTreeSet::from([Digest::of(top)]));
-    assert_eq!(Charter::decode(world.charter.encoded()).as_ref(), Ok(&world.charter));
+    assert_eq!(
+        Charter::decode(world.charter.encoded()).as_ref(),
+        Ok(&world.charter)
+    );
     assert!(world.judge(&enrolled.with_leaf(NOW)).is_ok());
     let refused = Err(Refusal::ForeignOwner(world.charter.owner()));
     assert_eq!(world.judge(&other.with_leaf(NOW)), refused);

@@ -1,0 +1,81 @@
+//! What root keys certified on this machine: `owner/issued`, a file a certificate, named by its digest.
+//!
+//! A new root carries these over, and people name by label whom they deny.
+
+use std::path::{Path, PathBuf};
+
+use crux_core::digest::Digest;
+use crux_core::identity::{Grant, PublicKey, Window, validity_of_certificate};
+
+use crate::identity::{Error, files};
+
+/// Most certificates kept. 1 024: four times what a charter carries over.
+const ISSUED_MAX: usize = 1_024;
+
+/// One certificate of a root key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuedCertificate {
+    /// Its bytes.
+    pub der: Vec<u8>,
+    /// Whom it is for.
+    pub key: PublicKey,
+    /// What it says.
+    pub grant: Grant,
+    /// From when, until when.
+    pub validity: Window,
+}
+
+/// The directory.
+pub(crate) struct Issued(PathBuf);
+
+impl Issued {
+    /// Of the state directory `home`.
+    pub(crate) fn at(home: &Path) -> Self {
+        Self(home.join("owner").join("issued"))
+    }
+
+    /// Keeps one, durably.
+    pub(crate) fn keep(&self, der: &[u8]) -> Result<(), Error> {
+        files::private_dir(&self.0)?;
+        if self.list()?.len() >= ISSUED_MAX {
+            return Err(Error::Full("owner/issued holds 1024 already"));
+        }
+        files::write(&self.0.join(Digest::of(der).to_string()), der)
+    }
+
+    /// All of them, oldest first.
+    pub(crate) fn list(&self) -> Result<Vec<IssuedCertificate>, Error> {
+        let entries = match std::fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => {
+                return Err(Error::Io {
+                    operation: "list",
+                    path: self.0.clone(),
+                    source,
+                });
+            }
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(Error::io("list", &self.0))?.path();
+            let Some(der) = files::read(&path)? else {
+                continue;
+            };
+            let named = path
+                .file_name()
+                .is_some_and(|name| *name == *Digest::of(&der).to_string());
+            // Anything else is the remains of a write that was cut off.
+            if named {
+                found.push(IssuedCertificate {
+                    key: PublicKey::of_certificate(&der)?,
+                    grant: Grant::of_certificate(&der)?,
+                    validity: validity_of_certificate(&der)?,
+                    der,
+                });
+            }
+        }
+        found.sort_by_key(|held| (held.validity.from, held.key));
+        Ok(found)
+    }
+}

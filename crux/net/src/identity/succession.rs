@@ -1,0 +1,227 @@
+//! How an owner's root keys begin and are replaced: first charter, rotation, recovery. Each step survives being cut off.
+//!
+//! Files in `owner/`: `root.key`, `recovery.key` (until it was shown and erased), `charter`, `authority`; and, while a
+//! rotation is under way, `root.key.next` and `recovery.key.next`. The new keys lie on disk before the charter that names
+//! them; whoever opens the owner next finishes the rest.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use crux_core::digest::Digest;
+use crux_core::identity::{CARRIED_MAX, Charter, NOTICE_CONTEXT, Refusal};
+use crux_wire::document::v1::{Authority, DenyNotice};
+use prost::Message as _;
+
+use crate::identity::files::{self, decode_chain};
+use crate::identity::issued::Issued;
+use crate::identity::owner::lock;
+use crate::identity::trust::read_authority;
+use crate::identity::{Error, OwnerStore, SecretKey, Trust, WallClock};
+
+const RECOVERY_HEAD: &str = "radixrecovery1";
+const CHECK_BYTES: usize = 4;
+/// Longest text read as a recovery key.
+const RECOVERY_TEXT_MAX: usize = 1_024;
+
+/// The first charter of an owner: its root key, and the recovery key that can replace it.
+pub(crate) fn first(dir: &Path, root: &SecretKey) -> Result<Charter, Error> {
+    let recovery = SecretKey::open_or_create(&dir.join("recovery.key"))?;
+    let payload = Charter::first_payload(&[*root.public(), *recovery.public()]);
+    let message = Charter::message(&payload);
+    let signatures = sign(&message, &[root, &recovery])?;
+    Ok(Charter::decode(&Charter::assemble(&payload, &signatures))?)
+}
+
+type Signatures = Vec<(crux_core::identity::PublicKey, Vec<u8>)>;
+
+fn sign(message: &[u8], keys: &[&SecretKey]) -> Result<Signatures, Error> {
+    keys.iter()
+        .map(|key| Ok((*key.public(), key.sign(b"", message)?)))
+        .collect()
+}
+
+/// The newest charter that lies in `dir`; `None`: there is no owner yet.
+pub(crate) fn newest_charter(dir: &Path) -> Result<Option<Charter>, Error> {
+    let Some(bytes) = files::read(&dir.join("charter"))? else {
+        return Ok(None);
+    };
+    let (charter, authority) = (Charter::decode(&bytes)?, read_authority(dir)?);
+    let trust = Trust::with_authority(charter, authority.as_ref(), WallClock::system());
+    Ok(Some(trust.charter()))
+}
+
+/// Finishes a rotation that was cut off after its charter was written; drops one that was cut off before.
+pub(crate) fn finish(dir: &Path) -> Result<(), Error> {
+    let Some(next) = files::read_secret(&dir.join("root.key.next"))? else {
+        return Ok(());
+    };
+    let charter = newest_charter(dir)?;
+    let named = match (charter, SecretKey::from_pkcs8(&next)) {
+        (Some(charter), Ok(key)) => charter.roots().contains(key.public()),
+        _ => false,
+    };
+    for name in ["recovery.key", "root.key"] {
+        let fresh = dir.join(format!("{name}.next"));
+        match files::read_secret(&fresh)? {
+            Some(key) if named => files::write(&dir.join(name), &key)?,
+            _ => {}
+        }
+        files::remove(&fresh)?;
+    }
+    Ok(())
+}
+
+impl OwnerStore {
+    /// Replaces the root key: the successor charter is signed by old and new, and carries over what the old one certified.
+    ///
+    /// There is a new recovery key too; the old one is worth nothing afterwards. This store is stale then: open it anew.
+    ///
+    /// # Errors
+    /// [`Error::NoRoot`]; [`Error::Full`] when there is more to carry over than a charter may; [`Error::Io`]. Until the new
+    /// charter is on disk, nothing has changed.
+    pub fn rotate(&self) -> Result<(), Error> {
+        let root = self.root().ok_or(Error::NoRoot("replace the root key"))?;
+        replace(self.home(), root)
+    }
+
+    /// Replaces a lost root key by means of the recovery key.
+    ///
+    /// # Errors
+    /// [`Error::Recovery`] when the text is none, or not of this owner; as [`rotate`](Self::rotate).
+    pub fn recover(home: &Path, text: &str) -> Result<(), Error> {
+        let recovery = read_recovery(text)?;
+        let dir = home.join("owner");
+        files::private_dir(home)?;
+        files::private_dir(&dir)?;
+        if !dir.join("charter").exists() {
+            // The owner's directory is gone: the base rnode of this machine knows the charter.
+            let identity = home.join("base/identity");
+            for name in ["authority", "charter"] {
+                if let Some(bytes) = files::read(&identity.join(name))? {
+                    files::write(&dir.join(name), &bytes)?;
+                }
+            }
+        }
+        let charter = newest_charter(&dir)?.ok_or(Error::Recovery("there is no charter here"))?;
+        if !charter.roots().contains(recovery.public()) {
+            return Err(Error::Recovery("it is not a key of the charter held here"));
+        }
+        // A root key that is not the charter's would stand in the way of opening the owner.
+        files::remove(&dir.join("root.key"))?;
+        replace(home, &recovery)
+    }
+
+    /// The recovery key as text, while it lies on this machine.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Exposed`].
+    pub fn recovery_key(&self) -> Result<Option<String>, Error> {
+        let key = files::read_secret(&self.home().join("owner/recovery.key"))?;
+        Ok(key.map(|key| write_recovery(&key)))
+    }
+
+    /// Erases the recovery key from this machine.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn erase_recovery_key(&self) -> Result<(), Error> {
+        files::remove(&self.home().join("owner/recovery.key"))
+    }
+}
+
+/// Makes new root and recovery keys, and the charter that names them, vouched for by `old`.
+fn replace(home: &Path, old: &SecretKey) -> Result<(), Error> {
+    let dir = home.join("owner");
+    let _lock = lock(&dir.join("lock"))?;
+    let charter = newest_charter(&dir)?.ok_or(Refusal::Charter("it is missing"))?;
+    let held = read_authority(&dir)?;
+    let trust = Trust::with_authority(charter.clone(), held.as_ref(), WallClock::system());
+    let of_root = trust.notices_of_root();
+    let (root, recovery) = (SecretKey::generate()?, SecretKey::generate()?);
+    let carried = carried(home, &charter)?;
+    let payload = charter.successor_payload(&[*root.public(), *recovery.public()], &carried);
+    let message = Charter::message(&payload);
+    let signatures = sign(&message, &[old, &root, &recovery])?;
+    let next = Charter::assemble(&payload, &signatures);
+    // Ordering: the keys first; the charter that names them makes them count.
+    files::write(&dir.join("recovery.key.next"), recovery.pkcs8())?;
+    files::write(&dir.join("root.key.next"), root.pkcs8())?;
+    let notices = of_root
+        .iter()
+        .map(|notice| {
+            let payload = notice.encode();
+            Ok(DenyNotice {
+                signature: root.sign(NOTICE_CONTEXT, &payload)?,
+                payload,
+                chain: Vec::new(),
+            })
+        })
+        .collect::<Result<Vec<_>, Error>>()?;
+    let taken = trust.take_authority(&Authority {
+        charters: vec![next],
+        notices,
+    })?;
+    if let Some(reason) = taken.refused.first() {
+        return Err(Error::NotCounted(reason.clone()));
+    }
+    files::write(&dir.join("authority"), &trust.authority().encode_to_vec())?;
+    files::write(&dir.join("charter"), trust.charter().encoded())?;
+    finish(&dir)
+}
+
+/// Digests of all that stands directly below the present charter, as far as this machine knows.
+fn carried(home: &Path, charter: &Charter) -> Result<BTreeSet<Digest>, Error> {
+    let mut found: Vec<Vec<u8>> = Issued::at(home)
+        .list()?
+        .into_iter()
+        .map(|held| held.der)
+        .collect();
+    let mut chains = vec![
+        home.join("operator/grant"),
+        home.join("base/identity/chain"),
+    ];
+    if let Ok(entries) = std::fs::read_dir(home.join("base/identity/hosts")) {
+        chains.extend(entries.filter_map(Result::ok).map(|entry| entry.path()));
+    }
+    for path in chains {
+        let chain = files::read(&path)?.and_then(|bytes| decode_chain(&bytes));
+        found.extend(chain.and_then(|mut chain| chain.pop()));
+    }
+    let carried: BTreeSet<Digest> = found
+        .iter()
+        .filter(|der| charter.vouches_for(der))
+        .map(|der| Digest::of(der))
+        .chain(charter.carried().iter().copied())
+        .collect();
+    if carried.len() > CARRIED_MAX {
+        return Err(Error::Full("a charter carries over 256 at most"));
+    }
+    Ok(carried)
+}
+
+fn write_recovery(pkcs8: &[u8]) -> String {
+    let check = blake3::hash(pkcs8);
+    let bytes = [pkcs8, &check.as_bytes()[..CHECK_BYTES]].concat();
+    format!("{RECOVERY_HEAD}{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn read_recovery(text: &str) -> Result<SecretKey, Error> {
+    let text = text.trim();
+    if text.len() > RECOVERY_TEXT_MAX {
+        return Err(Error::Recovery("it is too long"));
+    }
+    let text = text
+        .strip_prefix(RECOVERY_HEAD)
+        .ok_or(Error::Recovery("it does not begin with radixrecovery1"))?;
+    let damaged = || Error::Recovery("it is damaged or incomplete");
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| damaged())?;
+    let (pkcs8, check) = bytes
+        .split_at_checked(bytes.len().saturating_sub(CHECK_BYTES))
+        .ok_or_else(damaged)?;
+    if blake3::hash(pkcs8).as_bytes()[..CHECK_BYTES] != *check {
+        return Err(damaged());
+    }
+    SecretKey::from_pkcs8(pkcs8)
+}
