@@ -26,6 +26,7 @@ use executions::{Executions, outcome_text};
 
 mod accept;
 mod application;
+mod authority_task;
 mod base;
 mod base_task;
 mod blackboard;
@@ -162,6 +163,7 @@ async fn serve(
     };
     agent.record("agent.start", begun).await?;
 
+    authority_task::judge_documents(&agent).await;
     blackboard::restore(&agent);
 
     background("blackboard", blackboard::run(Arc::clone(&agent)));
@@ -175,6 +177,7 @@ async fn serve(
     essential("documents", documents_task::run(Arc::clone(&agent)));
     essential("base", base_task::run(Arc::clone(&agent)));
     essential("needs", files::needs_task::run(Arc::clone(&agent)));
+    essential("authority", authority_task::run(Arc::clone(&agent)));
     background("identity-reports", watch_reports(Arc::clone(&agent)));
 
     let routes = process_sockets::add_services(Routes::default(), &agent);
@@ -395,25 +398,45 @@ async fn watch_exits(agent: Arc<Agent>, mut exits: mpsc::Receiver<Execution>) {
     }
 }
 
-/// Reports second takers of an invitation, once each.
+/// Reports second takers of an invitation, denials and new charters, once each.
 async fn watch_reports(agent: Arc<Agent>) {
     let mut changes = agent.identity.trust().changes();
     loop {
         for report in agent.identity.trust().take_reports() {
-            let Report::SecondTaker {
-                claim,
-                holder,
-                taker,
-            } = report;
-            let text = format!("invitation {claim} is held by {holder}; {taker} was refused");
-            agent.tell("identity.second_taker", &taker.to_string(), &text);
-            agent
-                .note("identity.second_taker", fields! { "text": text })
-                .await;
+            report_one(&agent, report).await;
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = agent.shutdown.cancelled() => return,
         }
     }
+}
+
+/// Tells operators and memoir of one thing that identity reports.
+async fn report_one(agent: &Agent, report: Report) {
+    let (kind, subject, text) = match report {
+        Report::SecondTaker {
+            claim,
+            holder,
+            taker,
+        } => (
+            "identity.second_taker",
+            taker.to_string(),
+            format!("invitation {claim} is held by {holder}; {taker} was refused"),
+        ),
+        Report::Denied { notice, signer } => {
+            let denied: Vec<String> = notice.denied.iter().map(ToString::to_string).collect();
+            let denied = denied.join(", ");
+            let text = format!("denied by {signer}: {}", notice.reason);
+            ("identity.denied", denied, text)
+        }
+        Report::Succeeded { generation } => (
+            "identity.charter",
+            generation.to_string(),
+            format!("charter generation {generation} holds from now on"),
+        ),
+    };
+    agent.tell(kind, &subject, &text);
+    let record = fields! { "subject": subject, "text": text };
+    agent.note(kind, record).await;
 }

@@ -82,6 +82,14 @@ const TABLE: &[(&str, &[Kind])] = &[
     ("/radix.fulcrum.v1.Fulcrum/Tunnel", &[Operator, Tool]),
     ("/radix.fulcrum.v1.Fulcrum/Exit", &[Operator, Host, Backend]),
     (
+        "/radix.fulcrum.v1.Fulcrum/GetAuthority",
+        &[Operator, Tool, Host, Base, Peer, Nested, Backend],
+    ),
+    (
+        "/radix.fulcrum.v1.Fulcrum/PutAuthority",
+        &[Operator, Host, Base],
+    ),
+    (
         "/radix.rexec.v1.Rexec/Configurations",
         &[Operator, Tool, Backend],
     ),

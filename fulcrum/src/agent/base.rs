@@ -26,7 +26,7 @@ pub(crate) async fn invite(
         Label::new(text).map_err(|error| Status::invalid_argument(format!("invite: {error}")))
     };
     let (namespace, label) = (parse(&wanted.namespace)?, parse(&wanted.label)?);
-    let live = agent.documents.newest(namespace.as_str());
+    let live = agent.documents.acting(namespace.as_str());
     if live.is_none_or(|held| held.document.dissolved) {
         return Err(Status::failed_precondition(format!(
             "invite into {namespace}: no live document is held"

@@ -163,7 +163,7 @@ impl Agent {
         if self.is_base() {
             return Some(RADIX.to_owned());
         }
-        let newest = self.documents.newest(self.me.namespace.as_str())?;
+        let newest = self.documents.acting(self.me.namespace.as_str())?;
         Some(newest.document.application.clone())
     }
 

@@ -66,6 +66,7 @@ pub(crate) fn describe(agent: &Agent) -> DescribeReply {
         configurations: agent.configuration().into_iter().collect(),
         executable_digest: agent.config.executable.digest.to_string(),
         public_key_der: agent.identity.public_key().spki().to_vec(),
+        authority: Some(agent.identity.trust().authority_mark()),
     }
 }
 

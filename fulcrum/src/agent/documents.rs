@@ -116,6 +116,8 @@ pub(crate) struct Highest {
 #[derive(Debug, Default)]
 struct Held {
     namespaces: BTreeMap<String, Vec<Arc<Accepted>>>,
+    /// Documents whose signers no longer count.
+    held_back: BTreeSet<(String, u64)>,
     highest: BTreeMap<String, Highest>,
 }
 
@@ -173,6 +175,47 @@ impl Documents {
             .get(namespace)
             .and_then(|of| of.last())
             .cloned()
+    }
+
+    /// The newest document of a namespace, unless its signer no longer counts: then nothing may be done by it.
+    pub(crate) fn acting(&self, namespace: &str) -> Option<Arc<Accepted>> {
+        let held = self.lock();
+        let newest = held.namespaces.get(namespace)?.last()?;
+        let document = (namespace.to_owned(), newest.document.generation);
+        (!held.held_back.contains(&document)).then(|| Arc::clone(newest))
+    }
+
+    /// Judges every document again, by charter and denies; answers those newly held back, for people.
+    pub(crate) fn judge_again(&self, counts: impl Fn(&Accepted) -> bool) -> Vec<String> {
+        let mut held = self.lock();
+        let all = held.namespaces.values().flatten();
+        let now: BTreeSet<(String, u64)> = all
+            .filter(|accepted| !counts(accepted))
+            .map(|accepted| &accepted.document)
+            .map(|document| (document.namespace.clone(), document.generation))
+            .collect();
+        let fresh: Vec<String> = now
+            .difference(&held.held_back)
+            .map(|(namespace, generation)| format!("{namespace} generation {generation}"))
+            .collect();
+        if now != held.held_back {
+            held.held_back = now;
+            drop(held);
+            self.changed.send_modify(|count| *count += 1);
+        }
+        fresh
+    }
+
+    /// Namespaces whose newest document is held back.
+    pub(crate) fn held_back(&self) -> Vec<String> {
+        let held = self.lock();
+        let newest = held.namespaces.values().filter_map(|of| of.last());
+        newest
+            .map(|accepted| &accepted.document)
+            .map(|document| (document.namespace.clone(), document.generation))
+            .filter(|document| held.held_back.contains(document))
+            .map(|(namespace, _)| namespace)
+            .collect()
     }
 
     /// One generation of a namespace, if it is still held.

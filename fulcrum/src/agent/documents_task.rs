@@ -35,7 +35,7 @@ async fn flock(agent: Arc<Agent>) {
     let mut documents = agent.documents.changes();
     loop {
         documents.mark_unchanged();
-        if let Some(held) = agent.documents.newest(agent.me.namespace.as_str()) {
+        if let Some(held) = agent.documents.acting(agent.me.namespace.as_str()) {
             agent.shared.put_document(&held);
         }
         let bytes = brought
@@ -101,7 +101,7 @@ async fn push(agent: Arc<Agent>) {
         let now = Instant::now();
         let mut due: Option<Instant> = None;
         for target in rnodes {
-            let Some(held) = agent.documents.newest(&target.namespace) else {
+            let Some(held) = agent.documents.acting(&target.namespace) else {
                 continue;
             };
             let put = puts.entry(target.clone()).or_default();

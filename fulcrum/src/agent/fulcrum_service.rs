@@ -5,11 +5,12 @@ use std::sync::Arc;
 use crux_wire::fulcrum::v1::fulcrum_server::Fulcrum;
 use crux_wire::fulcrum::v1::{
     DescribeReply, DescribeRequest, EntriesReply, EntriesRequest, Event, EventsRequest, ExitReply,
-    ExitRequest, FlockReply, FlockRequest, GetDocumentReply, GetDocumentRequest, HintReply,
-    HintRequest, HordesReply, HordesRequest, InviteReply, InviteRequest, MemoirLine, MemoirRequest,
-    MetricsReply, MetricsRequest, PutDocumentReply, PutDocumentRequest, PutHordeStateReply,
-    PutHordeStateRequest, ServicesReply, ServicesRequest, StatusReply, StatusRequest, TunnelBytes,
-    WatchDocumentsRequest,
+    ExitRequest, FlockReply, FlockRequest, GetAuthorityReply, GetAuthorityRequest,
+    GetDocumentReply, GetDocumentRequest, HintReply, HintRequest, HordesReply, HordesRequest,
+    InviteReply, InviteRequest, MemoirLine, MemoirRequest, MetricsReply, MetricsRequest,
+    PutAuthorityReply, PutAuthorityRequest, PutDocumentReply, PutDocumentRequest,
+    PutHordeStateReply, PutHordeStateRequest, ServicesReply, ServicesRequest, StatusReply,
+    StatusRequest, TunnelBytes, WatchDocumentsRequest,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -17,7 +18,7 @@ use super::context::{Agent, background, fields};
 use super::guard::caller;
 use super::limits::RETIRE_GRACE;
 use super::rexec_service::Replies;
-use super::{accept, base, describe, streams, tunnel};
+use super::{accept, authority_task, base, describe, streams, tunnel};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -198,5 +199,27 @@ impl Fulcrum for FulcrumService {
             agent.shutdown.cancel();
         });
         Ok(Response::new(ExitReply {}))
+    }
+
+    async fn get_authority(
+        &self,
+        _: Request<GetAuthorityRequest>,
+    ) -> Result<Response<GetAuthorityReply>, Status> {
+        let trust = self.0.identity.trust();
+        Ok(Response::new(GetAuthorityReply {
+            authority: Some(trust.authority()),
+            mark: Some(trust.authority_mark()),
+        }))
+    }
+
+    async fn put_authority(
+        &self,
+        request: Request<PutAuthorityRequest>,
+    ) -> Result<Response<PutAuthorityReply>, Status> {
+        let caller = caller(&request)?;
+        let offered = request.into_inner().authority.unwrap_or_default();
+        authority_task::put(&self.0, &caller, &offered)
+            .await
+            .map(Response::new)
     }
 }

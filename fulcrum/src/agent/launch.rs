@@ -62,7 +62,7 @@ impl Agent {
     /// The commands of the one configuration of this rnode, by the newest document; empty before the first.
     pub(crate) fn commands(&self) -> Vec<Command> {
         let namespace = self.me.namespace.as_str();
-        let Some(newest) = self.documents.newest(namespace) else {
+        let Some(newest) = self.documents.acting(namespace) else {
             return Vec::new();
         };
         let generation = newest.document.generation;

@@ -73,7 +73,7 @@ async fn placement_changed(agent: &Agent, shared: &mut watch::Receiver<u64>, mar
 
 /// How long after winning the lead the first placement waits: until all that could be told has been told.
 fn hold_back(agent: &Agent) -> Duration {
-    let newest = agent.documents.newest(agent.me.namespace.as_str());
+    let newest = agent.documents.acting(agent.me.namespace.as_str());
     let wanted = newest.map_or(0, |newest| newest.document.rnodes_wanted);
     if agent
         .shared

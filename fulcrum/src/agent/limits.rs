@@ -52,6 +52,9 @@ pub(crate) const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Events kept for resume tokens.
 pub(crate) const EVENTS_KEPT: usize = 1024;
+/// First and longest pause before those who did not answer are asked or told again what the owner says.
+pub(crate) const AUTHORITY_RETRY: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(60));
 /// Largest document taken, in bytes.
 pub(crate) const DOCUMENT_BYTES_MAX: usize = 1 << 20;
 /// Namespaces a base holds documents of.

@@ -58,7 +58,7 @@ pub(crate) fn place(agent: &Agent) -> Option<Placed> {
     if agent.is_base() {
         return None;
     }
-    let newest = agent.documents.newest(agent.me.namespace.as_str())?;
+    let newest = agent.documents.acting(agent.me.namespace.as_str())?;
     let generation = newest.document.generation;
     if newest.document.dissolved {
         return None;

@@ -26,6 +26,9 @@ pub(crate) fn documents(agent: &Arc<Agent>) -> Replies<GetDocumentReply> {
             changes.mark_unchanged();
             for accepted in agent.documents.all() {
                 let document = &accepted.document;
+                if agent.documents.acting(&document.namespace).is_none() {
+                    continue;
+                }
                 if told.get(&document.namespace) == Some(&document.generation) {
                     continue;
                 }

@@ -28,7 +28,7 @@ pub(crate) struct Plan {
 /// The newest assignment that may be acted on; the present one while there is no newer.
 pub(crate) fn plan(agent: &Agent, present: Option<Plan>) -> Option<Plan> {
     let namespace = agent.me.namespace.as_str();
-    let newest = agent.documents.newest(namespace)?;
+    let newest = agent.documents.acting(namespace)?;
     if newest.document.dissolved {
         let application = agent.applications.get(agent, newest.document.generation);
         let application = application.or_else(|| present.map(|plan| plan.application))?;

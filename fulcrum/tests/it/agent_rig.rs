@@ -305,6 +305,11 @@ impl Nested {
         self.keeper = Some(command.spawn().unwrap());
     }
 
+    /// Records of its memoir, oldest first.
+    pub(crate) fn memoir(&self) -> Vec<fulcrum::memoir::Record> {
+        fulcrum::memoir::read(&self.dir.join("memoir"), 0).unwrap()
+    }
+
     pub(crate) async fn contact(&self) -> serde_json::Value {
         let path = self.dir.join("agent/contact");
         until(async || path.exists()).await;

@@ -7,6 +7,7 @@
 )]
 
 mod agent;
+mod agent_authority;
 mod agent_base;
 mod agent_blobs;
 mod agent_files;

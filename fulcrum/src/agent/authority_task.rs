@@ -1,0 +1,278 @@
+//! Spreads what the owner says of itself, its charter and deny list, and acts on what changes.
+//!
+//! Every rnode publishes a mark of what it holds. Whoever sees another mark asks for the whole and takes the union, so that
+//! all who meet hold the same; a base also puts it to the rnodes it hosts. Nothing is taken on trust: each part is signed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crux_core::identity::{DOCUMENT_CONTEXT, Principal, Refusal, Signed};
+use crux_net::identity::{AUTHORITY_BYTES_MAX, Acceptance, Credentials, Expect};
+use crux_wire::document::v1::{Authority, AuthorityMark, RnodeRecord};
+use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
+use crux_wire::fulcrum::v1::{GetAuthorityRequest, PutAuthorityReply, PutAuthorityRequest};
+use futures_util::future::join_all;
+use prost::Message;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::class_watch::host_credentials;
+use super::context::{Agent, fields};
+use super::hordes::NestedRnode;
+use super::limits::{AUTHORITY_RETRY, CALL_TIMEOUT, RETIRE_GRACE};
+use super::status::service_address;
+
+/// Key of the entry that holds the mark.
+const ENTRY: &str = "authority";
+
+/// Runs until the agent ends.
+pub(crate) async fn run(agent: Arc<Agent>) {
+    let mut beliefs = agent.identity.trust().changes();
+    let mut shared = agent.shared.changes();
+    let mut hordes = agent.hordes.changes();
+    let mut documents = agent.documents.changes();
+    let mut exchange = Exchange::default();
+    let mut pause = AUTHORITY_RETRY.0;
+    loop {
+        beliefs.mark_unchanged();
+        shared.mark_unchanged();
+        hordes.mark_unchanged();
+        judge_documents(&agent).await;
+        documents.mark_unchanged();
+        if is_denied(&agent) {
+            return end(&agent).await;
+        }
+        let mark = agent.identity.trust().authority_mark();
+        agent
+            .shared
+            .publish_if_changed(ENTRY, &mark.encode_to_vec());
+        let settled = exchange.ask(&agent, &mark).await & exchange.tell(&agent, &mark).await;
+        pause = if settled {
+            AUTHORITY_RETRY.0
+        } else {
+            (pause * 2).min(AUTHORITY_RETRY.1)
+        };
+        tokio::select! {
+            _ = beliefs.changed() => {}
+            _ = hordes.changed() => {}
+            _ = documents.changed() => {}
+            () = another_mark(&agent, &mut shared, &exchange) => {}
+            () = tokio::time::sleep(pause), if !settled => {}
+            () = agent.shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// Waits until a member publishes a mark that was not dealt with yet.
+async fn another_mark(
+    agent: &Agent,
+    shared: &mut tokio::sync::watch::Receiver<u64>,
+    exchange: &Exchange,
+) {
+    loop {
+        // The sender lives in the agent, which outlives this task.
+        let _ = shared.changed().await;
+        let mark = agent.identity.trust().authority_mark();
+        if !exchange.due(agent, &mark).is_empty() {
+            return;
+        }
+    }
+}
+
+/// Takes what a caller put.
+///
+/// # Errors
+/// `InvalidArgument` for too much; `Internal` if it cannot be kept.
+pub(crate) async fn put(
+    agent: &Agent,
+    caller: &Principal,
+    offered: &Authority,
+) -> Result<PutAuthorityReply, Status> {
+    if offered.encoded_len() > AUTHORITY_BYTES_MAX {
+        return Err(Status::invalid_argument(format!(
+            "take an authority of more than {AUTHORITY_BYTES_MAX} bytes"
+        )));
+    }
+    let trust = agent.identity.trust();
+    let before = trust.authority_mark();
+    let record = fields! {
+        "caller": caller.to_string(), "charters": offered.charters.len(),
+        "notices": offered.notices.len(),
+    };
+    let recorded = agent.record("authority.put", record).await;
+    recorded.map_err(|error| Status::internal(format!("write the memoir: {error}")))?;
+    let taken = trust
+        .take_authority(offered)
+        .map_err(|error| Status::internal(format!("keep the authority: {error}")))?;
+    let mark = trust.authority_mark();
+    Ok(PutAuthorityReply {
+        changed: mark != before,
+        mark: Some(mark),
+        refused: taken.refused,
+    })
+}
+
+/// Judges the held documents again: by one whose signer is denied, nothing more is done here.
+pub(crate) async fn judge_documents(agent: &Agent) {
+    let trust = agent.identity.trust();
+    let fresh = agent.documents.judge_again(|accepted| {
+        let signed = &accepted.signed;
+        let thing = Signed {
+            context: DOCUMENT_CONTEXT,
+            payload: &signed.payload,
+            signature: &signed.signature,
+            chain: &signed.chain,
+        };
+        trust.verify_signed(&thing, Acceptance::Kept).is_ok()
+    });
+    for document in fresh {
+        let text = "its signer is denied; nothing more is done by it until another operator signs";
+        agent.tell("document.held_back", &document, text);
+        agent
+            .note("document.held_back", fields! { "document": document })
+            .await;
+    }
+    let trouble = agent.documents.held_back().into_iter().map(|namespace| {
+        format!("the document of {namespace} is held back: its signer is denied; run `radix up`")
+    });
+    agent.trouble.set("authority", trouble.collect());
+}
+
+/// Whether we ourselves no longer count.
+fn is_denied(agent: &Agent) -> bool {
+    matches!(agent.credentials.principal(), Err(Refusal::Denied(_)))
+}
+
+/// Ends a rnode that was denied, with all that runs on it: nobody will talk to it any more.
+async fn end(agent: &Agent) {
+    let text = "this rnode was denied; it ends";
+    agent.tell("identity.denied", &agent.id(), text);
+    agent
+        .note("identity.ended", fields! { "rnode": agent.id() })
+        .await;
+    tracing::error!("this rnode was denied; it ends");
+    if !agent.is_base()
+        && let Err(error) = agent.keeper.retire(RETIRE_GRACE).await
+    {
+        tracing::error!(%error, "the keeper did not retire");
+    }
+    agent.shutdown.cancel();
+}
+
+/// What was exchanged with whom.
+#[derive(Debug, Default)]
+struct Exchange {
+    /// Members asked: at which mark of theirs, and what ours was afterwards.
+    asked: BTreeMap<String, (AuthorityMark, AuthorityMark)>,
+    /// Nested rnodes that were told, and of which mark.
+    told: BTreeMap<NestedRnode, AuthorityMark>,
+}
+
+impl Exchange {
+    /// Members that hold something else than we, and were not asked about it: their ids, addresses and marks.
+    fn due(&self, agent: &Agent, own: &AuthorityMark) -> Vec<(String, String, AuthorityMark)> {
+        let records: BTreeMap<String, RnodeRecord> =
+            agent.shared.messages("rnode").into_iter().collect();
+        let marks: Vec<(String, AuthorityMark)> = agent.shared.messages(ENTRY);
+        marks
+            .into_iter()
+            .filter(|(owner, mark)| *owner != agent.id() && mark != own)
+            .filter(|(owner, mark)| {
+                let asked = self.asked.get(owner);
+                asked.is_none_or(|(theirs, ours)| theirs != mark || ours != own)
+            })
+            .filter_map(|(owner, mark)| {
+                let address = service_address(records.get(&owner)?);
+                (!address.is_empty()).then_some((owner, address, mark))
+            })
+            .collect()
+    }
+
+    /// Asks each of these for what it holds; answers whether all answered.
+    async fn ask(&mut self, agent: &Agent, own: &AuthorityMark) -> bool {
+        let due = self.due(agent, own);
+        let asked = due.into_iter().map(|(owner, address, mark)| async move {
+            (get(&agent.credentials, &address).await, owner, mark)
+        });
+        let mut all = true;
+        for (answer, owner, mark) in join_all(asked).await {
+            match answer {
+                Ok(authority) => {
+                    if let Err(error) = agent.identity.trust().take_authority(&authority) {
+                        tracing::error!(%error, "what the owner says cannot be kept");
+                    }
+                    let ours = agent.identity.trust().authority_mark();
+                    self.asked.insert(owner, (mark, ours));
+                }
+                Err(reason) => {
+                    tracing::debug!(reason, owner, "a member did not say what it holds");
+                    all = false;
+                }
+            }
+        }
+        all
+    }
+
+    /// Puts what we hold to every hosted rnode that was not told; answers whether all took it.
+    async fn tell(&mut self, agent: &Agent, own: &AuthorityMark) -> bool {
+        if !agent.is_base() {
+            return true;
+        }
+        let rnodes = agent.hordes.rnodes();
+        self.told.retain(|known, _| rnodes.contains(known));
+        let authority = agent.identity.trust().authority();
+        let due = rnodes
+            .into_iter()
+            .filter(|target| self.told.get(target) != Some(own));
+        let told = due.map(|target| {
+            let authority = authority.clone();
+            async move { (put_to(agent, &target, authority).await, target) }
+        });
+        let mut all = true;
+        for (answer, target) in join_all(told).await {
+            match answer {
+                Ok(()) => {
+                    self.told.insert(target, own.clone());
+                }
+                Err(reason) => {
+                    tracing::debug!(reason, address = target.address, "a rnode was not told");
+                    all = false;
+                }
+            }
+        }
+        all
+    }
+}
+
+async fn get(credentials: &Credentials, address: &str) -> Result<Authority, String> {
+    let mut client = client(credentials, address).await?;
+    let asked = tokio::time::timeout(CALL_TIMEOUT, client.get_authority(GetAuthorityRequest {}));
+    let reply = asked.await.map_err(|_| "it does not answer".to_owned())?;
+    let reply = reply.map_err(|status| status.message().to_owned())?;
+    Ok(reply.into_inner().authority.unwrap_or_default())
+}
+
+async fn put_to(agent: &Agent, target: &NestedRnode, authority: Authority) -> Result<(), String> {
+    let credentials = host_credentials(agent, &target.namespace).ok_or("no grant is held")?;
+    let mut client = client(&credentials, &target.address).await?;
+    let request = PutAuthorityRequest {
+        authority: Some(authority),
+    };
+    let put = tokio::time::timeout(CALL_TIMEOUT, client.put_authority(request));
+    let reply = put.await.map_err(|_| "it does not answer".to_owned())?;
+    reply
+        .map(drop)
+        .map_err(|status| status.message().to_owned())
+}
+
+async fn client(
+    credentials: &Credentials,
+    address: &str,
+) -> Result<FulcrumClient<Channel>, String> {
+    let connecting = crux_net::rpc::connect(address, credentials, Expect::Owner);
+    let channel = tokio::time::timeout(CALL_TIMEOUT, connecting)
+        .await
+        .map_err(|_| "it does not answer".to_owned())?
+        .map_err(|error| error.to_string())?;
+    Ok(FulcrumClient::new(channel).max_decoding_message_size(AUTHORITY_BYTES_MAX + 1024))
+}

@@ -1,0 +1,192 @@
+//! Denials among real rnodes: they spread, cut off, outlast restarts, and hold documents back.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crux_core::identity::Denied;
+use crux_net::identity::{Expect, OwnerStore};
+use crux_wire::document::v1::InstanceState;
+use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
+use crux_wire::fulcrum::v1::{EventsRequest, PutAuthorityRequest, StatusReply};
+
+use crate::agent_rig::{Base, Nested};
+use crate::rig::{until, within};
+
+fn put(owner: &OwnerStore) -> PutAuthorityRequest {
+    PutAuthorityRequest {
+        authority: Some(owner.trust().authority()),
+    }
+}
+
+/// Whether `who` could put it to the rnode at `contact`, or the rnode has ended over it.
+async fn tell(who: &OwnerStore, contact: &serde_json::Value, request: PutAuthorityRequest) -> bool {
+    let address = format!("127.0.0.1:{}", contact["port"]);
+    let credentials = who.credentials().unwrap();
+    let Ok(channel) = crux_net::rpc::connect(&address, &credentials, Expect::Owner).await else {
+        return false;
+    };
+    let _ = FulcrumClient::new(channel).put_authority(request).await;
+    true
+}
+
+async fn id(rnode: &Nested) -> String {
+    rnode.contact().await["rnode"].as_str().unwrap().to_owned()
+}
+
+fn kinds(rnode: &Nested) -> Vec<String> {
+    let records = rnode.memoir().into_iter();
+    records.map(|record| record.kind).collect()
+}
+
+// Shows in part: CRT-05
+#[tokio::test]
+async fn a_denied_rnode_is_cut_off_by_all_and_its_restart_does_not_bring_it_back() {
+    let base = Base::start();
+    base.ready().await;
+    let first = Nested::start(&base, "n1").await;
+    let second = Nested::join(&base, "n2", Some(&first)).await;
+    let mut third = Nested::join(&base, "n3", Some(&second)).await;
+    for rnode in [&first, &second, &third] {
+        rnode
+            .status(&base, |status| status.rnodes_running == 3)
+            .await;
+    }
+    // Who denied it no longer talks to it: somebody else does that below.
+    let invitation = base.owner.invite_operator(&"bob".parse().unwrap()).unwrap();
+    let bob = OwnerStore::login(&base.home.join("elsewhere"), &invitation).unwrap();
+    let lost = id(&third).await;
+    let denied = Denied::Rnode(lost.parse().unwrap());
+    base.owner.deny(vec![denied], "its disk was sold").unwrap();
+    let told = first
+        .fulcrum(&base)
+        .await
+        .put_authority(put(&base.owner))
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(told.changed && told.refused.is_empty(), "{told:?}");
+    let without = |status: &StatusReply| {
+        status.rnodes_running == 2
+            && !status.flock.as_ref().is_some_and(|flock| {
+                flock
+                    .members
+                    .iter()
+                    .any(|member| member.id == lost && member.state == "alive")
+            })
+    };
+    for rnode in [&first, &second] {
+        rnode.status(&base, without).await;
+        until(async || kinds(rnode).iter().any(|kind| kind == "identity.denied")).await;
+    }
+    // Nobody but an operator told the second one: it heard from the first, and keeps it on disk.
+    assert!(second.dir.join("identity/authority").exists());
+
+    third.kill();
+    third.start_again(&base);
+    let old = second.contact().await;
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(old["pid"].as_i64().unwrap()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    until(async || second.contact().await["pid"] != old["pid"]).await;
+    // The second one's new agent knows the third only as denied.
+    second.status(&base, without).await;
+    // Told itself, the third ends for good: its agent does not start again.
+    until(async || tell(&bob, &third.contact().await, put(&base.owner)).await).await;
+    until(async || kinds(&third).iter().any(|kind| kind == "identity.ended")).await;
+    let ended = kinds(&third).len();
+    third.kill();
+    third.start_again(&base);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!third.dir.join("agent/contact").exists(), "no agent came up");
+    assert_eq!(kinds(&third).len(), ended);
+    first.status(&base, without).await;
+}
+
+// Shows in part: CRT-05
+#[tokio::test]
+async fn the_streams_of_a_denied_operator_end_and_its_documents_are_held_back() {
+    let base = Base::start();
+    base.ready().await;
+    let nested = Nested::start(&base, "n1").await;
+    // A second operator, on a machine of its own.
+    let invitation = base.owner.invite_operator(&"bob".parse().unwrap()).unwrap();
+    let elsewhere = base.home.join("elsewhere");
+    let bob = OwnerStore::login(&elsewhere, &invitation).unwrap();
+    let document = base.application(1, "wait");
+    let payload = prost::Message::encode_to_vec(&document);
+    let (signature, chain) = bob.sign_document(&payload).unwrap();
+    let mut request = base.put(&document);
+    request.document.as_mut().unwrap().signature = signature;
+    request.document.as_mut().unwrap().chain = chain;
+    let at_base = base.fulcrum().await.put_document(request.clone()).await;
+    assert!(!at_base.unwrap().into_inner().unchanged);
+    let at_nested = nested.fulcrum(&base).await.put_document(request).await;
+    assert!(!at_nested.unwrap().into_inner().unchanged);
+    let ready = |status: &StatusReply| {
+        status
+            .instances
+            .iter()
+            .any(|known| known.state() == InstanceState::Ready)
+    };
+    let before = nested.status(&base, ready).await;
+    let contact = nested.contact().await;
+    let address = format!("127.0.0.1:{}", contact["port"]);
+    let credentials = bob.credentials().unwrap();
+    let channel = crux_net::rpc::connect(&address, &credentials, Expect::Owner).await;
+    let mut as_bob = FulcrumClient::new(channel.unwrap());
+    let follow = EventsRequest {
+        follow: true,
+        ..EventsRequest::default()
+    };
+    let mut events = as_bob.events(follow).await.unwrap().into_inner();
+    assert!(events.message().await.unwrap().is_some());
+
+    let key = match &bob.credentials().unwrap().principal().unwrap().who {
+        crux_core::identity::Who::Operator { id, .. } => *id,
+        who => panic!("{who:?}"),
+    };
+    base.owner
+        .deny(vec![Denied::Key(key)], "bob has left")
+        .unwrap();
+    nested
+        .fulcrum(&base)
+        .await
+        .put_authority(put(&base.owner))
+        .await
+        .unwrap();
+    // In the middle of a stream.
+    within(async { while let Ok(Some(_)) = events.message().await {} }).await;
+    assert!(
+        as_bob
+            .status(crux_wire::fulcrum::v1::StatusRequest {})
+            .await
+            .is_err()
+    );
+    let held = nested
+        .status(&base, |status| {
+            status
+                .problems
+                .iter()
+                .any(|problem| problem.contains("held back"))
+        })
+        .await;
+    // What runs goes on.
+    let executions = |status: &StatusReply| -> BTreeSet<String> {
+        let instances = status.instances.iter();
+        instances.map(|known| known.execution.clone()).collect()
+    };
+    assert_eq!(executions(&held), executions(&before));
+    // Bob's signature no longer brings anything in; the owner's does.
+    let next = base.application(2, "wait");
+    let payload = prost::Message::encode_to_vec(&next);
+    let (signature, chain) = bob.sign_document(&payload).unwrap();
+    let mut by_bob = base.put(&next);
+    by_bob.document.as_mut().unwrap().signature = signature;
+    by_bob.document.as_mut().unwrap().chain = chain;
+    let mut operator = nested.fulcrum(&base).await;
+    let refused = operator.put_document(by_bob).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    base.apply(&nested, &next).await;
+    nested
+        .status(&base, |status| status.problems.is_empty() && status.settled)
+        .await;
+}
