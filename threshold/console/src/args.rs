@@ -344,10 +344,43 @@ pub(crate) enum CaCommand {
         /// The file to make, readable by you alone.
         file: PathBuf,
     },
+    /// Denies a rnode, key or invitation for good, with all that it vouches for.
+    Deny {
+        /// A label (`n3`, `stix/n3`) of a rnode, or a whole id in hex.
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Why; it is shown wherever the denial is.
+        #[arg(long)]
+        reason: String,
+        /// Does not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Lists what is denied.
+    List {
+        /// How to print.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Shows the owner: root keys, charter and grants.
     Show,
-    /// Prints the recovery key of the owner.
-    Recovery,
+    /// Replaces the root key and the recovery key; what the old root certified still counts.
+    Rotate {
+        /// Does not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Prints the recovery key, which can replace a lost root key.
+    Recovery {
+        /// Erases it from this machine, once you keep it elsewhere.
+        #[arg(long)]
+        erase: bool,
+    },
+    /// Replaces a lost root key by means of the recovery key.
+    Recover {
+        /// What `radix ca recovery` printed; `-` reads it from standard input.
+        key: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -390,13 +423,6 @@ pub(crate) enum MyriadCommand {
     },
     /// Ends everything that `run` started, also after a crash.
     Clean,
-}
-
-impl CaCommand {
-    /// Whether it talks to rnodes.
-    pub(crate) const fn talks(&self) -> bool {
-        matches!(self, Self::Leaf { .. })
-    }
 }
 
 /// Reads `90s`, `2m`, `1h`, `500ms` or plain seconds.

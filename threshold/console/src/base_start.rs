@@ -121,6 +121,7 @@ pub(crate) async fn ensure(home: &Home, ourselves: &Ourselves) -> Outcome<Base> 
         restart_agent(home, &base, ourselves).await?;
         base = Base::require(home).await?;
     }
+    operator::exchange_authority(&operator::owner(home)?, &base).await?;
     operator::apply_base_document(home, &base, ourselves).await?;
     drop(right);
     Ok(base)
@@ -211,6 +212,7 @@ async fn start(home: &Home, ourselves: &Ourselves) -> Outcome<Base> {
         })?;
     }
     operator::invite_base(home)?;
+    operator::leave_authority(home)?;
     let log = File::create(directory.join("keeper.log"))?;
     Command::new(&ourselves.path)
         .args(["keep", "--detach", "--dir"])

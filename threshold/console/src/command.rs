@@ -4,6 +4,8 @@ pub(crate) mod api;
 pub(crate) mod backend;
 pub(crate) mod begat;
 pub(crate) mod ca;
+pub(crate) mod ca_deny;
+pub(crate) mod ca_root;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod cp;

@@ -83,7 +83,6 @@ fn run(command: Command) -> Outcome<()> {
         Command::Fmt(args) => command::fmt::run(&args),
         Command::Completions { shell } => command::completions::run(shell),
         Command::Memoir(args) => command::memoir::run(args),
-        Command::Ca(args) if !args.talks() => command::ca::run(args),
         Command::Login(args) => command::ca::login(&args),
         Command::Backend(args) => command::backend::run(&args),
         Command::Begat(args) => command::begat::run(args),
@@ -104,6 +103,7 @@ fn run(command: Command) -> Outcome<()> {
 async fn run_talking(command: Command) -> Outcome<()> {
     match command {
         Command::Api(args) => command::api::run(args).await,
+        Command::Ca(args) => command::ca::run(args).await,
         Command::Up(args) => command::up::run(args).await,
         Command::Plan(args) => command::plan::run(args).await,
         Command::Down(args) => command::down::run(args).await,
@@ -117,7 +117,6 @@ async fn run_talking(command: Command) -> Outcome<()> {
         Command::Exec(args) => command::exec::run(args).await,
         Command::Cp(args) => command::cp::run(args).await,
         Command::Rnode(args) => command::rnode::run(args).await,
-        Command::Ca(args::CaCommand::Leaf { file }) => command::ca::leaf(&file).await,
         other => run(other),
     }
 }

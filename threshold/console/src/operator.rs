@@ -1,14 +1,16 @@
 //! The operator's side of identity: credentials, signatures, the base's invitation and its grants.
 
 use crux_core::names::{Label, RnodeId};
-use crux_net::identity::{Credentials, Expect, OwnerStore, RnodeIdentity};
+use crux_net::identity::{AUTHORITY_BYTES_MAX, Credentials, Expect, OwnerStore, RnodeIdentity};
 use crux_wire::document::v1::{Document, Pin, SignedDocument};
-use crux_wire::fulcrum::v1::{DescribeReply, PutDocumentRequest};
+use crux_wire::fulcrum::v1::{
+    DescribeReply, GetAuthorityRequest, PutAuthorityRequest, PutDocumentRequest,
+};
 use prost::Message as _;
 
 use crate::base_start::Ourselves;
 use crate::connection::Base;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Fault, Outcome};
 use crate::home::Home;
 
 /// The namespace, application and label of a machine's own rnode.
@@ -18,11 +20,30 @@ pub(crate) const RADIX: &str = "radix";
 
 /// The owner of this state directory, made at the first call.
 pub(crate) fn owner(home: &Home) -> Outcome<OwnerStore> {
-    OwnerStore::open_or_create(home.root()).map_err(|error| {
+    let owner = OwnerStore::open_or_create(home.root()).map_err(|error| {
         Failure::usage("cannot open the owner's keys")
             .because(&error)
             .hint("set RADIX_HOME to a directory of your own")
-    })
+    })?;
+    if owner.is_new() {
+        tell_recovery(&owner)?;
+    }
+    Ok(owner)
+}
+
+/// Shows the recovery key on a terminal, and erases it here; without one says how to see it.
+pub(crate) fn tell_recovery(owner: &OwnerStore) -> Outcome<()> {
+    let failed = |error| Failure::failed("cannot use the recovery key").because(&error);
+    if !crate::output::watched() {
+        crate::output::talk("`radix ca recovery` shows the key that can replace a lost root key");
+        return Ok(());
+    }
+    if let Some(key) = owner.recovery_key().map_err(failed)? {
+        crate::output::talk("the recovery key, shown once; keep it where this machine is not:");
+        crate::output::talk(&key);
+        owner.erase_recovery_key().map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// What connections of the operator show.
@@ -110,6 +131,64 @@ pub(crate) fn host_grant(
     owner
         .grant_host(&base.public_key_der, &label("namespace", namespace)?)
         .map_err(|error| Failure::failed("cannot let the base host the namespace").because(&error))
+}
+
+/// Leaves charter and deny list in the identity of a base that does not run: it may have missed a rotation, and then
+/// could not be told by an operator whose grant is newer.
+pub(crate) fn leave_authority(home: &Home) -> Outcome<()> {
+    let identity = home.base().join("identity");
+    if !identity.join("chain").exists() {
+        return Ok(());
+    }
+    let failed = |error| Failure::failed("cannot hand the deny list to the base").because(&error);
+    let owner = owner(home)?;
+    if let Some(base) = RnodeIdentity::open(&identity).map_err(failed)? {
+        owner
+            .take_authority(&base.trust().authority())
+            .map_err(failed)?;
+        base.trust()
+            .take_authority(&owner.trust().authority())
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Makes the base and this machine hold the same charter and deny list; nothing when they do already.
+pub(crate) async fn exchange_authority(owner: &OwnerStore, base: &Base) -> Outcome<()> {
+    let described = base.itself().describe().await?;
+    if described.authority.as_ref() == Some(&owner.trust().authority_mark()) {
+        return Ok(());
+    }
+    let mut fulcrum = base
+        .itself()
+        .fulcrum()
+        .max_decoding_message_size(2 * AUTHORITY_BYTES_MAX);
+    let theirs = fulcrum.get_authority(GetAuthorityRequest {}).await;
+    let theirs = theirs
+        .map_err(|status| Failure::status("ask the base for the deny list", &status))?
+        .into_inner();
+    owner
+        .take_authority(&theirs.authority.unwrap_or_default())
+        .map_err(|error| Failure::failed("cannot keep the deny list").because(&error))?;
+    let mark = owner.trust().authority_mark();
+    if theirs.mark.as_ref() == Some(&mark) {
+        return Ok(());
+    }
+    let request = PutAuthorityRequest {
+        authority: Some(owner.trust().authority()),
+    };
+    let told = fulcrum.put_authority(request).await;
+    let told = told
+        .map_err(|status| Failure::status("tell the base the deny list", &status))?
+        .into_inner();
+    if told.mark.as_ref() == Some(&mark) {
+        return Ok(());
+    }
+    let reasons = told.refused.join("; ");
+    Err(Failure::new(
+        Fault::Refused,
+        format!("the base does not take all of it: {reasons}"),
+    ))
 }
 
 /// Tells the base which radix executable it may run; nothing when it knows already.

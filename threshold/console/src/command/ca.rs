@@ -14,21 +14,28 @@ use crate::operator::{label, owner};
 use crate::output;
 
 /// Runs `radix ca …`.
-pub(crate) fn run(command: CaCommand) -> Outcome<()> {
+pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
     let home = Home::open()?;
+    if let CaCommand::Recover { key } = &command {
+        return super::ca_root::recover(&home, key).await;
+    }
+    if let CaCommand::Leaf { file } = &command {
+        return leaf(file).await;
+    }
     let owner = owner(&home)?;
     match command {
+        CaCommand::Deny { names, reason, yes } => {
+            super::ca_deny::run(&home, &owner, &names, &reason, yes).await
+        }
+        CaCommand::List { format } => super::ca_deny::list(&owner, format),
         CaCommand::Show => {
             show(&owner);
             Ok(())
         }
-        CaCommand::Recovery => Err(Failure::new(
-            crate::failure::Fault::Refused,
-            "recovery keys are not made yet: the root key in owner/root.key is the only one",
-        )
-        .hint("keep a copy of owner/root.key where nobody else can read it")),
-        // Chosen by `main`, which has a runtime for it.
-        CaCommand::Leaf { .. } => Ok(()),
+        CaCommand::Rotate { yes } => super::ca_root::rotate(&home, &owner, yes).await,
+        CaCommand::Recovery { erase } => super::ca_root::recovery(&owner, erase),
+        // Handled above: they need no owner.
+        CaCommand::Recover { .. } | CaCommand::Leaf { .. } => Ok(()),
         CaCommand::Invite {
             namespace,
             label: name,
