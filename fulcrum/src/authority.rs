@@ -151,6 +151,49 @@ pub fn allows(path: &str, kind: Kind) -> bool {
         .is_some_and(|(_, kinds)| kinds.contains(&kind))
 }
 
+impl Kind {
+    /// All kinds, in the order in which people read them.
+    pub const ALL: [Self; 8] = [Operator, Tool, Host, Base, Peer, Nested, App, Backend];
+
+    /// Its name in the printed table.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Operator => "operator",
+            Tool => "tool",
+            Host => "host",
+            Base => "base",
+            Peer => "peer",
+            Nested => "nested",
+            App => "app",
+            Backend => "backend",
+        }
+    }
+}
+
+/// The table as Markdown, for docs/formats/authority.md: a line a method, a column a kind.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = String::from("| method |");
+    for kind in Kind::ALL {
+        text.push_str(&format!(" {} |", kind.name()));
+    }
+    text.push_str("\n|---|");
+    text.push_str(&"---|".repeat(Kind::ALL.len()));
+    for (method, kinds) in TABLE {
+        text.push_str(&format!("\n| `{}` |", method.trim_start_matches("/radix.")));
+        for kind in Kind::ALL {
+            text.push_str(if kinds.contains(&kind) {
+                " yes |"
+            } else {
+                " |"
+            });
+        }
+    }
+    text.push('\n');
+    text
+}
+
 /// Every method in the table, in its order.
 pub fn methods() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|(method, _)| *method)
@@ -194,6 +237,24 @@ mod tests {
         let mut listed: Vec<&str> = methods().collect();
         listed.sort_unstable();
         assert_eq!(served, listed);
+    }
+
+    #[test]
+    fn the_printed_table_is_this_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/formats/authority.md");
+        let (begin, end) = ("<!-- table: begin -->\n", "<!-- table: end -->");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (head, rest) = page.split_once(begin).unwrap();
+        let (printed, tail) = rest.split_once(end).unwrap();
+        if std::env::var_os("RADIX_WRITE_TABLE").is_some() {
+            std::fs::write(path, [head, begin, &markdown(), end, tail].concat()).unwrap();
+            return;
+        }
+        assert_eq!(
+            printed,
+            markdown(),
+            "run RADIX_WRITE_TABLE=1 cargo test -p fulcrum --lib the_printed_table"
+        );
     }
 
     #[test]

@@ -96,7 +96,10 @@ async fn a_denied_rnode_is_cut_off_by_all_and_its_restart_does_not_bring_it_back
     third.kill();
     third.start_again(&base);
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(!third.dir.join("agent/contact").exists(), "no agent came up");
+    assert!(
+        !third.dir.join("agent/contact").exists(),
+        "no agent came up"
+    );
     assert_eq!(kinds(&third).len(), ended);
     first.status(&base, without).await;
 }

@@ -3,5 +3,6 @@
 mod fixture;
 mod flock;
 mod identity;
+mod owner;
 mod rest;
 mod rpc;

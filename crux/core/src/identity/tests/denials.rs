@@ -141,7 +141,7 @@ fn a_root_overrules_operators_and_is_never_denied_itself() {
     let by_ann = notice(&world, vec![Denied::Key(bob.public().id()), root]);
     let by_bob = notice(&world, vec![Denied::Key(ann.public().id()), some(7)]);
     let ann_signed = signed(&by_ann, &ann, ann_chain);
-    let bob_signed = signed(&by_bob, &bob, bob_chain.clone());
+    let bob_signed = signed(&by_bob, &bob, bob_chain);
     list.add(&ann_signed, &world.charter).expect("ann may");
     list.add(&bob_signed, &world.charter).expect("bob may");
     let denies = list.denies(&world.charter);

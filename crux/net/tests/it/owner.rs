@@ -1,0 +1,315 @@
+//! The owner over time: denials, new roots, the recovery key.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crux_core::identity::{Denied, Refusal, Who};
+use crux_net::identity::{Error, OwnerStore, RnodeIdentity};
+
+use crate::fixture::{World, label};
+use crate::identity::chain_judged;
+
+#[test]
+fn a_denial_is_kept_passed_on_and_judged_by_each_for_itself() {
+    let world = World::new();
+    let (n1, n2, n3) = (
+        world.rnode("stix", "n1"),
+        world.rnode("stix", "n2"),
+        world.rnode("stix", "n3"),
+    );
+    let owner = &world.owner;
+    let shown = n3.credentials().expect("credentials").chain();
+    let shown = shown.expect("a chain");
+    assert!(chain_judged(&n1, &n3).is_ok() && chain_judged(&n2, &n3).is_ok());
+    let too_long = "x".repeat(257);
+    assert!(owner.deny(Vec::new(), "nobody").is_err());
+    assert!(owner.deny(vec![Denied::Rnode(n3.id())], &too_long).is_err());
+    owner
+        .deny(vec![Denied::Rnode(n3.id())], "sold")
+        .expect("denied");
+    // Another process of this user knows it too.
+    let again = OwnerStore::open(&world.dir.join("home"));
+    let again = again.expect("it opens").expect("it is there");
+    assert_eq!(again.trust().notices(), owner.trust().notices());
+    assert_eq!(again.trust().notices().len(), 1);
+
+    let mut authority = owner.trust().authority();
+    let taken = n1.trust().take_authority(&authority).expect("kept");
+    assert!(taken.changed && taken.refused.is_empty());
+    let taken = n1.trust().take_authority(&authority).expect("kept");
+    assert!(!taken.changed, "the same again is no news");
+    assert!(matches!(
+        chain_judged(&n1, &n3),
+        Err(Refusal::Denied(Denied::Rnode(id))) if id == n3.id()
+    ));
+    assert_eq!(n1.trust().authority_mark(), owner.trust().authority_mark());
+    // Passed on by a rnode, over two hands, and after a restart.
+    n2.trust()
+        .take_authority(&n1.trust().authority())
+        .expect("kept");
+    let n2 = RnodeIdentity::open(&world.rnode_dir("stix", "n2"));
+    let n2 = n2.expect("it opens").expect("it is there");
+    assert!(chain_judged(&n2, &n3).is_err() && chain_judged(&n2, &n1).is_ok());
+    // The denied one cannot open its identity once it knows.
+    n3.trust().take_authority(&authority).expect("kept");
+    assert!(matches!(
+        RnodeIdentity::open(&world.rnode_dir("stix", "n3")),
+        Err(Error::Refused(Refusal::Denied(_)))
+    ));
+    // What is bent on the way is refused, and told.
+    authority.notices[0].payload[60] ^= 1;
+    authority.charters.push(vec![1, 2, 3]);
+    let other = world.rnode("stix", "n4");
+    let taken = other.trust().take_authority(&authority).expect("kept");
+    assert!(!taken.changed);
+    assert_eq!(taken.refused.len(), 2);
+    assert!(other.trust().verify(&shown).is_ok());
+}
+
+#[test]
+fn a_denied_operator_makes_itself_another_key_where_the_root_is() {
+    let world = World::new();
+    let home = world.dir.join("home");
+    let before = world.owner.credentials().expect("credentials");
+    let key = match before.principal().expect("an operator").who {
+        Who::Operator { id, .. } => id,
+        who => panic!("{who:?}"),
+    };
+    world
+        .owner
+        .deny(vec![Denied::Key(key)], "the laptop is gone")
+        .expect("denied");
+    assert!(matches!(before.principal(), Err(Refusal::Denied(_))));
+    let again = OwnerStore::open(&home).expect("it opens").expect("there");
+    let after = again.credentials().expect("credentials");
+    assert!(matches!(
+        after.principal().expect("an operator").who,
+        Who::Operator { id, .. } if id != key
+    ));
+}
+
+fn opened(home: &std::path::Path) -> OwnerStore {
+    OwnerStore::open(home)
+        .expect("it opens")
+        .expect("it is there")
+}
+
+#[test]
+fn a_rotated_root_is_followed_by_all_and_the_old_one_is_refused() {
+    let world = World::new();
+    let home = world.dir.join("home");
+    let (n1, off) = (world.rnode("stix", "n1"), world.rnode("stix", "off"));
+    let base = world.rnode("base", "base");
+    let spki = base.public_key().spki();
+    let host = world
+        .owner
+        .grant_host(&spki, &label("stix"))
+        .expect("a grant");
+    assert_eq!(
+        world
+            .owner
+            .grant_host(&spki, &label("stix"))
+            .expect("again"),
+        host,
+        "what has no end is issued once"
+    );
+    base.add_host_grant(&label("stix"), &host).expect("kept");
+    let nested = base.inviter(&label("stix")).expect("open").expect("given");
+    let nested = nested.invite_named(&label("n2")).expect("an invitation");
+    let nested = RnodeIdentity::claim(&world.dir.join("n2"), &nested, None).expect("a claim");
+    let denied = world.rnode("stix", "n9");
+    world
+        .owner
+        .deny(vec![Denied::Rnode(denied.id())], "sold")
+        .expect("denied");
+    let stolen = fs::read(home.join("owner/root.key")).expect("the key");
+    let first = fs::read(home.join("owner/charter")).expect("the charter");
+
+    world.owner.rotate().expect("rotated");
+    let once = opened(&home);
+    assert_eq!(once.charter().generation(), 2);
+    assert_ne!(
+        fs::read(home.join("owner/root.key")).expect("a key"),
+        stolen
+    );
+    once.rotate().expect("rotated again");
+    let owner = opened(&home);
+    assert_eq!(
+        (owner.charter().generation(), owner.owner()),
+        (3, world.owner.owner())
+    );
+    assert_eq!(
+        owner.trust().notices().len(),
+        1,
+        "said again by the new root"
+    );
+
+    // Online or off meanwhile: each steps through the successors. Their enrolments hold on both sides.
+    for rnode in [&n1, &off, &base, &nested] {
+        let taken = rnode.trust().take_authority(&owner.trust().authority());
+        let taken = taken.expect("kept");
+        assert!(taken.changed && taken.refused.is_empty(), "{taken:?}");
+        assert_eq!(rnode.trust().charter().generation(), 3);
+        assert_eq!(
+            rnode.trust().authority_mark(),
+            owner.trust().authority_mark()
+        );
+        assert!(chain_judged(rnode, &off).is_ok() && chain_judged(rnode, &nested).is_ok());
+        assert!(chain_judged(rnode, &base).is_ok());
+        let operator = owner.credentials().expect("credentials").chain();
+        assert!(rnode.trust().verify(&operator.expect("a leaf")).is_ok());
+        assert!(
+            rnode
+                .trust()
+                .recheck(
+                    &denied
+                        .credentials()
+                        .expect("its own")
+                        .chain()
+                        .expect("a leaf")
+                )
+                .is_err()
+        );
+    }
+    // One that has not heard yet and one that has still speak.
+    let late = world.rnode("stix", "late");
+    assert!(chain_judged(&late, &n1).is_ok() && chain_judged(&n1, &late).is_ok());
+
+    the_old_root_is_worth_nothing(&world, &n1, &late, (&stolen, &first));
+    // All of it is on disk.
+    let again = RnodeIdentity::open(&world.rnode_dir("stix", "off"));
+    let again = again.expect("it opens").expect("it is there");
+    assert_eq!(
+        again.trust().authority_mark(),
+        owner.trust().authority_mark()
+    );
+    assert_eq!(again.trust().charter().generation(), 3);
+}
+
+/// Whoever has the old root key is a stranger where the new charter is known.
+fn the_old_root_is_worth_nothing(
+    world: &World,
+    n1: &RnodeIdentity,
+    late: &RnodeIdentity,
+    (stolen, first): (&[u8], &[u8]),
+) {
+    let thief = world.dir.join("thief");
+    fs::create_dir_all(thief.join("owner")).expect("made");
+    for dir in [&thief, &thief.join("owner")] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).expect("set");
+    }
+    fs::write(thief.join("owner/root.key"), stolen).expect("written");
+    fs::set_permissions(
+        thief.join("owner/root.key"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .expect("set");
+    fs::write(thief.join("owner/charter"), first).expect("written");
+    let thief = opened(&thief);
+    let shown = thief
+        .credentials()
+        .expect("its own")
+        .chain()
+        .expect("a leaf");
+    assert!(
+        late.trust().verify(&shown).is_ok(),
+        "who has not heard cannot know"
+    );
+    assert!(matches!(
+        n1.trust().verify(&shown),
+        Err(Refusal::ForeignOwner(_))
+    ));
+    // Neither an older charter nor one that only the old root signs brings it back.
+    let taken = n1.trust().take_authority(&thief.trust().authority());
+    assert!(!taken.expect("kept").changed);
+    assert_eq!(n1.trust().charter().generation(), 3);
+    thief.rotate().expect("a rival");
+    let rival = opened(&world.dir.join("thief"));
+    let taken = n1.trust().take_authority(&rival.trust().authority());
+    assert!(!taken.expect("kept").changed);
+    rival.rotate().expect("a rival");
+    opened(&world.dir.join("thief")).rotate().expect("a rival");
+    let rival = opened(&world.dir.join("thief"));
+    assert_eq!(rival.charter().generation(), 4, "newer in number");
+    let taken = n1.trust().take_authority(&rival.trust().authority());
+    let taken = taken.expect("kept");
+    assert!(!taken.changed && !taken.refused.is_empty());
+}
+
+#[test]
+fn the_recovery_key_replaces_a_lost_root_and_nothing_else_does() {
+    let world = World::new();
+    let home = world.dir.join("home");
+    let n1 = world.rnode("stix", "n1");
+    let key = world.owner.recovery_key().expect("readable").expect("here");
+    world.owner.erase_recovery_key().expect("erased");
+    assert_eq!(world.owner.recovery_key().expect("readable"), None);
+    fs::remove_file(home.join("owner/root.key")).expect("lost");
+    assert!(!opened(&home).has_root());
+    assert!(matches!(opened(&home).rotate(), Err(Error::NoRoot(_))));
+    let other = World::new()
+        .owner
+        .recovery_key()
+        .expect("readable")
+        .expect("here");
+    let mut bent = key.clone();
+    bent.replace_range(40..41, if &key[40..41] == "A" { "B" } else { "A" });
+    for wrong in [
+        "",
+        "radixrecovery1",
+        &bent,
+        &other,
+        &key[..60],
+        &"x".repeat(5_000),
+    ] {
+        assert!(matches!(
+            OwnerStore::recover(&home, wrong),
+            Err(Error::Recovery(_))
+        ));
+        assert_eq!(opened(&home).charter().generation(), 1);
+    }
+    OwnerStore::recover(&home, &key).expect("recovered");
+    let owner = opened(&home);
+    assert!(owner.has_root());
+    assert_eq!(owner.charter().generation(), 2);
+    let taken = n1.trust().take_authority(&owner.trust().authority());
+    assert!(taken.expect("kept").changed);
+    let fresh = owner
+        .invite_named(&label("stix"), &label("n2"))
+        .expect("an invitation");
+    let fresh = RnodeIdentity::claim(&world.dir.join("n2"), &fresh, None).expect("a claim");
+    assert!(chain_judged(&n1, &fresh).is_ok() && chain_judged(&fresh, &n1).is_ok());
+    // It was good once.
+    assert!(OwnerStore::recover(&home, &key).is_err());
+}
+
+#[test]
+fn a_rotation_that_was_cut_off_is_finished_or_dropped() {
+    let world = World::new();
+    let home = world.dir.join("home");
+    let owner = home.join("owner");
+    let secret = |name: &str, bytes: &[u8]| {
+        fs::write(owner.join(name), bytes).expect("written");
+        fs::set_permissions(owner.join(name), fs::Permissions::from_mode(0o600)).expect("set");
+    };
+    // Cut off before the charter: the new keys are dropped.
+    let before = fs::read(owner.join("root.key")).expect("a key");
+    let recovery = fs::read(owner.join("recovery.key")).expect("a key");
+    secret("root.key.next", &recovery[..20]);
+    assert_eq!(opened(&home).charter().generation(), 1);
+    assert!(!owner.join("root.key.next").exists());
+    // After it: the new keys take their place, whichever of the two charters was written.
+    let charter = fs::read(owner.join("charter")).expect("a charter");
+    world.owner.rotate().expect("rotated");
+    let after = fs::read(owner.join("root.key")).expect("a key");
+    for with_charter in [true, false] {
+        secret("root.key", &before);
+        secret("root.key.next", &after);
+        if !with_charter {
+            fs::write(owner.join("charter"), &charter).expect("written");
+        }
+        assert_eq!(opened(&home).charter().generation(), 2);
+        assert_eq!(fs::read(owner.join("root.key")).expect("a key"), after);
+        assert!(!owner.join("root.key.next").exists());
+    }
+}
