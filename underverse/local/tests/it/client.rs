@@ -138,6 +138,8 @@ impl Fulcrum for GrpcBase {
         hordes(fulcrum::HordesRequest) -> fulcrum::HordesReply,
         tunnel(Streaming<fulcrum::TunnelBytes>) -> Self::TunnelStream,
         exit(fulcrum::ExitRequest) -> fulcrum::ExitReply,
+        get_authority(fulcrum::GetAuthorityRequest) -> fulcrum::GetAuthorityReply,
+        put_authority(fulcrum::PutAuthorityRequest) -> fulcrum::PutAuthorityReply,
     }
 }
 
