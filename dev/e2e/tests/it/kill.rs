@@ -123,6 +123,27 @@ fn the_application_goes_on_without_the_base_and_up_brings_it_back() {
 }
 
 #[test]
+fn up_after_the_base_and_a_keeper_died_waits_until_all_is_there_again() {
+    let (sandbox, address, before) = raised();
+    let base = sandbox.home().join("base").display().to_string();
+    let mut victims: Vec<i32> = pids_of(&sandbox.home(), &format!("--dir {base} "));
+    assert_eq!(victims.len(), 2, "keeper and agent of the base");
+    let keeper = pid_of(&before, "n4", "keeper_pid");
+    victims.push(keeper);
+    victims.iter().for_each(|pid| kill(*pid));
+    victims.iter().for_each(|pid| assert!(wait_gone(*pid)));
+    let _ = sandbox.up().expect(0);
+    assert!(get(&address, "/results").is_some(), "it answers at once");
+    let after = sandbox.status();
+    let now = pid_of(&after, "n4", "keeper_pid");
+    assert_ne!(now, keeper, "n4 was realised again");
+    let instances = after["instances"].as_array().cloned().unwrap_or_default();
+    assert_eq!(instances.len(), 14, "{after}");
+    let there = |one: &Value| one["state"] == "ready" && one["pid"].as_i64() > Some(0);
+    assert!(instances.iter().all(there), "{after}");
+}
+
+#[test]
 fn the_other_worker_answers_when_one_is_killed() {
     let (sandbox, address, before) = raised();
     let worker = |body: &str| {

@@ -65,7 +65,11 @@ fn print(event: &Event, format: Format) -> Outcome<()> {
     }
     output::line(&format!(
         "{} {} {} {} {}",
-        event.token, event.unix_ms, event.kind, event.subject, event.text
+        event.token,
+        crate::clock::shown(event.unix_ms),
+        event.kind,
+        event.subject,
+        event.text
     ));
     Ok(())
 }
