@@ -15,6 +15,7 @@ pub use agent::{AGENT_PATIENCE, Agent, Offer, Registered, Watch};
 pub use blackboard::{Blackboard, BlackboardWatch, Entry, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use crux_core as core;
 pub use crux_net as net;
+pub use crux_net::rpc::Answers;
 pub use crux_wire as wire;
 pub use error::Error;
 pub use serve::serve;

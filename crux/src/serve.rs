@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use crux_net::error::Error;
 use crux_net::identity::Credentials;
-use crux_net::rpc;
+use crux_net::rpc::{self, Answers};
 use crux_net::task::{self, Policy};
 use crux_wire::status::Kind;
 use tokio::net::TcpListener;
-use tonic::service::Routes;
 
 use crate::agent::{Agent, Offer};
 
 /// How often it is checked whether the leaf is due.
 const LEAF_CHECK: Duration = Duration::from_secs(30);
 
-/// Serves `routes` on `listener` as service `name`, to whoever our owner vouches for; ends after `shutdown`.
+/// Serves `answers` on `listener` as service `name`, to whoever our owner vouches for; ends after `shutdown`.
 ///
+/// Bare routes are answered as gRPC; with [`Answers::twins`] every method of a descriptor set as REST too.
 /// The caller is ready when it calls this: the service is offered at once. Each request carries its caller's
 /// `Principal` in its extensions.
 ///
@@ -30,7 +30,7 @@ pub async fn serve(
     agent: &Agent,
     name: &str,
     listener: TcpListener,
-    routes: Routes,
+    answers: impl Into<Answers>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let credentials = agent.credentials().await?;
@@ -60,7 +60,7 @@ pub async fn serve(
         // The receiver outlives the server.
         let _ = registered_in.send(withdrawing.await);
     };
-    rpc::serve(listener, credentials, routes, until).await?;
+    rpc::serve(listener, credentials, answers, until).await?;
     drop(renewing);
     match registered_out.await {
         Ok(Ok(registered)) => registered.withdraw().await,

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crux_net::identity::{Invitation, Report, RnodeIdentity};
-use crux_net::rpc::Server;
+use crux_net::rpc::{Answers, Server};
 use crux_net::store::Store;
 use crux_wire::keeper::v1::Execution;
 use crux_wire::rest::Api;
@@ -182,13 +182,12 @@ async fn serve(
 
     let routes = process_sockets::add_services(Routes::default(), &agent);
     let refusing = Arc::clone(&agent);
-    let server = Server::new(agent.credentials.clone(), routes)
-        .twins(Api::radix)
-        .on_refusal(move |refused| {
-            refusing
-                .memoir
-                .refused(&refused.address.ip().to_string(), &refused.reason);
-        });
+    let answers = Answers::new(routes).twins(Api::radix);
+    let server = Server::new(agent.credentials.clone(), answers).on_refusal(move |refused| {
+        refusing
+            .memoir
+            .refused(&refused.address.ip().to_string(), &refused.reason);
+    });
     let asked = tokio::signal::unix::signal(SignalKind::terminate())
         .map_err(|error| AgentError::Io("watch signals", error))?;
     tokio::select! {

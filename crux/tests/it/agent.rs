@@ -129,7 +129,7 @@ impl Proc {
             let mut tasks = tokio::task::JoinSet::new();
             while let Ok(stream) = listener.accept().await {
                 let routes = Routes::new(ProcessServer::new(fake.clone()));
-                tasks.spawn(serve_stream(stream, principal.clone(), routes, None));
+                tasks.spawn(serve_stream(stream, principal.clone(), routes));
             }
         }));
     }

@@ -87,12 +87,12 @@ impl Working {
         let (stop, stopped) = oneshot::channel::<()>();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = u32::from(listener.local_addr().expect("an address").port());
-        let (agent, routes) = (
-            process.agent.clone(),
-            Routes::new(ProcessServer::new(worker.clone())),
-        );
+        let routes = Routes::new(ProcessServer::new(worker.clone()));
+        // A worker that serves a contract of its own would read its own descriptor set.
+        let answers = crux::Answers::new(routes).twins(crux::wire::rest::Api::radix);
+        let agent = process.agent.clone();
         let task = task::spawn("worker", Policy::ABORT, async move {
-            crux::serve(&agent, "lookup", listener, routes, async {
+            crux::serve(&agent, "lookup", listener, answers, async {
                 drop(stopped.await)
             })
             .await
@@ -146,6 +146,29 @@ async fn a_service_is_found_by_name_and_each_side_knows_the_other() {
             caller: "stix/stix/slave/7".to_owned()
         }
     );
+}
+
+// Shows in part: FUL-05
+#[tokio::test]
+async fn a_service_of_an_application_answers_as_rest_too() {
+    use tower::ServiceExt as _;
+    let world = World::new();
+    let _worker = Working::start(&world, 0, Mood::Answers).await;
+    let slave = world.process("slave", 7);
+    let credentials = slave.agent.credentials().await.expect("credentials");
+    let address = format!("127.0.0.1:{}", world.registered()[0].port);
+    let expect = crux::net::identity::Expect::Owner;
+    let channel = crux::net::rpc::connect(&address, &credentials, expect)
+        .await
+        .expect("a channel");
+    let whoami = crux::wire::rest::Api::radix().find("Whoami")[0];
+    let request = http::Request::post(whoami.path())
+        .header("content-type", "application/json")
+        .body(tonic::body::Body::new("{}".to_owned()))
+        .expect("a request");
+    let response = channel.oneshot(request).await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "application/json");
 }
 
 // Shows in part: SVC-02

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crux_core::identity::{Principal, Who};
 use crux_core::names::Label;
-use crux_net::rpc::{ProcessListener, serve_stream};
+use crux_net::rpc::{Answers, ProcessListener, serve_stream};
 use crux_wire::fileio::v1::file_io_server::FileIoServer;
 use crux_wire::fulcrum::v1::fulcrum_server::FulcrumServer;
 use crux_wire::keeper::v1::Execution;
@@ -46,7 +46,7 @@ async fn serve(agent: Arc<Agent>, id: String, listener: ProcessListener) {
     let Some(principal) = principal(&agent, &execution) else {
         return;
     };
-    let routes = routes(&agent, &execution, &principal);
+    let answers = Answers::new(routes(&agent, &execution, &principal)).twins(Api::radix);
     let places = Arc::new(Semaphore::new(PROCESS_STREAMS_MAX));
     loop {
         let accepted = tokio::select! {
@@ -65,9 +65,9 @@ async fn serve(agent: Arc<Agent>, id: String, listener: ProcessListener) {
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             continue;
         };
-        let (principal, routes) = (principal.clone(), routes.clone());
+        let (principal, answers) = (principal.clone(), answers.clone());
         background("process-stream", async move {
-            serve_stream(stream, principal, routes, Some(Api::radix)).await;
+            serve_stream(stream, principal, answers).await;
             drop(place);
         });
     }

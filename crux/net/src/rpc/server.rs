@@ -72,36 +72,58 @@ pub struct Server {
     on_refusal: OnRefusal,
 }
 
-/// What a connection serves.
+/// What is answered: routes, and which of their methods have REST twins as well.
 #[derive(Clone)]
-struct Answers {
+pub struct Answers {
     routes: Routes,
     twins: Option<Twins>,
 }
 
-impl Server {
-    /// Serves `routes` to whoever our owner vouches for.
+impl Answers {
+    /// Answers as gRPC only.
     #[must_use]
-    pub fn new(credentials: Credentials, routes: Routes) -> Self {
-        let on_refusal: OnRefusal = Arc::new(|refused| {
-            tracing::info!(address = %refused.address, reason = %refused.reason, "a peer was refused");
-        });
-        let answers = Answers {
+    pub fn new(routes: Routes) -> Self {
+        Self {
             routes: routes.prepare(),
             twins: None,
-        };
-        Self {
-            credentials,
-            answers,
-            on_refusal,
         }
     }
 
     /// Answers as REST too, through the same routes: whatever is not gRPC is taken for a call of one of these methods.
     #[must_use]
     pub fn twins(mut self, twins: Twins) -> Self {
-        self.answers.twins = Some(twins);
+        self.twins = Some(twins);
         self
+    }
+}
+
+impl From<Routes> for Answers {
+    fn from(routes: Routes) -> Self {
+        Self::new(routes)
+    }
+}
+
+impl std::fmt::Debug for Answers {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Answers")
+            .field("twins", &self.twins.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Serves `answers` to whoever our owner vouches for.
+    #[must_use]
+    pub fn new(credentials: Credentials, answers: impl Into<Answers>) -> Self {
+        let on_refusal: OnRefusal = Arc::new(|refused| {
+            tracing::info!(address = %refused.address, reason = %refused.reason, "a peer was refused");
+        });
+        Self {
+            credentials,
+            answers: answers.into(),
+            on_refusal,
+        }
     }
 
     /// Tells `tell` of everyone who is turned away. It must not block.
@@ -224,7 +246,7 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// Serves `routes` on `listener` to whoever our owner vouches for: [`Server`] without more.
+/// Serves `answers` on `listener` to whoever our owner vouches for: [`Server`] without more.
 ///
 /// # Errors
 /// As [`Server::serve`].
@@ -234,20 +256,19 @@ impl std::fmt::Debug for Server {
 pub async fn serve(
     listener: TcpListener,
     credentials: Credentials,
-    routes: Routes,
+    answers: impl Into<Answers>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    Server::new(credentials, routes)
+    Server::new(credentials, answers)
         .serve(listener, shutdown)
         .await
 }
 
-/// Serves `routes` on one stream to `principal`, whom the caller knows by other means, until the stream ends;
-/// with `twins` as REST too.
+/// Serves `answers` on one stream to `principal`, whom the caller knows by other means, until the stream ends.
 ///
 /// # Cancel safety
 /// Dropping it cuts the stream.
-pub async fn serve_stream<S>(stream: S, principal: Principal, routes: Routes, twins: Option<Twins>)
+pub async fn serve_stream<S>(stream: S, principal: Principal, answers: impl Into<Answers>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -255,7 +276,7 @@ where
         stream,
         Arc::new(Session::Given(Box::new(principal))),
         None,
-        Answers { routes, twins },
+        answers.into(),
         &Stop::default(),
     )
     .await;

@@ -7,7 +7,7 @@ use crux_core::identity::{Denied, Principal, Refusal, Who};
 use crux_core::names::Label;
 use crux_net::identity::{ALPN_GRPC, Credentials, Expect, SecretKey, WallClock};
 use crux_net::rpc::{
-    AGENT_FD_VARIABLE, Fate, ProcessListener, ProcessSocket, RefusedPeer, Server, connect,
+    AGENT_FD_VARIABLE, Answers, Fate, ProcessListener, ProcessSocket, RefusedPeer, Server, connect,
     connect_over, connect_process, fate, repeat_unsent, serve_stream,
 };
 use crux_net::task::{self, Policy, Task};
@@ -37,11 +37,10 @@ impl Serving {
         let address = listener.local_addr().expect("an address");
         let (tell, refused) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = Server::new(credentials.clone(), WhoCalls::routes())
-            .twins(Api::radix)
-            .on_refusal(move |peer| {
-                let _ = tell.send(peer);
-            });
+        let answers = Answers::new(WhoCalls::routes()).twins(Api::radix);
+        let server = Server::new(credentials.clone(), answers).on_refusal(move |peer| {
+            let _ = tell.send(peer);
+        });
         let task = task::spawn("test server", Policy::ABORT, async move {
             let stopped = async { drop(stopped.await) };
             server.serve(listener, stopped).await.expect("it serves");
@@ -457,12 +456,7 @@ fn agent(listener: std::os::fd::OwnedFd, principal: Principal) -> Task<()> {
         let listener = ProcessListener::new(listener).expect("a listener");
         let mut tasks = tokio::task::JoinSet::new();
         while let Ok(stream) = listener.accept().await {
-            tasks.spawn(serve_stream(
-                stream,
-                principal.clone(),
-                WhoCalls::routes(),
-                None,
-            ));
+            tasks.spawn(serve_stream(stream, principal.clone(), WhoCalls::routes()));
         }
     })
 }
