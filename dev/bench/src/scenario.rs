@@ -4,6 +4,7 @@ mod clone;
 mod exec;
 mod files;
 mod idle;
+mod rest;
 mod status;
 mod up;
 
@@ -45,6 +46,11 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "files",
         about: "files from rnode to rnode, beside scp and rsync (F7, F8, F9)",
         run: files::run,
+    },
+    Scenario {
+        name: "rest",
+        about: "one call as REST, beside the same as gRPC over the same session (FUL-05)",
+        run: rest::run,
     },
     Scenario {
         name: "clone",

@@ -1,0 +1,160 @@
+//! `rest`: what JSON costs, for a small call and for a stream of bytes, both over one HTTP/2 session.
+
+use std::time::{Duration, Instant};
+
+use crux_net::identity::{Expect, OwnerStore};
+use crux_net::rpc;
+use crux_wire::fileio::v1::GetRequest;
+use crux_wire::fileio::v1::file_io_client::FileIoClient;
+use crux_wire::fulcrum::v1::DescribeRequest;
+use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tonic::body::Body;
+use tonic::transport::Channel;
+use tower::ServiceExt as _;
+
+use crate::measure::{median, p99};
+use crate::radix::Radix;
+use crate::row::{Row, show};
+
+/// Pairs of small calls, after as many as a tenth of it to warm up.
+const CALLS: usize = 2_000;
+/// Pairs of transfers of the executable that the base runs.
+const TRANSFERS: usize = 9;
+const FOLDER: &str = "examples/stix";
+
+type Said<T> = Result<T, String>;
+
+pub(super) fn run() -> Said<Vec<Row>> {
+    let radix = Radix::fresh()?;
+    radix.up(FOLDER)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let channel = connect(&radix).await?;
+        Ok(vec![small(&channel).await?, bytes(&channel).await?])
+    })
+}
+
+/// A session with the base rnode, as its operator.
+async fn connect(radix: &Radix) -> Said<Channel> {
+    let path = radix.home().join("base/agent/contact");
+    let text = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let contact: Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    let address = format!(
+        "{}:{}",
+        contact["host"].as_str().unwrap_or_default(),
+        contact["port"]
+    );
+    let owner = OwnerStore::open_or_create(radix.home()).map_err(|error| error.to_string())?;
+    let credentials = owner.credentials().map_err(|error| error.to_string())?;
+    rpc::connect(&address, &credentials, Expect::Owner)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+async fn small(channel: &Channel) -> Said<Row> {
+    let (mut grpc, mut rest) = (Vec::new(), Vec::new());
+    let mut fulcrum = FulcrumClient::new(channel.clone());
+    for round in 0..CALLS + CALLS / 10 {
+        let began = Instant::now();
+        let reply = fulcrum.describe(DescribeRequest {}).await;
+        reply.map_err(|status| status.to_string())?;
+        let (by_grpc, began) = (began.elapsed(), Instant::now());
+        let lines = post(channel, "/radix.fulcrum.v1.Fulcrum/Describe", &json!({})).await?;
+        let by_rest = began.elapsed();
+        if lines.first().is_none_or(|reply| reply["owner"].is_null()) {
+            return Err(format!("not a description: {lines:?}"));
+        }
+        if round >= CALLS / 10 {
+            grpc.push(by_grpc);
+            rest.push(by_rest);
+        }
+    }
+    let what = format!(
+        "Describe as REST, p50 (p99 {}; gRPC's {})",
+        show(p99(rest.clone())),
+        show(p99(grpc.clone()))
+    );
+    let theirs = median(grpc);
+    Ok(Row::times(&what, median(rest), "the same as gRPC", theirs))
+}
+
+async fn bytes(channel: &Channel) -> Said<Row> {
+    let mut fulcrum = FulcrumClient::new(channel.clone());
+    let described = fulcrum.describe(DescribeRequest {}).await;
+    let described = described.map_err(|status| status.to_string())?.into_inner();
+    let digest = described.executable_digest;
+    let (mut grpc, mut rest, mut total) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..TRANSFERS {
+        let began = Instant::now();
+        total = get(channel, &digest).await?;
+        grpc.push(began.elapsed());
+        let began = Instant::now();
+        let request = json!({ "digest": digest });
+        let lines = post(channel, "/radix.fileio.v1.FileIo/Get", &request).await?;
+        rest.push(began.elapsed());
+        let encoded = |line: &Value| line["bytes"].as_str().map_or(0, str::len);
+        let letters: usize = lines.iter().map(encoded).sum();
+        if letters / 4 * 3 < total {
+            return Err(format!("{letters} letters of base64 for {total} bytes"));
+        }
+    }
+    let what = format!("FileIo/Get of {} MiB as NDJSON, p50", total >> 20);
+    let theirs: Duration = median(grpc);
+    Ok(Row::times(&what, median(rest), "the same as gRPC", theirs))
+}
+
+/// Brings a file as gRPC; how many bytes came.
+async fn get(channel: &Channel, digest: &str) -> Said<usize> {
+    let request = GetRequest {
+        digest: digest.to_owned(),
+        ..GetRequest::default()
+    };
+    let mut chunks = FileIoClient::new(channel.clone())
+        .get(request)
+        .await
+        .map_err(|status| status.to_string())?
+        .into_inner();
+    let mut total = 0;
+    while let Some(chunk) = chunks
+        .message()
+        .await
+        .map_err(|status| status.to_string())?
+    {
+        total += chunk.bytes.len();
+    }
+    Ok(total)
+}
+
+/// One REST call; its replies, parsed as a client would.
+async fn post(channel: &Channel, path: &str, request: &Value) -> Said<Vec<Value>> {
+    let request = http::Request::post(path)
+        .header("content-type", "application/json")
+        .body(Body::new(request.to_string()))
+        .map_err(|error| error.to_string())?;
+    let response = channel.clone().oneshot(request).await;
+    let response = response.map_err(|error| error.to_string())?;
+    let status = response.status();
+    let mut body = response.into_body();
+    let (mut lines, mut text) = (Vec::new(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| error.to_string())?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        text.extend_from_slice(&data);
+        while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = text.drain(..=end).collect();
+            lines.push(serde_json::from_slice(&line).map_err(|error| error.to_string())?);
+        }
+    }
+    if status.is_success() {
+        Ok(lines)
+    } else {
+        Err(format!("{path}: {status}: {lines:?}"))
+    }
+}
