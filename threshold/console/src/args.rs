@@ -385,12 +385,33 @@ pub(crate) enum CaCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BackendCommand {
-    /// Lists the backends of this binary and what each can do here.
+    /// Lists the backends: linked in, beside this program and on PATH.
     List {
         /// How to print.
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Puts a backend to every promise of the contract, on grounds of its own.
+    Check(BackendCheck),
+}
+
+/// Which backend is put to the contract, and how the report is printed.
+#[derive(Debug, Args)]
+pub(crate) struct BackendCheck {
+    /// `local`, or the NAME of a plug-in `radix-underverse-NAME`.
+    pub(crate) name: String,
+    /// Only cases whose name contains this.
+    #[arg(long)]
+    pub(crate) only: Option<String>,
+    /// Runs `local` as a plug-in too.
+    #[arg(long)]
+    pub(crate) plug_in: bool,
+    /// Prints the counts only.
+    #[arg(long)]
+    pub(crate) counts: bool,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Subcommand)]

@@ -27,6 +27,7 @@ pub(crate) fn name_to_word(words: &mut Vec<OsString>) {
         Some("begat") => "begat",
         Some("khan") => "khan",
         Some("myriad") => "myriad",
+        Some("radix-underverse-local") => crate::command::backend::PLUGIN_WORD,
         _ => return,
     };
     if let Some(first) = words.first_mut() {
@@ -52,6 +53,8 @@ pub(crate) fn run(words: &[OsString]) -> Option<ExitCode> {
         "switch" => switch(&rest),
         "uplink" => uplink(&rest),
         "kv" => kv(rest),
+        "answer" => answer(&rest),
+        crate::command::backend::PLUGIN_WORD => return Some(crate::suite::plugin(&rest)),
         _ => return None,
     };
     Some(match result {
@@ -326,6 +329,26 @@ fn forward_on_leases(
         ))
         .map(|()| 0)
         .map_err(chain)
+}
+
+/// `answer PORT`: tells whoever connects which container answers; what the conformance suite runs.
+fn answer(rest: &[String]) -> Result<u8, String> {
+    let port: u16 = rest
+        .first()
+        .and_then(|port| port.parse().ok())
+        .ok_or("no port")?;
+    let variable = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not set"));
+    let host: std::net::IpAddr = variable("RADIX_IP")?
+        .parse()
+        .map_err(|_| "RADIX_IP is no address")?;
+    let label = variable("RADIX_NAME")?;
+    let listener = std::net::TcpListener::bind((host, port)).map_err(chain)?;
+    for stream in listener.incoming() {
+        // Whoever went away before the answer does not want it.
+        let _ =
+            stream.and_then(|mut stream| std::io::Write::write_all(&mut stream, label.as_bytes()));
+    }
+    Ok(0)
 }
 
 fn kv(rest: Vec<String>) -> Result<u8, String> {

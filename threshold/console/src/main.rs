@@ -24,6 +24,7 @@ mod pins;
 mod prepare;
 mod proposal;
 mod room;
+mod suite;
 mod view;
 
 use std::process::ExitCode;

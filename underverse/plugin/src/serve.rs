@@ -94,42 +94,28 @@ impl Served {
     pub fn run(self) -> ExitCode {
         let words: Vec<String> = std::env::args().skip(1).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        self.run_with(&words)
+    }
+
+    /// Answers the suite about the ground, `words` being those after `--ground`, without a backend.
+    #[must_use]
+    pub fn ground(below: impl Below, words: &[&str]) -> ExitCode {
+        finish(on_runtime(below::run(Some(&below), words)))
+    }
+
+    /// Does what `words` say, which a binary of several names took from its command line, and returns the exit code.
+    #[must_use]
+    pub fn run_with(self, words: &[&str]) -> ExitCode {
         let called = std::env::var_os(PLUGIN_VARIABLE).is_some();
-        let result = match words.as_slice() {
+        let result = match words {
             ["--version"] => Ok(format!("{}\n", self.title())),
             ["--describe"] => Ok(self.describe()),
-            ["--ground", rest @ ..] => self.on_runtime(below::run(self.below.as_deref(), rest)),
-            [] if called => self.on_runtime(self.serve()).map(|()| String::new()),
+            ["--ground", rest @ ..] => on_runtime(below::run(self.below.as_deref(), rest)),
+            [] if called => on_runtime(self.serve()).map(|()| String::new()),
             [] => Err(self.explain()),
             [other, ..] => Err(format!("{other:?} is not understood\n{}", self.explain())),
         };
-        let (code, done) = match result {
-            Ok(text) => (
-                ExitCode::SUCCESS,
-                io::Write::write_all(&mut io::stdout(), text.as_bytes()),
-            ),
-            Err(text) => {
-                let line = format!("{}\n", text.trim_end());
-                (
-                    ExitCode::from(EXIT_USAGE),
-                    io::Write::write_all(&mut io::stderr(), line.as_bytes()),
-                )
-            }
-        };
-        // Nobody reads it: that is their choice.
-        drop(done);
-        code
-    }
-
-    fn on_runtime<T>(&self, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = runtime.map_err(|error| format!("failed to start the runtime: {error}"))?;
-        let result = runtime.block_on(work);
-        // A pass that is being dropped may hang in a file system call; the process ends all the same.
-        runtime.shutdown_background();
-        result
+        finish(result)
     }
 
     fn title(&self) -> String {
@@ -201,4 +187,36 @@ fn inherited() -> io::Result<UnixStream> {
     let stream = StdStream::from(socket);
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
+}
+
+/// Says what came of it, and turns it into the exit code.
+fn finish(result: Result<String, String>) -> ExitCode {
+    let (code, done) = match result {
+        Ok(text) => (
+            ExitCode::SUCCESS,
+            io::Write::write_all(&mut io::stdout(), text.as_bytes()),
+        ),
+        Err(text) => {
+            let line = format!("{}\n", text.trim_end());
+            (
+                ExitCode::from(EXIT_USAGE),
+                io::Write::write_all(&mut io::stderr(), line.as_bytes()),
+            )
+        }
+    };
+    // Nobody reads it: that is their choice.
+    drop(done);
+    code
+}
+
+/// Runs `work` on a runtime of its own, and leaves without waiting for what else runs there.
+fn on_runtime<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| format!("failed to start the runtime: {error}"))?;
+    let result = runtime.block_on(work);
+    // A pass that is being dropped may hang in a file system call; the process ends all the same.
+    runtime.shutdown_background();
+    result
 }

@@ -70,7 +70,7 @@ async fn realise_interrupted(bed: &Bed<'_>) -> Judged {
         let bed = bed.another().await?;
         let before = bed.inventory().await?;
         if !killed_at(&bed, bed.open().await?, Pass::Realise(&spec), call).await? {
-            return ensure(call > 3, || {
+            return ensure(call > 2, || {
                 format!("only {} calls to be killed at", call - 1)
             });
         }
