@@ -338,7 +338,7 @@ pub(crate) fn plugin(rest: &[String]) -> ExitCode {
     let ourselves = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("radix"));
     let below = LocalBelow::new(ourselves);
     if let ["--ground", ..] = words.as_slice() {
-        return Served::ground(below, &words[1..]);
+        return Served::ground(&below, &words[1..]);
     }
     let ground = std::env::var_os(GROUND_VARIABLE).map(PathBuf::from);
     let home = ground.map_or_else(

@@ -8,6 +8,8 @@ mod event;
 mod network;
 mod spec;
 mod strength;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::time::Duration;

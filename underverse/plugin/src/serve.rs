@@ -27,7 +27,7 @@ use crate::version::{MESSAGE_BYTES_MAX, PLUGIN_VARIABLE, VERSION_MAX, VERSION_MI
 use crate::wire::plugin_server::PluginServer;
 use crate::wire::underverse_admin_server::UnderverseAdminServer;
 use crate::wire::underverse_server::UnderverseServer;
-pub(crate) use below::NOT_OFFERED;
+pub(crate) use below::{NOBODY, NOT_OFFERED};
 use methods::Methods;
 
 /// Exit code of a plug-in that was called wrongly.
@@ -99,8 +99,8 @@ impl Served {
 
     /// Answers the suite about the ground, `words` being those after `--ground`, without a backend.
     #[must_use]
-    pub fn ground(below: impl Below, words: &[&str]) -> ExitCode {
-        finish(on_runtime(below::run(Some(&below), words)))
+    pub fn ground(below: &dyn Below, words: &[&str]) -> ExitCode {
+        finish(on_runtime(below::run(Some(below), words)))
     }
 
     /// Does what `words` say, which a binary of several names took from its command line, and returns the exit code.

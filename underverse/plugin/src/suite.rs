@@ -1,6 +1,7 @@
 //! The conformance suite on a plug-in: its program makes the grounds, and is killed as the cases want.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
@@ -9,11 +10,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
-use underverse::{Program, Running};
-use underverse_conformance::{Below, Cannot, Opened, TAP_VARIABLE, Tap};
+use underverse::{Program, Running, StorageExposure, StorageKind};
+use underverse_conformance::{Below, Cannot, Opened, TAP_VARIABLE, Tap, Vantage};
 
 use crate::launch::Launch;
-use crate::serve::NOT_OFFERED;
+use crate::serve::{NOBODY, NOT_OFFERED};
 
 /// Tells a plug-in below which directory everything is that it makes; only the suite sets it.
 pub const GROUND_VARIABLE: &str = "RADIX_UNDERVERSE_GROUND";
@@ -40,6 +41,25 @@ impl PluginBelow {
 
     async fn ask(&self, words: &[&Path]) -> Result<String, Cannot> {
         ask(&self.launch, words).await
+    }
+}
+
+impl PluginBelow {
+    /// As [`PluginBelow::ask`], where nothing can be awaited; `None` if it has no answer.
+    fn ask_now(&self, words: &[&Path]) -> Option<String> {
+        let mut command = std::process::Command::new(&self.launch.program);
+        command
+            .args(&self.launch.args)
+            .arg("--ground")
+            .args(words)
+            .stdin(Stdio::null());
+        command.envs(self.launch.env.iter().map(|(name, value)| (name, value)));
+        let output = command
+            .output()
+            .ok()
+            .filter(|output| output.status.success())?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        (!text.starts_with(NOT_OFFERED)).then_some(text)
     }
 }
 
@@ -134,17 +154,8 @@ impl Below for PluginBelow {
             .map(drop)
     }
     fn sweep(&self, directory: &Path) {
-        let mut command = std::process::Command::new(&self.launch.program);
-        command
-            .args(&self.launch.args)
-            .args(["--ground", "sweep"])
-            .arg(directory)
-            .stdin(Stdio::null());
-        if let Err(error) = command
-            .envs(self.launch.env.iter().map(|(name, value)| (name, value)))
-            .status()
-        {
-            tracing::warn!(%error, "a ground was not swept");
+        if self.ask_now(&["sweep".as_ref(), directory]).is_none() {
+            tracing::warn!(directory = %directory.display(), "a ground was not swept");
         }
     }
     async fn environment(
@@ -171,6 +182,43 @@ impl Below for PluginBelow {
             ])
             .await?;
         Ok(text.trim_end().into())
+    }
+    fn exposure(&self, directory: &Path, number: u32) -> Option<StorageExposure> {
+        let text = self.ask_now(&["exposure".as_ref(), directory, number.to_string().as_ref()])?;
+        let mut lines = text.lines().map(str::to_owned);
+        let (server, source, bind) = (lines.next()?, lines.next()?, lines.next()?);
+        let kind = match lines.next()?.as_str() {
+            "volume" => StorageKind::Volume,
+            _ => StorageKind::FileTree,
+        };
+        let thin = lines.next()? == "thin";
+        Some(StorageExposure {
+            server,
+            source,
+            bind,
+            kind,
+            tags: BTreeSet::new(),
+            thin,
+        })
+    }
+    async fn reach(&self, from: Vantage<'_>, to: SocketAddr) -> Result<Option<String>, Cannot> {
+        let (id, pid) = match from {
+            Vantage::Inside(running) => (running.id.as_str(), running.pid),
+            Vantage::Outside => (NOBODY, None),
+        };
+        let pid = pid.map_or_else(|| NOBODY.to_owned(), |pid| pid.to_string());
+        let text = self
+            .ask(&[
+                "reach".as_ref(),
+                id.as_ref(),
+                pid.as_ref(),
+                to.to_string().as_ref(),
+            ])
+            .await?;
+        Ok(text.lines().next().map(str::to_owned))
+    }
+    fn listener(&self, port: u16) -> Option<Program> {
+        parse(&self.ask_now(&["listener".as_ref(), port.to_string().as_ref()])?).ok()
     }
     fn program(&self) -> Program {
         self.program.clone()

@@ -75,8 +75,9 @@ impl ModelGround {
             .allotted
             .keys()
             .filter(|(horde, key)| *horde == name && (key.ends_with(&mine) || !key.contains('@')));
-        keys.cloned()
+        keys.into_iter()
             .next()
+            .cloned()
             .ok_or_else(|| Cannot::Failed("nothing is mounted".to_owned()))
     }
 }

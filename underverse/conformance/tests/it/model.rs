@@ -148,12 +148,40 @@ impl Model {
         });
     }
 
+    fn storage_of(&self, world: &World, name: &HordeName) -> Vec<EffectiveStorage> {
+        let storage = world
+            .allotted
+            .iter()
+            .filter(|((horde, _), _)| horde == name)
+            .map(|((_, key), (from, bytes, _))| {
+                let (id, container) = key
+                    .split_once('@')
+                    .map_or((key.as_str(), None), |(id, label)| {
+                        (id, Some(label.to_owned()))
+                    });
+                let thin = from.thin && !self.bad("storage.thin");
+                EffectiveStorage {
+                    id: underverse::StorageId::from_backend(id),
+                    container,
+                    server: from.server.clone(),
+                    source: from.source.clone(),
+                    capacity: ByteCount::bytes(*bytes),
+                    size: if thin {
+                        Strength::Weak("thin".to_owned())
+                    } else {
+                        Strength::Enforced
+                    },
+                }
+            });
+        storage.collect()
+    }
+
     pub(crate) fn effective_of(&self, world: &World, name: &HordeName) -> Effective {
         let rec = world.hordes.get(name).cloned().unwrap_or_default();
-        let (generation, asked) = rec
-            .asked
-            .clone()
-            .map_or((Generation::default(), None), |(at, spec)| (at, Some(spec)));
+        let (generation, asked) = rec.asked.clone().map_or_else(
+            || (Generation::default(), None),
+            |(at, spec)| (at, Some(spec)),
+        );
         let mut roles = Vec::new();
         let mut weaker = Vec::new();
         for execable in asked.iter().flat_map(|spec| &spec.execables) {
@@ -214,30 +242,6 @@ impl Model {
         } else {
             network.horde_private && private
         };
-        let storage = world
-            .allotted
-            .iter()
-            .filter(|((horde, _), _)| horde == name)
-            .map(|((_, key), (from, bytes, _))| {
-                let (id, container) = key
-                    .split_once('@')
-                    .map_or((key.as_str(), None), |(id, label)| {
-                        (id, Some(label.to_owned()))
-                    });
-                let thin = from.thin && !self.bad("storage.thin");
-                EffectiveStorage {
-                    id: underverse::StorageId::from_backend(id),
-                    container,
-                    server: from.server.clone(),
-                    source: from.source.clone(),
-                    capacity: ByteCount::bytes(*bytes),
-                    size: if thin {
-                        Strength::Weak("thin".to_owned())
-                    } else {
-                        Strength::Enforced
-                    },
-                }
-            });
         let generation = if self.bad("effective.generation") {
             Generation::default()
         } else {
@@ -262,7 +266,7 @@ impl Model {
                     vec![probe()]
                 },
             },
-            storage: storage.collect(),
+            storage: self.storage_of(world, name),
             weaker,
         }
     }

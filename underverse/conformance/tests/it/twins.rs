@@ -17,9 +17,10 @@ async fn report(fixture: ModelFixture, only: &str) -> Report {
 
 fn verdict(report: &Report, name: &str) -> Verdict {
     let row = report.rows.iter().find(|row| row.name == name);
-    row.map_or(Verdict::Skipped("not run".to_owned()), |row| {
-        row.verdict.clone()
-    })
+    row.map_or_else(
+        || Verdict::Skipped("not run".to_owned()),
+        |row| row.verdict.clone(),
+    )
 }
 
 #[test]
@@ -29,6 +30,7 @@ fn there_are_enough_cases_and_no_name_stands_twice() {
     assert!(names.len() >= 60, "{}", names.len());
 }
 
+// Shows in part: HRD-09, NET-06
 #[tokio::test(start_paused = true)]
 async fn every_case_is_green_on_the_sound_one() {
     let full = report(

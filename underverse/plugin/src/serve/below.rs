@@ -1,7 +1,9 @@
 //! `--ground`: what the conformance suite asks of a plug-in's own program, in processes apart from the backend's.
 //!
 //! ```text
-//! --ground program|listener PORT        the words that containers run, as JSON-free lines: kind, then one word a line
+//! --ground program|listener PORT        what containers run: kind, then one word a line
+//! --ground exposure DIR NUMBER          server, source, bind, kind and thin, one a line
+//! --ground reach ID|- PID|- ADDRESS     what is answered; nothing if there is no connection
 //! --ground inventory|sweep DIR
 //! --ground remove DIR ID
 //! --ground inside DIR ID PATH
@@ -10,11 +12,16 @@
 
 use std::path::Path;
 
-use underverse::{ContainerId, Generation, Program, Role, Running, RunningState};
-use underverse_conformance::{Below, Cannot};
+use underverse::{
+    ContainerId, Generation, Program, Role, Running, RunningState, StorageExposure, StorageKind,
+};
+use underverse_conformance::{Below, Cannot, Vantage};
 
 /// How a ground says that it has no such thing, on the first line.
 pub(crate) const NOT_OFFERED: &str = "not offered: ";
+
+/// Stands for the id of a container where a connection comes from outside.
+pub(crate) const NOBODY: &str = "-";
 
 /// Answers one question of the suite.
 pub(super) async fn run(below: Option<&dyn Below>, words: &[&str]) -> Result<String, String> {
@@ -27,6 +34,24 @@ pub(super) async fn run(below: Option<&dyn Below>, words: &[&str]) -> Result<Str
                 .listener(port)
                 .map(|found| program(&found))
                 .ok_or(Cannot::NotOffered("no program listens"))
+        }
+        ["exposure", directory, number] => {
+            let number = number.parse().map_err(|_| "no number".to_owned())?;
+            let found = below.exposure(Path::new(directory), number);
+            found
+                .map(|found| exposure(&found))
+                .ok_or(Cannot::NotOffered("no storage is exposed"))
+        }
+        ["reach", id, pid, to] => {
+            let to = to.parse().map_err(|_| "no address".to_owned())?;
+            let mut inside = named(id)?;
+            inside.pid = pid.parse().ok();
+            let from = if id == NOBODY {
+                Vantage::Outside
+            } else {
+                Vantage::Inside(&inside)
+            };
+            below.reach(from, to).await.map(lines)
         }
         ["inventory", directory] => below.inventory(Path::new(directory)).await.map(lines),
         ["sweep", directory] => {
@@ -64,6 +89,21 @@ fn program(of: &Program) -> String {
         Program::Command(_) => "command",
     };
     format!("{kind}\n{}", lines(of.words()))
+}
+
+fn exposure(of: &StorageExposure) -> String {
+    let kind = match of.kind {
+        StorageKind::FileTree => "file-tree",
+        StorageKind::Volume => "volume",
+    };
+    let thin = if of.thin { "thin" } else { "thick" };
+    lines([
+        of.server.as_str(),
+        of.source.as_str(),
+        of.bind.as_str(),
+        kind,
+        thin,
+    ])
 }
 
 /// A container of which only the id is known.
