@@ -27,7 +27,7 @@ impl Default for Choice {
     fn default() -> Self {
         Self {
             only: String::new(),
-            at_once: 8,
+            at_once: 4,
         }
     }
 }
