@@ -10,6 +10,7 @@ mod agent;
 mod agent_authority;
 mod agent_base;
 mod agent_blobs;
+mod agent_callers;
 mod agent_files;
 mod agent_flock;
 mod agent_instances;

@@ -319,7 +319,7 @@ pub(crate) enum MemoirCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct Login {
-    /// The line that `radix ca invite --operator` printed; `-` reads it from standard input.
+    /// The line that `radix ca invite` printed for an operator or tool; `-` reads it from standard input.
     pub(crate) invitation: String,
 }
 
@@ -327,17 +327,20 @@ pub(crate) struct Login {
 pub(crate) enum CaCommand {
     /// Prints an invitation.
     Invite {
-        /// Namespace the rnode joins.
-        #[arg(long, default_value = "base")]
-        namespace: String,
+        /// Namespace the rnode joins, `base` without it; or the one that a tool is good for.
+        #[arg(long)]
+        namespace: Option<String>,
         /// Label of the rnode that may join; not needed with --pool or --operator.
         label: Option<String>,
         /// Invites this many rnodes with one invitation.
         #[arg(long, value_name = "COUNT", conflicts_with = "label")]
         pool: Option<u32>,
-        /// Invites an operator on another machine.
-        #[arg(long, conflicts_with_all = ["label", "pool"])]
-        operator: bool,
+        /// Invites an operator of this name on another machine.
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["label", "pool"])]
+        operator: Option<String>,
+        /// Invites a tool of this name, good for the namespace given; without --namespace for everything.
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["label", "pool", "operator"])]
+        tool: Option<String>,
     },
     /// Writes a certificate and key to FILE, for curl and the like, good for an hour.
     Leaf {

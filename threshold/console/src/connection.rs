@@ -84,7 +84,7 @@ impl Base {
     /// The running base, or `None` when none answers.
     pub(crate) async fn find(home: &Home) -> Outcome<Option<Self>> {
         let Some(contact) = Contact::of_base(home) else {
-            return Ok(None);
+            return Self::find_elsewhere(home).await;
         };
         let credentials = operator::credentials(home)?;
         let expected = operator::expect_rnode(&contact.rnode)?;
@@ -96,6 +96,28 @@ impl Base {
             })),
             Err(_) => Ok(None),
         }
+    }
+
+    /// The base on another machine that whoever logged in here was told of.
+    async fn find_elsewhere(home: &Home) -> Outcome<Option<Self>> {
+        if !home.join("operator/hints").exists() {
+            return Ok(None);
+        }
+        let hints = operator::owner(home)?
+            .hints()
+            .map_err(|error| Failure::failed("cannot read where the base is").because(&error))?;
+        let credentials = operator::credentials(home)?;
+        for hint in hints {
+            let expected = operator::expect_label(operator::BASE, operator::BASE)?;
+            if let Ok(channel) = rpc::connect(&hint, &credentials, expected).await {
+                return Ok(Some(Self {
+                    rnode: RnodeConnection { channel },
+                    credentials,
+                    home: home.clone(),
+                }));
+            }
+        }
+        Ok(None)
     }
 
     /// The running base.

@@ -275,6 +275,10 @@ const fn may_follow(issuer: Option<&Role>, subject: &Role) -> bool {
             enrols: Enrols::Operator,
             ..
         }) => matches!(subject, Role::Operator { .. }),
+        Some(Role::Invitation {
+            enrols: Enrols::Tool,
+            ..
+        }) => matches!(subject, Role::Tool { .. }),
         Some(Role::Rnode { .. }) => matches!(subject, Role::Leaf | Role::App { .. }),
         Some(Role::Leaf | Role::App { .. }) => false,
     }
@@ -293,12 +297,8 @@ fn check_times(issuer: &Certificate<'_>, link: &Certificate<'_>) -> Result<(), R
     };
     let (taken, ordinal) = match &link.grant.role {
         Role::Rnode { label, ordinal } => (label, *ordinal),
-        Role::Operator { label } => (label, 0),
-        Role::Tool { .. }
-        | Role::Host
-        | Role::Invitation { .. }
-        | Role::Leaf
-        | Role::App { .. } => return Ok(()),
+        Role::Operator { label } | Role::Tool { label } => (label, 0),
+        Role::Host | Role::Invitation { .. } | Role::Leaf | Role::App { .. } => return Ok(()),
     };
     if let Some(invited) = invited
         && invited != taken
@@ -402,7 +402,7 @@ fn enrolment(links: &[Certificate<'_>]) -> Option<Enrolment> {
     links.windows(2).find_map(|pair| {
         let ordinal = match (&pair[0].grant.role, &pair[1].grant.role) {
             (Role::Rnode { ordinal, .. }, Role::Invitation { .. }) => *ordinal,
-            (Role::Operator { .. }, Role::Invitation { .. }) => 0,
+            (Role::Operator { .. } | Role::Tool { .. }, Role::Invitation { .. }) => 0,
             _ => return None,
         };
         let claim = Claim {

@@ -177,6 +177,8 @@ pub enum Enrols {
     Rnode,
     /// An operator on another machine.
     Operator,
+    /// A tool on whatever machine.
+    Tool,
 }
 
 /// What a certified key is.
@@ -356,6 +358,7 @@ fn encode_role(out: &mut Vec<u8>, role: &Role) {
             out.push(match enrols {
                 Enrols::Rnode => 1,
                 Enrols::Operator => 2,
+                Enrols::Tool => 3,
             });
             put_label(out, label.as_ref());
         }
@@ -391,6 +394,7 @@ fn decode_role(reader: &mut Reader<'_>) -> Result<Role, Refusal> {
             let enrols = match reader.u8()? {
                 1 => Enrols::Rnode,
                 2 => Enrols::Operator,
+                3 => Enrols::Tool,
                 _ => return Err(MALFORMED),
             };
             Role::Invitation {

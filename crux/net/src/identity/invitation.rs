@@ -65,6 +65,7 @@ impl Inviter<'_> {
         let claim_by = now.plus(INVITATION_LIFE_SECONDS);
         let passes_on: &[Verb] = match terms.enrols {
             Enrols::Rnode => &[Verb::Peer, Verb::App],
+            Enrols::Tool => &[Verb::Tool],
             Enrols::Operator => &[
                 Verb::Operator,
                 Verb::Invite,
@@ -182,9 +183,16 @@ impl Invitation {
                 Verbs::of(&[Verb::Operator, Verb::Invite]),
                 self.grant.prefix.clone(),
             ),
+            Role::Tool { .. } => {
+                Grant::new(role, Verbs::of(&[Verb::Tool]), self.grant.prefix.clone())
+            }
             _ => Grant::new(role, Verbs::of(&[Verb::Peer]), self.grant.prefix.clone()),
-        }
-        .may_grant(self.grant.may_grant);
+        };
+        // A tool passes nothing on.
+        let grant = match grant.role {
+            Role::Tool { .. } => grant,
+            _ => grant.may_grant(self.grant.may_grant),
+        };
         let mut chain = vec![issue(&grant, validity, joiner.public(), &self.key)?];
         chain.extend(self.chain.iter().cloned());
         Ok(chain)
@@ -250,10 +258,14 @@ impl Invitation {
                     },
                 )
             }
-            Some(Enrols::Operator) => {
+            Some(person @ (Enrols::Operator | Enrols::Tool)) => {
                 let label = self.label().cloned().unwrap_or_else(Label::base);
+                let role = match person {
+                    Enrols::Tool => Role::Tool { label },
+                    Enrols::Operator | Enrols::Rnode => Role::Operator { label },
+                };
                 (
-                    Role::Operator { label },
+                    role,
                     Window {
                         from: self.grant.claim_by,
                         until: self.grant.claim_by,

@@ -101,15 +101,21 @@ impl OwnerStore {
         {
             return Err(Error::Claimed(owner));
         }
-        if invitation.enrols() != Some(Enrols::Operator) {
-            return Err(Error::Invitation("it is for a rnode, not for an operator"));
-        }
+        let role: fn(Label) -> Role = match invitation.enrols() {
+            Some(Enrols::Operator) => |label| Role::Operator { label },
+            Some(Enrols::Tool) => |label| Role::Tool { label },
+            Some(Enrols::Rnode) | None => {
+                return Err(Error::Invitation(
+                    "it is for a rnode, not for an operator or tool",
+                ));
+            }
+        };
         let clock = WallClock::with_floor(&owner.join("floor"))?;
         let key = SecretKey::open_or_create(&operator.join("operator.key"))?;
         let label = invitation.label().cloned().unwrap_or_else(operator_label);
         let now = clock.now();
         let chain = invitation.enrol(
-            Role::Operator { label },
+            role(label),
             &key,
             Window {
                 from: now,
@@ -117,6 +123,10 @@ impl OwnerStore {
             },
         )?;
         files::write(&operator.join("grant"), &encode_chain(&chain))?;
+        files::write(
+            &operator.join("hints"),
+            invitation.hints().join("\n").as_bytes(),
+        )?;
         files::write(&owner.join("charter"), invitation.charter.encoded())?;
         Self::with_operator(home, None, invitation.charter.clone(), clock)
     }
@@ -216,6 +226,37 @@ impl OwnerStore {
             Issued::at(&self.home).keep(der)?;
         }
         Ok(invitation)
+    }
+
+    /// Invites a tool, good for `namespace` or, without one, for everything; signed by this operator.
+    ///
+    /// # Errors
+    /// [`Error::Crypto`].
+    pub fn invite_tool(
+        &self,
+        label: &Label,
+        namespace: Option<&Label>,
+    ) -> Result<Invitation, Error> {
+        self.inviter().invite(Terms {
+            enrols: Enrols::Tool,
+            label: Some(label.clone()),
+            namespace: namespace.cloned(),
+            uses: 1,
+        })
+    }
+
+    /// Where the base rnode is, if this operator or tool came in by invitation: `host:port` each.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn hints(&self) -> Result<Vec<String>, Error> {
+        let hints = files::read(&self.home.join("operator/hints"))?.unwrap_or_default();
+        let hints = String::from_utf8_lossy(&hints);
+        Ok(hints
+            .lines()
+            .filter(|hint| !hint.is_empty())
+            .map(str::to_owned)
+            .collect())
     }
 
     /// Lets the base rnode with `public_key_der` (SubjectPublicKeyInfo) invite and host the rnodes of `namespace`.
@@ -462,7 +503,7 @@ fn grant_operator(operator: &SecretKey, root: &SecretKey, now: UnixTime) -> Resu
     issue(&grant, validity, operator.public(), root)
 }
 
-/// Whether `chain` makes `operator` an operator now.
+/// Whether `chain` makes `operator` an operator, or a tool, now.
 fn holds(chain: &[Vec<u8>], operator: &SecretKey, trust: &Trust) -> bool {
     let Ok(signature) = operator.sign(DOCUMENT_CONTEXT, b"") else {
         return false;
@@ -475,7 +516,7 @@ fn holds(chain: &[Vec<u8>], operator: &SecretKey, trust: &Trust) -> bool {
     };
     trust
         .verify_signed(&signed, Acceptance::New)
-        .is_ok_and(|who| who.verbs.has(Verb::Operator))
+        .is_ok_and(|who| who.verbs.has(Verb::Operator) || who.verbs.has(Verb::Tool))
 }
 
 /// Seconds left of the grant on top.

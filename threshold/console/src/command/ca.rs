@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use base64::Engine as _;
+use crux_core::names::Label;
 use crux_net::identity::{Invitation, OwnerStore};
 use crux_net::rpc;
 
@@ -41,21 +42,25 @@ pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
             label: name,
             pool,
             operator,
+            tool,
         } => {
-            let namespace = label("namespace", &namespace)?;
-            let invitation = match (operator, pool, name) {
-                (true, _, _) => owner.invite_operator(&label("label", "operator")?),
-                (false, Some(count), _) => owner.invite_pool(&namespace, count),
-                (false, None, Some(name)) => {
-                    owner.invite_named(&namespace, &label("label", &name)?)
-                }
-                (false, None, None) => {
+            let given = namespace.as_deref();
+            let given = given.map(|text| label("namespace", text)).transpose()?;
+            let namespace = given.clone().unwrap_or_else(Label::base);
+            let invitation = match (operator, tool, pool, name) {
+                (Some(name), ..) => owner.invite_operator(&label("operator", &name)?),
+                (_, Some(name), ..) => owner.invite_tool(&label("tool", &name)?, given.as_ref()),
+                (_, _, Some(count), _) => owner.invite_pool(&namespace, count),
+                (_, _, _, Some(name)) => owner.invite_named(&namespace, &label("label", &name)?),
+                _ => {
                     return Err(Failure::usage("nobody is named")
-                        .hint("give a label, or --pool COUNT, or --operator"));
+                        .hint("give a label, or --pool COUNT, --operator NAME or --tool NAME"));
                 }
             };
             let invitation = invitation
                 .map_err(|error| Failure::failed("cannot make an invitation").because(&error))?;
+            let base = Contact::of_base(&home).map(|contact| contact.address());
+            let invitation = invitation.with_hints(base);
             output::talk("whoever has this line can join once; hand it over by a safe way");
             output::line(&invitation.encode());
             Ok(())
@@ -124,6 +129,11 @@ pub(crate) fn login(args: &args::Login) -> Outcome<()> {
     let home = Home::open()?;
     let owner = OwnerStore::login(home.root(), &invitation)
         .map_err(|error| Failure::failed("cannot log in").because(&error))?;
-    output::line(&format!("operator of owner {}", owner.owner()));
+    let who = owner
+        .credentials()
+        .map_err(|error| Failure::failed("cannot log in").because(&error))?
+        .principal();
+    let who = who.map_err(|error| Failure::failed("cannot log in").because(&error))?;
+    output::line(&format!("{who} of owner {}", owner.owner()));
     Ok(())
 }

@@ -1,0 +1,410 @@
+//! Every method of a real agent, asked by every kind of caller, as gRPC and as REST: the table, and nothing else.
+//!
+//! The methods are those of the descriptor set, so a new one is asked without a change here. Callers come over TCP;
+//! a process on its own socket is shown in `agent_instances.rs`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crux_core::identity::Denied;
+use crux_core::names::Label;
+use crux_net::identity::{Credentials, Expect, OwnerStore, RnodeIdentity, SecretKey, WallClock};
+use crux_wire::fulcrum::v1::PutAuthorityRequest;
+use crux_wire::rest::{Api, Method};
+use fulcrum::authority::{self, Kind};
+use hyper::body::Body as _;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tonic::body::Body;
+use tonic::transport::{Channel, Endpoint};
+use tower::ServiceExt as _;
+
+use crate::agent_rig::{APP, Base, Nested};
+use crate::rig::{until, within};
+
+/// Far longer than a refusal, or the beginning of an answer, takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How a caller shows who it is.
+#[derive(Clone)]
+enum Shows {
+    /// TLS without a certificate.
+    Nothing,
+    /// What is in this file, to whoever answers.
+    File(PathBuf),
+    /// What our own client shows.
+    Credentials(Credentials),
+}
+
+struct Caller {
+    name: &'static str,
+    shows: Shows,
+    /// What it is to the base, and to the nested rnode.
+    kinds: [Option<Kind>; 2],
+}
+
+/// What became of a call.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// No connection, or none that answered.
+    Shut,
+    /// The table refused it.
+    Refused,
+    /// It reached the service.
+    Reached,
+    /// No such service is there.
+    NotServed,
+}
+
+fn label(text: &str) -> Label {
+    text.parse().unwrap()
+}
+
+/// A rnode that exists as keys only.
+fn rnode(base: &Base, namespace: &str, name: &str) -> (PathBuf, RnodeIdentity) {
+    let dir = base.home.join(format!("callers/{namespace}-{name}"));
+    std::fs::create_dir_all(&dir).unwrap();
+    let invitation = base.owner.invite_named(&label(namespace), &label(name));
+    let claimed = RnodeIdentity::claim(&dir, &invitation.unwrap(), None);
+    (dir, claimed.unwrap())
+}
+
+fn exported(credentials: &Credentials, base: &Base, name: &str) -> Shows {
+    let file = base.home.join(format!("callers/{name}.pem"));
+    credentials.export_leaf(&file).unwrap();
+    Shows::File(file)
+}
+
+fn app(of: &RnodeIdentity) -> Shows {
+    let key = SecretKey::generate().unwrap();
+    let app = label(APP);
+    let leaf = of
+        .leaf_issuer()
+        .issue(&app, &label("prog1"), 0, &key.public().spki())
+        .unwrap();
+    let charter = of.trust().charter();
+    let credentials = Credentials::for_app(&leaf.chain, &key, charter.encoded());
+    Shows::Credentials(credentials.unwrap())
+}
+
+/// Everyone there is. The one denied is told of by the caller of this.
+fn callers(base: &Base) -> (Vec<Caller>, Denied) {
+    let (_, peer) = rnode(base, APP, "peer");
+    let (_, other) = rnode(base, "other", "n1");
+    let (_, second_base) = rnode(base, "base", "second");
+    let (old_dir, old) = rnode(base, APP, "old");
+    let (_, denied) = rnode(base, APP, "denied");
+    let host = base
+        .owner
+        .grant_host(&second_base.public_key().spki(), &label(APP))
+        .unwrap();
+    second_base.add_host_grant(&label(APP), &host).unwrap();
+    let host = second_base.host_credentials(&label(APP)).unwrap().unwrap();
+    let foreign = OwnerStore::open_or_create(&base.home.join("foreign")).unwrap();
+    let now = old.trust().clock().now();
+    let past = WallClock::manual(now.minus(10_000));
+    let expired = RnodeIdentity::open_with(&old_dir, past).unwrap().unwrap();
+    let own = |rnode: &RnodeIdentity| Shows::Credentials(rnode.credentials().unwrap());
+    let tool = |place: &str, namespace: Option<&Label>| {
+        let invitation = base.owner.invite_tool(&label("tuner"), namespace).unwrap();
+        let home = base.home.join("callers").join(place);
+        let tool = OwnerStore::login(&home, &invitation).unwrap();
+        Shows::Credentials(tool.credentials().unwrap())
+    };
+    let (nested, elsewhere) = (label(APP), label("other"));
+    let nobody = [None, None];
+    let all = [
+        ("no certificate", Shows::Nothing, nobody),
+        (
+            "another owner's operator",
+            exported(&foreign.credentials().unwrap(), base, "foreign"),
+            nobody,
+        ),
+        (
+            "an expired peer",
+            exported(&expired.credentials().unwrap(), base, "expired"),
+            nobody,
+        ),
+        (
+            "a denied peer",
+            exported(&denied.credentials().unwrap(), base, "denied"),
+            nobody,
+        ),
+        (
+            "an operator",
+            Shows::Credentials(base.operator()),
+            [Some(Kind::Operator); 2],
+        ),
+        (
+            "an operator with a careless client",
+            exported(&base.operator(), base, "operator"),
+            [Some(Kind::Operator); 2],
+        ),
+        ("a tool", tool("tool", None), [Some(Kind::Tool); 2]),
+        (
+            "a tool of the namespace",
+            tool("tool-app", Some(&nested)),
+            [Some(Kind::Tool); 2],
+        ),
+        (
+            "a tool of another namespace",
+            tool("tool-other", Some(&elsewhere)),
+            [Some(Kind::Tool), None],
+        ),
+        (
+            "a host of the namespace",
+            Shows::Credentials(host),
+            [None, Some(Kind::Host)],
+        ),
+        (
+            "a rnode of the namespace",
+            own(&peer),
+            [Some(Kind::Nested), Some(Kind::Peer)],
+        ),
+        (
+            "a rnode of another namespace",
+            own(&other),
+            [Some(Kind::Nested), None],
+        ),
+        (
+            "a base rnode",
+            own(&second_base),
+            [Some(Kind::Peer), Some(Kind::Base)],
+        ),
+        (
+            "a process of the application",
+            app(&peer),
+            [None, Some(Kind::App)],
+        ),
+        ("a process of another application", app(&other), nobody),
+    ];
+    let callers = all.map(|(name, shows, kinds)| Caller { name, shows, kinds });
+    (callers.into(), Denied::Rnode(denied.id()))
+}
+
+/// TLS that judges nobody.
+async fn careless(address: &str, file: Option<&PathBuf>) -> Option<Channel> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Careless));
+    let mut config = match file {
+        None => builder.with_no_client_auth(),
+        Some(file) => {
+            let chain = CertificateDer::pem_file_iter(file).unwrap();
+            let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
+            let key = PrivateKeyDer::from_pem_file(file).unwrap();
+            // rustls would look at our extension and refuse to show it.
+            let key = rustls::crypto::ring::sign::any_ecdsa_type(&key).unwrap();
+            let shown = rustls::sign::CertifiedKey::new(chain, key);
+            let shown = rustls::sign::SingleCertAndKey::from(shown);
+            builder.with_client_cert_resolver(Arc::new(shown))
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let address = address.to_owned();
+    Endpoint::from_static("http://radix")
+        .connect_with_connector(tower::service_fn(move |_| {
+            let (connector, address) = (connector.clone(), address.clone());
+            async move {
+                let stream = tokio::net::TcpStream::connect(address).await?;
+                let name = ServerName::try_from("radix").unwrap();
+                Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
+            }
+        }))
+        .await
+        .ok()
+}
+
+#[derive(Debug)]
+struct Careless;
+
+impl rustls::client::danger::ServerCertVerifier for Careless {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        vec![rustls::SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Grpc,
+    Rest,
+}
+
+async fn connected(caller: &Caller, address: &str) -> Option<Channel> {
+    match &caller.shows {
+        Shows::Nothing => careless(address, None).await,
+        Shows::File(file) => careless(address, Some(file)).await,
+        Shows::Credentials(credentials) => {
+            let connecting = crux_net::rpc::connect(address, credentials, Expect::Owner);
+            connecting.await.ok()
+        }
+    }
+}
+
+/// Asks with an empty message: enough to meet the table, too little to change anything.
+async fn ask(channel: Channel, method: &Method, way: Way) -> Fate {
+    let (media, body) = match way {
+        // A frame of gRPC: not compressed, of no bytes.
+        Way::Grpc => ("application/grpc", "\0\0\0\0\0"),
+        Way::Rest => (method.requests().media_type(), "{}"),
+    };
+    let request = http::Request::post(format!("http://radix{}", method.path()))
+        .header("content-type", media)
+        .header("te", "trailers")
+        .body(Body::new(body.to_owned()))
+        .unwrap();
+    let asked = tokio::time::timeout(PATIENCE, channel.oneshot(request)).await;
+    let Ok(response) =
+        asked.unwrap_or_else(|_| panic!("{} does not begin to answer", method.path()))
+    else {
+        return Fate::Shut;
+    };
+    let code = response.headers().get("grpc-status").cloned();
+    let code = code.map(|code| code.to_str().unwrap().to_owned());
+    match (way, code.as_deref(), response.status().as_u16()) {
+        (Way::Grpc, Some("12"), _) | (Way::Rest, _, 501) => Fate::NotServed,
+        (Way::Grpc, Some("7"), _) => {
+            let told = response.headers()["grpc-message"].to_str().unwrap();
+            by_the_table(told.ends_with("may%20not"))
+        }
+        (Way::Rest, _, 403) => {
+            by_the_table(text_of(response.into_body()).await.contains("may not\""))
+        }
+        _ => Fate::Reached,
+    }
+}
+
+fn by_the_table(table: bool) -> Fate {
+    if table { Fate::Refused } else { Fate::Reached }
+}
+
+async fn text_of(mut body: Body) -> String {
+    let mut bytes = Vec::new();
+    let frame = async |body: &mut Body| {
+        std::future::poll_fn(|context| std::pin::Pin::new(&mut *body).poll_frame(context)).await
+    };
+    while let Some(Ok(frame)) = frame(&mut body).await {
+        bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+/// What should become of it.
+fn wanted(method: &Method, kind: Option<Kind>) -> Vec<Fate> {
+    match kind {
+        None => vec![Fate::Shut, Fate::Refused],
+        Some(_) if method.is_for_processes() => vec![Fate::NotServed],
+        Some(kind) if authority::allows(method.path(), kind) => vec![Fate::Reached],
+        Some(_) => vec![Fate::Refused],
+    }
+}
+
+// Shows in part: SEC-03
+#[tokio::test]
+async fn every_method_and_every_caller_meet_the_table_and_nothing_else() {
+    let base = Base::start();
+    base.ready().await;
+    let nested = Nested::start(&base, "n1").await;
+    let (callers, denied) = callers(&base);
+    base.owner.deny(vec![denied], "to see it refused").unwrap();
+    let told = PutAuthorityRequest {
+        authority: Some(base.owner.trust().authority()),
+    };
+    base.fulcrum()
+        .await
+        .put_authority(told.clone())
+        .await
+        .unwrap();
+    nested
+        .fulcrum(&base)
+        .await
+        .put_authority(told)
+        .await
+        .unwrap();
+    let port = |contact: serde_json::Value| format!("127.0.0.1:{}", contact["port"]);
+    let addresses = [port(base.contact().await), port(nested.contact().await)];
+    let mut wrong = Vec::new();
+    let mut asked = 0;
+    for caller in &callers {
+        for (address, kind) in addresses.iter().zip(caller.kinds) {
+            let mut channel = None;
+            for method in Api::radix().methods() {
+                let ends_it = method.short_name() == "Fulcrum/Exit";
+                if ends_it && kind.is_some_and(|kind| authority::allows(method.path(), kind)) {
+                    continue;
+                }
+                for way in [Way::Grpc, Way::Rest] {
+                    if channel.is_none() {
+                        channel = connected(caller, address).await;
+                    }
+                    let fate = match &channel {
+                        Some(channel) => ask(channel.clone(), method, way).await,
+                        None => Fate::Shut,
+                    };
+                    if fate == Fate::Shut {
+                        channel = None;
+                    }
+                    asked += 1;
+                    let served = kind.is_some() || fate != Fate::NotServed;
+                    if served && !wanted(method, kind).contains(&fate) {
+                        wrong.push((caller.name, address, method.path(), way, fate));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let methods = Api::radix().methods().count();
+    assert!(
+        asked > callers.len() * methods * 3,
+        "{asked} of {methods} methods"
+    );
+    // The one call left out: it ends the agent, and its keeper starts another.
+    let exit = Api::radix().find("Fulcrum/Exit")[0];
+    let operator = callers
+        .iter()
+        .find(|caller| caller.name == "an operator")
+        .unwrap();
+    let before = base.contact().await;
+    let channel = connected(operator, &addresses[0]).await.unwrap();
+    assert_eq!(within(ask(channel, exit, Way::Grpc)).await, Fate::Reached);
+    until(async || base.contact().await["pid"] != before["pid"]).await;
+    // Who was refused by the table stands in the memoir, by name.
+    let refused = |record: &fulcrum::memoir::Record| {
+        let text = serde_json::to_string(&record.fields).unwrap();
+        record.kind.contains("refus") && text.contains("tool tuner")
+    };
+    until(async || base.memoir().iter().any(refused)).await;
+}
