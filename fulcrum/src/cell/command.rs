@@ -186,6 +186,11 @@ pub(super) fn run(config: &CommandConfig, dir: &Path) -> Result<i32, CellError> 
         .mode(0o755)
         .create(&work)
         .map_err(|error| CellError::at("make", &work, error))?;
+    if let Some(id) = config.user {
+        // It enters the directory before it becomes that user, since the way there is closed to others.
+        std::os::unix::fs::chown(&work, Some(id), Some(id))
+            .map_err(|error| CellError::at("give away", &work, error))?;
+    }
     // Ordering: before any mount, since the switch is found on the host. This process stays in the switch and holds it.
     let network = config.network.as_ref();
     let network = network.map(|network| Switch::plug(&network.switch, network.address));

@@ -12,6 +12,7 @@ use crate::config::{Isolation, RnodeMount};
 use crate::durable;
 use crate::groups::Group;
 use crate::label::rnode_label;
+use crate::plan::rnode_users;
 use crate::wanted::{Wanted, WantedProgram, WantedRnode};
 
 /// The file's name inside a container's directory.
@@ -97,7 +98,7 @@ impl CommandFile {
             env,
             mounts: rnode.mounts.clone(),
             isolation: wanted.isolation,
-            user: None,
+            user: rnode_users(wanted, rnode.ordinal),
             limits: CommandLimits {
                 address_space: address_space(rnode),
                 processes: None,

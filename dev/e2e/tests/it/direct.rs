@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use underverse::{
     ByteCount, Capability, End, EventKind, Execable, ExecableBuilder, Generation, Horde, Keep,
     Limits, MaintenancePolicy, Reply, Running, RunningState, ServerChange, StorageExposure,
-    StorageKind, Strength, Underverse as _, UnderverseAdmin as _,
+    StorageKind, Strength, Underverse as _, UnderverseAdmin as _, UserSource, UserSpec, finish,
 };
 use underverse_local::{Isolation, Local, VirtualServer, on_this_machine};
 
@@ -535,6 +535,51 @@ async fn limits_hold_where_they_are_enforced_and_are_told_where_not() {
     assert!(groups.iter().all(|group| group.exists()));
     released(&horde, &backend).await;
     assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
+}
+
+#[tokio::test]
+async fn commands_run_as_users_of_their_own_where_those_can_be_leased() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let backend = local(&sandbox).await;
+    let source = sandbox.root().join("trees");
+    std::fs::create_dir(&source).unwrap();
+    let exposure = StorageExposure {
+        server: "local".to_owned(),
+        source: source.display().to_string(),
+        bind: "dir".to_owned(),
+        kind: StorageKind::FileTree,
+        tags: BTreeSet::new(),
+        thin: false,
+    };
+    backend.administrator().expose(exposure).await.unwrap();
+    let mut horde = Horde::new("the_shire").unwrap();
+    let data = horde.alloc_file_tree(1, "");
+    let script = "id -u; id -u > mine && id -u > $0/mine && cat mine $0/mine; exec sleep 1000000";
+    let hobbit = ExecableBuilder::command("hobbit", ["/bin/sh", "-c", script, "/data"]).unwrap();
+    let horde = horde.execables([hobbit.count(2).mount_storage(&data, "/data").build()]);
+    let mut spec = horde.spec().unwrap().clone();
+    spec.users = vec![UserSpec {
+        name: "hobbit".to_owned(),
+        source: UserSource::Auto,
+    }];
+    let generation = Generation::of_document(1);
+    let end = finish(backend.realise(generation, &spec, Duration::from_secs(60))).await;
+    assert!(end.is_done(), "{end:?}");
+    let running = running(&horde, &backend).await;
+    let leased = backend.capabilities().strength(Capability::Users) == Strength::Enforced;
+    let own = nix::unistd::geteuid().as_raw();
+    let mut users = BTreeSet::new();
+    for container in &running {
+        let look = || (said(container).lines().count() == 3).then(|| said(container));
+        let text = e2e::wait_for(Duration::from_secs(20), look)
+            .unwrap_or_else(|| panic!("{}", said(container)));
+        let lines: BTreeSet<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 1, "{text}");
+        users.insert(text.lines().next().unwrap().to_owned());
+    }
+    assert_eq!(users.len(), if leased { 2 } else { 1 }, "{users:?}");
+    assert_eq!(users.contains(&own.to_string()), !leased, "{users:?}");
+    released(&horde, &backend).await;
 }
 
 #[tokio::test]

@@ -205,6 +205,57 @@ fn a_hobbit_that_dies_is_told_and_replaced_and_ctrl_c_gives_everything_back() {
     assert_eq!(place.left(), (Vec::new(), Vec::new()));
 }
 
+/// The program is killed at many moments of realising; run again it finds what there is, doubles nothing, leaves nothing.
+#[test]
+fn killed_at_any_moment_it_is_finished_by_running_it_again() {
+    let place = Place::new(None);
+    let server = place.root.join("server").display().to_string();
+    let mut most = 0;
+    for moment in 0..16 {
+        let port = free_port();
+        let mut command = place.command(&["--port", &port]);
+        let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(moment * 25));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        most = most.max(running(&server));
+        assert!(running(&server) <= 3, "doubled after a kill at {moment}");
+        if moment % 4 != 3 {
+            continue;
+        }
+        let output = place
+            .command(&["--port", &port, "--once", "9"])
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complained = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{told}{complained}");
+        for hobbit in ["frodo", "samwise", "meriadoc"] {
+            let answered = told.matches(&format!("answer: {hobbit} ")).count();
+            assert_eq!(answered, 3, "{told}");
+        }
+        assert_eq!(
+            place.left(),
+            (Vec::new(), Vec::new()),
+            "after a kill at {moment}"
+        );
+    }
+    assert!(
+        most > 0,
+        "no kill came late enough to leave anything running"
+    );
+}
+
+/// How many processes run `program`, their inits and cells not counted.
+fn running(program: &str) -> usize {
+    let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let words = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    let first = format!("{program}\0");
+    words
+        .filter(|words| words.starts_with(first.as_bytes()))
+        .count()
+}
+
 /// The process that runs `program` itself for that hobbit.
 fn pid_of(program: &str, hobbit: &str) -> i32 {
     for _ in 0..200 {
