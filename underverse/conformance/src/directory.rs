@@ -120,7 +120,22 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
+        if std::fs::remove_dir_all(&self.0).is_err() {
+            // The work directories of overlay mounts may not be read, not even by whoever owns them.
+            open_up(&self.0);
+            drop(std::fs::remove_dir_all(&self.0));
+        }
+    }
+}
+
+/// Lets their owner read and remove every directory below `folder`.
+fn open_up(folder: &Path) {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    drop(std::fs::set_permissions(folder, mode));
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
     }
 }
 
