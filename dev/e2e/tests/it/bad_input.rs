@@ -213,21 +213,22 @@ fn hostile_sizes_are_refused_quickly() {
 }
 
 /// What the test of a full disk does in a mount namespace of its own: `$1` radix, `$2` the state directory,
-/// `$3` products, `$4` the application, `$5` where it writes what it saw. Nothing of the machine's is touched.
+/// `$3` products, `$4` the application, `$5` where it writes what it saw, `$6` the KiB that a plan takes.
+/// Nothing of the machine's is touched.
 const FULL_DISK: &str = r#"
 set -u
 home="$2"
 export RADIX_HOME="$home"
-mount -t tmpfs -o size=400m,mode=0700 tmpfs "$2" || exit 90
+mount -t tmpfs -o size=600m,mode=0700 tmpfs "$2" || exit 90
 "$1" begat import "$3" > /dev/null || exit 91
 leave() {
   rm -f "$home/filler"
   available=$(df --output=avail -k "$home" | tail -n 1)
   head -c "$((available - $1))k" /dev/zero > "$home/filler"
 }
-for room in 1000 25000 200 900 2500 9000; do
+for room in 1000 "$6" 200 900 2500 9000; do
   leave "$room"
-  [ "$room" = 25000 ] && { "$1" plan "$4" > /dev/null 2>&1 || exit 92; continue; }
+  [ "$room" = "$6" ] && { "$1" plan "$4" > /dev/null 2>&1 || exit 92; continue; }
   "$1" up "$4" --yes --timeout 10s > "$5/out.$room" 2> "$5/err.$room"
   echo "$room $?" >> "$5/codes"
   [ -e "$2/base" ] && echo "$room left something" >> "$5/codes"
@@ -250,6 +251,9 @@ fn a_full_state_directory_is_named_and_a_later_up_succeeds() {
     if !nix::unistd::geteuid().is_root() {
         command.arg("--map-root-user");
     }
+    // A plan puts the executable itself into the store, and little else.
+    let binary = std::fs::metadata(sandbox.binary()).expect("the binary is there");
+    let planned_kib = binary.len() / 1024 + 4096;
     let output = command
         .args(["sh", "-c", FULL_DISK, "sh"])
         .args([
@@ -258,6 +262,7 @@ fn a_full_state_directory_is_named_and_a_later_up_succeeds() {
             &sandbox.root().join("products"),
         ])
         .args([&sandbox.stix(), &saw])
+        .arg(planned_kib.to_string())
         .output()
         .expect("unshare can be run");
     let read = |name: &str| std::fs::read_to_string(saw.join(name)).unwrap_or_default();
