@@ -206,7 +206,7 @@ pub fn capabilities(settings: &Settings, uid: u32, abilities: &Abilities) -> Cap
         .with(C::Commands, abilities.commands.clone())
         .with(
             C::Images,
-            absent("nested rnodes share this machine's files"),
+            absent("containers share this machine's files"),
         )
         .with(
             C::HostMounts,
@@ -236,6 +236,6 @@ pub fn capabilities(settings: &Settings, uid: u32, abilities: &Abilities) -> Cap
         .with(C::Multicast, absent("loopback carries none"))
         .with(
             C::Maintenance,
-            weak("answers are kept; nothing here plans maintenance"),
+            weak("containers move when a pass runs: without a base rnode, when the owner realises again"),
         )
 }
