@@ -1,6 +1,6 @@
 //! Files and folders copied whole between roots that nobody leaves.
 //!
-//! [`Root`] walks; [`offer`] says what a path consists of and gives its parts; [`take`] compares,
+//! [`Root`] walks; [`offer`] says what a path consists of and gives its parts; [`mod@take`] compares,
 //! stages, verifies, syncs and names. Blobs by digest are the [`store`](crate::store)'s.
 //! docs/design/fileio.md has the states and invariants.
 

@@ -85,7 +85,9 @@ impl Place {
     /// What a run leaves behind it.
     fn left(&self) -> (Vec<String>, Vec<PathBuf>) {
         let home = self.root.join("home");
-        let kept = ["direct", "generations", "storage", "shire", "memoirs"];
+        // Beside what was asked to stay: numbers that must not be used again.
+        let numbers = ["generations", "external.json", "external.lock"];
+        let kept = [&numbers[..], &["direct", "storage", "shire", "memoirs"]].concat();
         let names = std::fs::read_dir(&home)
             .unwrap()
             .map(|entry| entry.unwrap().path());
