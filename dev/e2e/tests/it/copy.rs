@@ -18,7 +18,7 @@ const FILES: [(&str, &str); 4] = [
     ),
 ];
 
-// Shows: FIO-01
+// Shows in part: FIO-01
 #[test]
 fn a_file_goes_up_across_to_many_and_down_again() {
     let sandbox = Sandbox::empty(User::Ourselves);
