@@ -71,6 +71,18 @@ fn rises(user: User) {
     );
 
     mounts_stay_inside(&status);
+    for label in ["n1", "n2", "n3", "n4", "n5", "n6"] {
+        let file = sandbox
+            .home()
+            .join("hordes/stix")
+            .join(label)
+            .join("rnode.json");
+        let text = std::fs::read_to_string(&file).expect("each rnode has a directory of its own");
+        let told: Value = serde_json::from_str(&text).expect("it is JSON");
+        let hints = told["hints"].as_array().map(Vec::len);
+        assert!(matches!(hints, Some(0 | 1)), "one hint at most: {text}");
+    }
+
     let flock = sandbox
         .radix(&["flock", "--format", "json"])
         .expect(0)

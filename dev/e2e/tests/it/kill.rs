@@ -105,6 +105,11 @@ fn killed_keepers_are_realised_again_with_right_counts() {
         Some(14),
         "nothing doubled: {last}"
     );
+    sandbox.until("one leader, and all six follow it", |status| {
+        let flock = sandbox.radix(&["flock", "--format", "json"]).json();
+        let members = flock["members"].as_array()?.len();
+        (members == 6 && flock["leader_label"] == status["leader"]).then_some(())
+    });
 }
 
 #[test]
