@@ -83,6 +83,7 @@ async fn gone(pid: u32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plug_in_that_dies_in_mid_realise_is_restarted_and_the_pass_is_finished() {
+    let _turn = crate::TURN.lock().await;
     let ground = Ground::new();
     let plugin = ground.launch().start().await.unwrap();
     let first = plugin.pid().unwrap();
@@ -105,14 +106,17 @@ async fn a_plug_in_that_dies_in_mid_realise_is_restarted_and_the_pass_is_finishe
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pass_that_kills_every_plug_in_ends_without_knowing() {
+    let _turn = crate::TURN.lock().await;
     let ground = Ground::new();
     let plugin = ground.launch().start().await.unwrap();
     let spec = spec(1);
+    ground.tap.disturb(Disturbance::HangAt(1)).unwrap();
     let killing = async {
         loop {
-            ground.tap.disturb(Disturbance::HangAt(1)).unwrap();
             ground.tap.hung().await;
             let pid = plugin.pid().unwrap();
+            // Ordering: before the death, since the next process may be through before we look again.
+            ground.tap.disturb(Disturbance::HangAt(1)).unwrap();
             kill(pid);
             while plugin.pid() == Some(pid) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -134,6 +138,7 @@ async fn a_pass_that_kills_every_plug_in_ends_without_knowing() {
 
 #[tokio::test]
 async fn a_plug_in_ends_with_its_last_handle_and_its_horde_goes_on() {
+    let _turn = crate::TURN.lock().await;
     let ground = Ground::new();
     let plugin = ground.launch().start().await.unwrap();
     let (pid, other) = (plugin.pid().unwrap(), plugin.clone());
@@ -148,6 +153,7 @@ async fn a_plug_in_ends_with_its_last_handle_and_its_horde_goes_on() {
 
 #[tokio::test]
 async fn a_plug_in_ends_itself_when_its_caller_is_gone() {
+    let _turn = crate::TURN.lock().await;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let ground = Ground::new();
     let mut child = Command::new(env!("CARGO_BIN_EXE_radix-underverse-toy"))
@@ -164,6 +170,7 @@ async fn a_plug_in_ends_itself_when_its_caller_is_gone() {
 
 #[tokio::test]
 async fn what_is_no_plug_in_is_told_as_such() {
+    let _turn = crate::TURN.lock().await;
     let kind = |path: &str, name: &str| {
         let launch = Launch::at(name, path);
         async move { launch.start().await.map(drop).map_err(|error| error.kind()) }
@@ -184,6 +191,7 @@ async fn what_is_no_plug_in_is_told_as_such() {
 
 #[tokio::test]
 async fn what_a_plug_in_writes_is_passed_on_under_its_name_and_cut() {
+    let _turn = crate::TURN.lock().await;
     let scratch = Scratch::new("loud").unwrap();
     let script = scratch.path().join("loud");
     let toy = env!("CARGO_BIN_EXE_radix-underverse-toy");
