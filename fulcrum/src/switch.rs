@@ -9,6 +9,7 @@ mod carry;
 mod holders;
 mod link;
 mod netlink;
+mod network;
 mod nft;
 mod probe;
 mod rights;
@@ -25,6 +26,7 @@ use nix::unistd::geteuid;
 
 pub use self::carry::{CONNECTIONS_MAX, carry};
 use self::holders::Holders;
+pub use self::network::Network;
 pub use self::probe::{Found, Granted, OUTBOUND_TRIED_MAX, OUTSIDE, Probes, granted, probe, trial};
 pub(crate) use self::rights::give_up as give_up_rights;
 pub use self::uplink::{Uplink, open as open_uplink};

@@ -54,6 +54,8 @@ pub(crate) fn run(words: &[OsString]) -> Option<ExitCode> {
         "uplink" => uplink(&rest),
         "kv" => kv(rest),
         "answer" => answer(&rest),
+        "look" => crate::vantage::look(&rest),
+        "take" => crate::vantage::take(&rest),
         crate::command::backend::PLUGIN_WORD => return Some(crate::suite::plugin(&rest)),
         _ => return None,
     };
@@ -359,7 +361,7 @@ fn kv(rest: Vec<String>) -> Result<u8, String> {
 }
 
 /// An error and its sources on one line.
-fn chain(error: impl std::error::Error) -> String {
+pub(crate) fn chain(error: impl std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -25,6 +25,7 @@ mod prepare;
 mod proposal;
 mod room;
 mod suite;
+mod vantage;
 mod view;
 
 use std::process::ExitCode;

@@ -1,10 +1,9 @@
 //! The backend `local` for the conformance suite and as a plug-in: grounds of a directory each, looked at from below.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read as _;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,23 +14,23 @@ use futures_util::stream::BoxStream;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use underverse::{Error, Program, Running, StorageExposure, StorageKind};
-use underverse_conformance::{Below, Cannot, Opened, Tap, Vantage};
+use underverse_conformance::{Below, Cannot, Opened, Take, Tap, Vantage};
 use underverse_local::{
-    Abilities, Base, BaseView, Direct, EndSignal, Executable, ExecutionView, Home, Isolation,
-    Local, LocalAdmin, Settings, Start, ThisMachine, VirtualServer,
+    Abilities, Base, BaseView, Direct, EndSignal, Executable, ExecutionView, Granted, Groups, Home,
+    Isolation, Local, LocalAdmin, Settings, Start, ThisMachine, VirtualServer,
 };
 use underverse_plugin::{GROUND_VARIABLE, Served};
 
 /// Variable by which the processes of an execution are found; its value is the execution's directory.
 const MARK: &str = "RADIX_DIRECT";
-/// Time a connection that is tried may take.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
+/// How `radix look` calls this machine's own network.
+const OUTSIDE: &str = "-";
+/// The directory of a horde in which its switch is held.
+const SWITCH: &str = "switch";
 /// Rounds of killing after which something counts as unkillable.
 const ROUNDS_MAX: u32 = 2_000;
 /// Pause between two rounds of killing.
 const ROUND_PAUSE: Duration = Duration::from_millis(5);
-/// Longest answer that is read from a container.
-const ANSWER_BYTES_MAX: u64 = 256;
 
 /// A base whose mutating calls pass a tap.
 #[derive(Debug)]
@@ -92,6 +91,7 @@ impl Base for Tapped {
 pub(crate) struct LocalBelow {
     radix: PathBuf,
     isolation: OnceLock<Isolation>,
+    granted: OnceLock<Granted>,
 }
 
 impl LocalBelow {
@@ -100,7 +100,26 @@ impl LocalBelow {
         Self {
             radix,
             isolation: OnceLock::new(),
+            granted: OnceLock::new(),
         }
+    }
+
+    /// What networks this machine grants, found out by trying, once.
+    fn granted(&self, directory: &Path) -> &Granted {
+        self.granted
+            .get_or_init(|| Granted::find(&self.radix, directory))
+    }
+
+    /// What `radix look` tells, in a process of its own, since it goes where a container is.
+    async fn look(&self, words: [String; 3]) -> Result<String, Cannot> {
+        let mut command = tokio::process::Command::new(&self.radix);
+        command.arg("look").args(words).stdin(Stdio::null());
+        let output = command.output().await?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let reason = String::from_utf8_lossy(&output.stderr);
+        Err(Cannot::Failed(reason.trim().to_owned()))
     }
 
     /// What this machine grants, found out by trying, once.
@@ -184,6 +203,22 @@ fn end_all(directory: &Path, of: Option<&str>) -> Result<(), Cannot> {
     Err(Cannot::Failed("something does not end".to_owned()))
 }
 
+/// The control groups of the containers below `directory`.
+fn groups(directory: &Path) -> Vec<PathBuf> {
+    let hordes = directory.join("hordes");
+    let mut found = Vec::new();
+    for horde in names(&hordes) {
+        for container in names(&hordes.join(&horde)) {
+            let path = hordes.join(&horde).join(container).join("command.json");
+            let text = std::fs::read(path).unwrap_or_default();
+            let file: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+            let groups = file["groups"].as_array().into_iter().flatten();
+            found.extend(groups.filter_map(|group| group.as_str().map(PathBuf::from)));
+        }
+    }
+    found
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -207,6 +242,8 @@ impl Below for LocalBelow {
         });
         let settings = Settings {
             servers: servers.to_vec(),
+            groups: Groups::probe(),
+            granted: self.granted(directory).clone(),
             ..Settings::new(home.clone(), executable, self.isolation(directory))
         };
         let admin = LocalAdmin::new(home, settings.servers.clone());
@@ -227,7 +264,9 @@ impl Below for LocalBelow {
         let hordes = directory.join("hordes");
         for horde in names(&hordes) {
             let directories = names(&hordes.join(&horde)).into_iter();
-            let containers = directories.filter(|name| hordes.join(&horde).join(name).is_dir());
+            let container =
+                |name: &String| hordes.join(&horde).join(name).is_dir() && name.as_str() != SWITCH;
+            let containers = directories.filter(container);
             found.extend(containers.map(|name| format!("container {horde}/{name}")));
             found.insert(format!("horde {horde}"));
         }
@@ -254,8 +293,21 @@ impl Below for LocalBelow {
     }
 
     fn sweep(&self, directory: &Path) {
+        let groups = groups(directory);
         if let Err(cannot) = end_all(directory, None) {
             crate::output::talk(&format!("{}: {cannot}", directory.display()));
+        }
+        for group in groups {
+            // The kernel lets go of one a moment after its last process; one that is gone was dissolved.
+            let gone = |_: &u32| {
+                let busy = nix::errno::Errno::EBUSY as i32;
+                let removed = std::fs::remove_dir(&group);
+                !removed.is_err_and(|error| error.raw_os_error() == Some(busy)) || {
+                    std::thread::sleep(ROUND_PAUSE);
+                    false
+                }
+            };
+            (0..ROUNDS_MAX).find(gone);
         }
     }
 
@@ -292,22 +344,63 @@ impl Below for LocalBelow {
         })
     }
 
-    async fn reach(&self, from: Vantage<'_>, to: SocketAddr) -> Result<Option<String>, Cannot> {
-        if !to.ip().is_loopback() {
-            return Err(Cannot::NotOffered("connections are tried on loopback only"));
-        }
-        if let Vantage::Inside(running) = from {
-            let theirs = running
-                .pid
-                .and_then(|pid| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok());
-            if theirs != std::fs::read_link("/proc/self/ns/net").ok() {
-                return Err(Cannot::NotOffered(
-                    "connections are not tried from other network namespaces",
-                ));
+    async fn reach(
+        &self,
+        directory: &Path,
+        from: Vantage<'_>,
+        to: SocketAddr,
+    ) -> Result<Option<String>, Cannot> {
+        let from = match from {
+            Vantage::Inside(running) => {
+                Self::pid(directory, running.id.as_str()).await?.to_string()
             }
+            Vantage::Outside => OUTSIDE.to_owned(),
+        };
+        let text = self.look([from, "tcp".to_owned(), to.to_string()]).await?;
+        Ok(text.lines().next().map(str::to_owned))
+    }
+
+    async fn hold(&self, directory: &Path, from: &[&str], to: SocketAddr) -> Result<u32, Cannot> {
+        let mut pids = Vec::new();
+        for id in from {
+            pids.push(Self::pid(directory, id).await?.to_string());
         }
-        let answer = tokio::task::spawn_blocking(move || answer(to)).await;
-        Ok(answer.ok().flatten())
+        let words = [pids.join(","), "hold".to_owned(), to.to_string()];
+        let text = self.look(words).await?;
+        let count = text.trim_end().parse();
+        count.map_err(|_| Cannot::Failed(format!("{text:?} is no number")))
+    }
+
+    fn internet(&self, directory: &Path) -> Option<SocketAddr> {
+        let granted = self.granted(directory);
+        let can = granted.switch.is_none() && granted.outbound.is_none();
+        can.then_some(fulcrum::switch::OUTSIDE.into())
+    }
+
+    fn other_addresses(&self) -> Vec<IpAddr> {
+        let links = nix::ifaddrs::getifaddrs().into_iter().flatten();
+        let address = |link: nix::ifaddrs::InterfaceAddress| {
+            Some(IpAddr::V4(link.address?.as_sockaddr_in()?.ip()))
+        };
+        let addresses: BTreeSet<IpAddr> = links.filter_map(address).collect();
+        addresses.into_iter().collect()
+    }
+
+    fn taker(&self, port: u16, what: Take) -> Option<Program> {
+        let (kind, number) = match what {
+            Take::Memory(bytes) => ("memory", bytes.to_string()),
+            Take::Processes(count) => ("processes", count.to_string()),
+            Take::Cpu(time) => ("cpu", time.as_millis().to_string()),
+        };
+        let radix = self.radix.display().to_string();
+        let words = [
+            radix,
+            "take".to_owned(),
+            port.to_string(),
+            kind.to_owned(),
+            number,
+        ];
+        Some(Program::Command(words.to_vec()))
     }
 
     fn listener(&self, port: u16) -> Option<Program> {
@@ -318,18 +411,6 @@ impl Below for LocalBelow {
         ];
         Some(Program::Command(words.to_vec()))
     }
-}
-
-/// What is answered at `to`; `None` if nobody does.
-fn answer(to: SocketAddr) -> Option<String> {
-    let stream = TcpStream::connect_timeout(&to, CONNECT_TIME_MAX).ok()?;
-    stream.set_read_timeout(Some(CONNECT_TIME_MAX)).ok()?;
-    let mut text = String::new();
-    stream
-        .take(ANSWER_BYTES_MAX)
-        .read_to_string(&mut text)
-        .ok()?;
-    (!text.is_empty()).then_some(text)
 }
 
 /// `radix-underverse-local`: this backend as a plug-in, below `RADIX_UNDERVERSE_GROUND` or the state directory.

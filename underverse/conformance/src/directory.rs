@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_trait::async_trait;
 use underverse::{Program, Running, StorageExposure};
 
-use crate::fixture::{Cannot, Disturbance, Fixture, Ground, Opened, Vantage};
+use crate::fixture::{Cannot, Disturbance, Fixture, Ground, Opened, Take, Vantage};
 use crate::tap::Tap;
 
 /// What an author tells of a backend whose ground is one directory. Nothing here asks the backend.
@@ -79,8 +79,36 @@ pub trait Below: Send + Sync + Debug {
     ///
     /// # Errors
     /// `NotOffered` where connections cannot be tried.
-    async fn reach(&self, _from: Vantage<'_>, _to: SocketAddr) -> Result<Option<String>, Cannot> {
+    async fn reach(
+        &self,
+        _directory: &Path,
+        _from: Vantage<'_>,
+        _to: SocketAddr,
+    ) -> Result<Option<String>, Cannot> {
         Err(Cannot::NotOffered("this ground cannot try connections"))
+    }
+
+    /// As [`Ground::hold`], by the containers' ids.
+    ///
+    /// # Errors
+    /// `NotOffered` where connections cannot be kept.
+    async fn hold(
+        &self,
+        _directory: &Path,
+        _from: &[&str],
+        _to: SocketAddr,
+    ) -> Result<u32, Cannot> {
+        Err(Cannot::NotOffered("this ground cannot keep connections"))
+    }
+
+    /// As [`Ground::internet`].
+    fn internet(&self, _directory: &Path) -> Option<SocketAddr> {
+        None
+    }
+
+    /// As [`Ground::other_addresses`].
+    fn other_addresses(&self) -> Vec<IpAddr> {
+        Vec::new()
     }
 
     /// As [`Fixture::program`].
@@ -90,6 +118,11 @@ pub trait Below: Send + Sync + Debug {
 
     /// As [`Fixture::listener`].
     fn listener(&self, _port: u16) -> Option<Program> {
+        None
+    }
+
+    /// As [`Fixture::taker`].
+    fn taker(&self, _port: u16, _what: Take) -> Option<Program> {
         None
     }
 }
@@ -190,6 +223,10 @@ impl Fixture for DirectoryFixture {
     fn listener(&self, port: u16) -> Option<Program> {
         self.below.listener(port)
     }
+
+    fn taker(&self, port: u16, what: Take) -> Option<Program> {
+        self.below.taker(port, what)
+    }
 }
 
 #[derive(Debug)]
@@ -255,7 +292,20 @@ impl Ground for DirectoryGround {
     }
 
     async fn reach(&self, from: Vantage<'_>, to: SocketAddr) -> Result<Option<String>, Cannot> {
-        self.below.reach(from, to).await
+        self.below.reach(&self.directory, from, to).await
+    }
+
+    async fn hold(&self, from: &[&Running], to: SocketAddr) -> Result<u32, Cannot> {
+        let ids: Vec<&str> = from.iter().map(|one| one.id.as_str()).collect();
+        self.below.hold(&self.directory, &ids, to).await
+    }
+
+    fn internet(&self) -> Option<SocketAddr> {
+        self.below.internet(&self.directory)
+    }
+
+    fn other_addresses(&self) -> Vec<IpAddr> {
+        self.below.other_addresses()
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Debug};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use underverse::{Program, Running, StorageExposure, Underverse, UnderverseAdmin};
@@ -84,6 +85,22 @@ pub trait Fixture: Send + Sync + Debug {
     fn listener(&self, _port: u16) -> Option<Program> {
         None
     }
+
+    /// A program that tries to take so much, lets go of it, and then answers connections as the listener does, with the number it got.
+    fn taker(&self, _port: u16, _what: Take) -> Option<Program> {
+        None
+    }
+}
+
+/// What a program tries to take of its machine, against a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// So many bytes of memory, written to; it answers 0 if what held them was ended, else all.
+    Memory(u64),
+    /// So many processes at once; it answers how many there were.
+    Processes(u32),
+    /// A whole processor for so long; it answers the thousandths of one that it got.
+    Cpu(Duration),
 }
 
 /// What is below a backend and outlives its processes. Dropping it removes whatever is left.
@@ -167,5 +184,23 @@ pub trait Ground: Send + Sync + Debug {
     /// `NotOffered` where connections cannot be tried.
     async fn reach(&self, _from: Vantage<'_>, _to: SocketAddr) -> Result<Option<String>, Cannot> {
         Err(Cannot::NotOffered("this ground cannot try connections"))
+    }
+    /// Connects to `to` from each of these containers in turn, keeps every connection until the last was tried,
+    /// and returns how many were answered. One container may stand there more than once.
+    ///
+    /// # Errors
+    /// `NotOffered` where connections cannot be kept.
+    async fn hold(&self, _from: &[&Running], _to: SocketAddr) -> Result<u32, Cannot> {
+        Err(Cannot::NotOffered("this ground cannot keep connections"))
+    }
+
+    /// An address that stands for the internet: it answers whoever is let out to it, and nothing leaves the ground for that.
+    fn internet(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    /// Other addresses of the substrate, at which nothing of a horde may be unless a door says so.
+    fn other_addresses(&self) -> Vec<IpAddr> {
+        Vec::new()
     }
 }

@@ -1,7 +1,7 @@
 //! The conformance suite on a plug-in: its program makes the grounds, and is killed as the cases want.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use underverse::{Program, Running, StorageExposure, StorageKind};
-use underverse_conformance::{Below, Cannot, Opened, TAP_VARIABLE, Tap, Vantage};
+use underverse_conformance::{Below, Cannot, Opened, TAP_VARIABLE, Take, Tap, Vantage};
 
 use crate::launch::Launch;
 use crate::serve::{NOBODY, NOT_OFFERED};
@@ -201,26 +201,57 @@ impl Below for PluginBelow {
             thin,
         })
     }
-    async fn reach(&self, from: Vantage<'_>, to: SocketAddr) -> Result<Option<String>, Cannot> {
-        let (id, pid) = match from {
-            Vantage::Inside(running) => (running.id.as_str(), running.pid),
-            Vantage::Outside => (NOBODY, None),
+    async fn reach(
+        &self,
+        directory: &Path,
+        from: Vantage<'_>,
+        to: SocketAddr,
+    ) -> Result<Option<String>, Cannot> {
+        let id = match from {
+            Vantage::Inside(running) => running.id.as_str(),
+            Vantage::Outside => NOBODY,
         };
-        let pid = pid.map_or_else(|| NOBODY.to_owned(), |pid| pid.to_string());
+        let to = to.to_string();
         let text = self
-            .ask(&[
-                "reach".as_ref(),
-                id.as_ref(),
-                pid.as_ref(),
-                to.to_string().as_ref(),
-            ])
+            .ask(&["reach".as_ref(), directory, id.as_ref(), to.as_ref()])
             .await?;
         Ok(text.lines().next().map(str::to_owned))
+    }
+    async fn hold(&self, directory: &Path, from: &[&str], to: SocketAddr) -> Result<u32, Cannot> {
+        let to = to.to_string();
+        let mut words: Vec<&Path> = vec!["hold".as_ref(), directory, to.as_ref()];
+        words.extend(from.iter().map(Path::new));
+        let text = self.ask(&words).await?;
+        let count = text.trim_end().parse();
+        count.map_err(|_| Cannot::Failed(format!("{text:?} is no number")))
+    }
+    fn internet(&self, directory: &Path) -> Option<SocketAddr> {
+        let text = self.ask_now(&["internet".as_ref(), directory])?;
+        text.trim_end().parse().ok()
+    }
+    fn other_addresses(&self) -> Vec<IpAddr> {
+        let text = self.ask_now(&["addresses".as_ref()]).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
     }
     fn listener(&self, port: u16) -> Option<Program> {
         parse(&self.ask_now(&["listener".as_ref(), port.to_string().as_ref()])?).ok()
     }
+    fn taker(&self, port: u16, what: Take) -> Option<Program> {
+        let (kind, number) = taking(what);
+        let words = [port.to_string(), kind.to_owned(), number.to_string()];
+        let [port, kind, number] = words.each_ref().map(Path::new);
+        parse(&self.ask_now(&["taker".as_ref(), port, kind, number])?).ok()
+    }
     fn program(&self) -> Program {
         self.program.clone()
+    }
+}
+
+/// What a program is to take, in two words.
+pub(crate) fn taking(what: Take) -> (&'static str, u128) {
+    match what {
+        Take::Memory(bytes) => ("memory", bytes.into()),
+        Take::Processes(count) => ("processes", count.into()),
+        Take::Cpu(time) => ("cpu", time.as_millis()),
     }
 }

@@ -1,9 +1,14 @@
 //! What a command finds, and when it is started anew.
 
-use underverse::{Capability as C, Limits};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use underverse::{ByteCount, Capability as C, Limits, Running};
 
 use crate::bed::{Bed, horde, listed, realised, started};
-use crate::case::{Case, Judged, Stop, case, ensure};
+use crate::case::{Case, Judged, Stop, case, ensure, skip};
+use crate::fixture::{Take, Vantage};
+use crate::refusal::INNER_PORT;
 
 pub(super) const CASES: &[Case] = &[
     case("command.environment", &[C::Commands], |bed| {
@@ -75,24 +80,86 @@ async fn changed(bed: &Bed<'_>) -> Judged {
     Ok(())
 }
 
-/// What `enforced` means is tried by each backend's own tests; here, what is not enforced is told.
+/// What a container of the case below tries to take, and its role.
+const TAKEN: [(&str, Take); 3] = [
+    ("memory", Take::Memory(256 << 20)),
+    ("processes", Take::Processes(100)),
+    ("processor", Take::Cpu(Duration::from_secs(2))),
+];
+/// The limits that it takes against.
+const LIMITS: Limits = Limits {
+    memory: Some(ByteCount::megabytes(64)),
+    cpu_thousandths: Some(250),
+    processes: Some(30),
+};
+/// Thousandths of a processor that are more than a limit of 250 can give, also when it is measured roughly.
+const CPU_TOO_MUCH: u64 = 500;
+/// Looks for what a program got, at least a minute.
+const LOOKS_MAX: u32 = 2_400;
+/// Time between two.
+const LOOK: Duration = Duration::from_millis(25);
+
 async fn limits(bed: &Bed<'_>) -> Judged {
     let opened = bed.open().await?;
-    let mut spec = bed.spec(1)?;
-    spec.execables[0].limits = Limits {
-        processes: Some(64),
-        ..Limits::none()
-    };
+    let mut spec = bed.spec(0)?;
+    let enforced = bed.enforced(C::Limits);
+    let mut judged = enforced;
+    for (role, what) in TAKEN {
+        let mut execable = bed.execable(role, 1)?;
+        let taker = bed.fixture().taker(INNER_PORT, what).filter(|_| enforced);
+        judged &= taker.is_some();
+        execable.program = taker.unwrap_or(execable.program);
+        execable.limits = LIMITS;
+        spec.execables.push(execable);
+    }
+    spec.execables.remove(0);
     let effective = realised(&opened, 1, &spec).await?;
-    started(&*opened.underverse, &horde()?, 1).await?;
+    let running = started(&*opened.underverse, &horde()?, TAKEN.len()).await?;
     let told = !effective.weaker.is_empty();
-    ensure(bed.enforced(C::Limits) || told, || {
+    ensure(enforced || told, || {
         "the limit is not enforced, and `weaker` is silent".to_owned()
     })?;
-    ensure(!bed.enforced(C::Limits) || !told, || {
+    ensure(!enforced || !told, || {
         format!(
             "enforced, yet told as weaker: {}",
             listed(&effective.weaker)
         )
-    })
+    })?;
+    for one in running.iter().filter(|_| judged) {
+        held_against(bed, one).await?;
+    }
+    Ok(())
+}
+
+/// Asks a container what it got, and compares that with its limits.
+async fn held_against(bed: &Bed<'_>, one: &Running) -> Judged {
+    let Some(address) = one.address else {
+        return skip("containers have no address of their own");
+    };
+    let address = SocketAddr::new(address, INNER_PORT);
+    for _ in 0..LOOKS_MAX {
+        let Some(answer) = bed.ground.reach(Vantage::Outside, address).await? else {
+            tokio::time::sleep(LOOK).await;
+            continue;
+        };
+        let got: u64 = answer
+            .trim()
+            .parse()
+            .map_err(|_| Stop::Failed(format!("{} answers {answer:?}", one.label)))?;
+        let most = match one.role.as_str() {
+            "memory" => 0,
+            "processes" => u64::from(LIMITS.processes.unwrap_or_default()),
+            _ => CPU_TOO_MUCH,
+        };
+        return ensure(got <= most, || {
+            format!(
+                "{} took {got} of {}, against its limit",
+                one.label, one.role
+            )
+        });
+    }
+    Err(Stop::Failed(format!(
+        "{} does not tell what it got",
+        one.label
+    )))
 }

@@ -17,11 +17,6 @@ const LOOKS_MAX: u32 = 200;
 const LOOK: Duration = Duration::from_millis(25);
 /// Connections made through a door.
 const CALLS: usize = 12;
-/// An address of the internet, in a range kept for documentation, which a ground answers for.
-const INTERNET: SocketAddr = SocketAddr::new(
-    std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7)),
-    80,
-);
 
 pub(super) const CASES: &[Case] = &[
     case("network.connected", &[C::HordeConnected], |bed| {
@@ -159,8 +154,13 @@ async fn horde_private(bed: &Bed<'_>) -> Judged {
     if !bed.enforced(C::HordePrivate) {
         return skip("it is weak here; `realise.weaker` shows that this is told");
     }
-    let (_opened, members, beside) = two_hordes(bed, true, false).await?;
-    never(bed, Vantage::Inside(&beside), address(&members[0])?).await?;
+    let (opened, members, beside) = two_hordes(bed, true, false).await?;
+    let mut flock = listening(bed, "flock", 1)?;
+    flock.network.flock_private = true;
+    let flock = up(&opened, 1, &flock).await?;
+    for foreign in [&beside, &flock[0]] {
+        never(bed, Vantage::Inside(foreign), address(&members[0])?).await?;
+    }
     never(bed, Vantage::Outside, address(&members[0])?).await
 }
 
@@ -189,10 +189,22 @@ async fn private_wins(bed: &Bed<'_>) -> Judged {
     never(bed, Vantage::Inside(&beside), address(&members[0])?).await
 }
 
+/// The address that stands for the internet.
+fn internet(bed: &Bed<'_>) -> Result<SocketAddr, Stop> {
+    let found = bed.ground.internet();
+    found.map_or_else(
+        || skip("nothing stands for the internet on this ground"),
+        Ok,
+    )
+}
+
 async fn outbound(bed: &Bed<'_>) -> Judged {
+    let internet = internet(bed)?;
     let opened = bed.open().await?;
-    let running = up(&opened, 1, &listening(bed, "suite", 1)?).await?;
-    reaches(bed, Vantage::Inside(&running[0]), INTERNET)
+    let mut spec = listening(bed, "suite", 1)?;
+    spec.network.flock_private = true;
+    let running = up(&opened, 1, &spec).await?;
+    reaches(bed, Vantage::Inside(&running[0]), internet)
         .await
         .map(drop)
 }
@@ -209,17 +221,31 @@ async fn limited(bed: &Bed<'_>, limit: u32) -> Result<(Opened, Vec<Running>), St
 }
 
 async fn outbound_none(bed: &Bed<'_>) -> Judged {
+    let internet = internet(bed)?;
     let (_opened, running) = limited(bed, 0).await?;
     reaches(bed, Vantage::Inside(&running[0]), address(&running[1])?).await?;
-    never(bed, Vantage::Inside(&running[0]), INTERNET).await
+    never(bed, Vantage::Inside(&running[0]), internet).await
 }
 
-/// Connections that the ground tries end at once, so one after another all come about; that the limit is told is shown too.
+/// One more than may be is tried from two members in turn, all kept at once; when they have ended, another comes about.
 async fn outbound_limit(bed: &Bed<'_>) -> Judged {
+    let internet = internet(bed)?;
     let (opened, running) = limited(bed, 2).await?;
-    for at in [0, 1, 0, 1] {
-        reaches(bed, Vantage::Inside(&running[at]), INTERNET).await?;
+    reaches(bed, Vantage::Inside(&running[0]), internet).await?;
+    let from = [0, 1, 0, 1].map(|at: usize| &running[at]);
+    let mut held = 0;
+    // What was tried before may not have ended yet.
+    for _ in 0..LOOKS_MAX {
+        held = bed.ground.hold(&from, internet).await?;
+        if held >= 2 {
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
     }
+    ensure(held == 2, || {
+        format!("{held} connections at once, and 2 may be")
+    })?;
+    reaches(bed, Vantage::Inside(&running[1]), internet).await?;
     let effective = opened.underverse.effective(&horde()?).await?;
     let told = effective.network.external_connections_max.value;
     ensure(told == Some(2), || {
@@ -283,12 +309,12 @@ async fn door_address(bed: &Bed<'_>) -> Judged {
     spec.network.ports.push(port);
     up(&opened, 1, &spec).await?;
     reaches(bed, Vantage::Outside, SocketAddr::new(external, number)).await?;
-    never(
-        bed,
-        Vantage::Outside,
-        SocketAddr::from(([127, 0, 0, 1], number)),
-    )
-    .await
+    let mut elsewhere = bed.ground.other_addresses();
+    elsewhere.push(std::net::Ipv4Addr::LOCALHOST.into());
+    for other in elsewhere {
+        never(bed, Vantage::Outside, SocketAddr::new(other, number)).await?;
+    }
+    Ok(())
 }
 
 /// The door is told as open; datagrams are carried in each backend's own tests, since a ground tries TCP only.

@@ -1,14 +1,14 @@
 //! The ground below the model: its world, looked at and disturbed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use underverse::{HordeName, Program, Running, StorageExposure, StorageKind, Zone};
-use underverse_conformance::{Cannot, Disturbance, Fixture, Ground, Opened, Vantage};
+use underverse_conformance::{Cannot, Disturbance, Fixture, Ground, Opened, Take, Vantage};
 
 use crate::model::{Container, Model, Rec, World};
 
@@ -44,6 +44,17 @@ impl Fixture for ModelFixture {
 
     fn listener(&self, _port: u16) -> Option<Program> {
         Some(Program::Command(vec!["listen".to_owned()]))
+    }
+
+    fn taker(&self, _port: u16, what: Take) -> Option<Program> {
+        let words = match what {
+            Take::Memory(bytes) => ["take".to_owned(), "memory".to_owned(), bytes.to_string()],
+            Take::Processes(count) => {
+                ["take".to_owned(), "processes".to_owned(), count.to_string()]
+            }
+            Take::Cpu(_) => ["take".to_owned(), "cpu".to_owned(), "1000".to_owned()],
+        };
+        Some(Program::Command(words.to_vec()))
     }
 }
 
@@ -90,6 +101,22 @@ fn answer(one: &Container, ordinal: u32) -> Option<String> {
         .first()
         .is_some_and(|word| word == "listen");
     (one.started && one.dead.is_none() && listens).then(|| format!("n{ordinal}"))
+}
+
+/// What a program that takes got, against the limits it was made with or against none.
+fn took(one: &Container, unlimited: bool) -> Option<String> {
+    let [verb, kind, wanted] = one.made.program.words() else {
+        return None;
+    };
+    let limits = one.made.limits;
+    let limit = match kind.as_str() {
+        "memory" => limits.memory.map(|_| 0),
+        "processes" => limits.processes.map(u64::from),
+        _ => limits.cpu_thousandths.map(u64::from),
+    };
+    let wanted: u64 = wanted.parse().ok()?;
+    let got = limit.filter(|_| !unlimited).unwrap_or(wanted).min(wanted);
+    (verb == "take").then(|| got.to_string())
 }
 
 impl ModelGround {
@@ -142,7 +169,7 @@ impl ModelGround {
                 let shut = (fault == "network.open" && zone != Zone::Horde)
                     || (fault == "network.connected" && *ordinal == 3);
                 return if (network.admits(zone) || open) && !shut {
-                    answer(one, *ordinal)
+                    took(one, fault == "command.limits").or_else(|| answer(one, *ordinal))
                 } else {
                     None
                 };
@@ -305,5 +332,25 @@ impl Ground for ModelGround {
             return Ok((!shut).then(|| "internet".to_owned()));
         }
         Ok(self.direct(&world, inside.as_ref(), to))
+    }
+
+    async fn hold(&self, from: &[&Running], _to: SocketAddr) -> Result<u32, Cannot> {
+        let world = self.world.lock().expect("nobody panics with it");
+        let (name, ..) = Self::find(&world, from[0].id.as_str())?;
+        let limit = world
+            .hordes
+            .get(&name)
+            .and_then(|rec| rec.asked.as_ref())
+            .and_then(|(_, spec)| spec.network.external_connections_max)
+            .filter(|_| self.fixture.fault != "network.outbound-limit");
+        Ok(limit.unwrap_or(u32::MAX).min(from.len() as u32))
+    }
+
+    fn internet(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::from(([203, 0, 113, 7], 80)))
+    }
+
+    fn other_addresses(&self) -> Vec<IpAddr> {
+        vec![IpAddr::from([198, 51, 100, 200])]
     }
 }

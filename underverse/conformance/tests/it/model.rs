@@ -197,12 +197,6 @@ impl Model {
                 obtained,
                 shortfall,
             });
-            if self.bad("command.limits") && !execable.limits.is_none() {
-                weaker.push(Weaker {
-                    asked: "limits".to_owned(),
-                    obtained: "none".to_owned(),
-                });
-            }
         }
         let network = asked
             .as_ref()

@@ -3,19 +3,25 @@
 //! ```text
 //! --ground program|listener PORT        what containers run: kind, then one word a line
 //! --ground exposure DIR NUMBER          server, source, bind, kind and thin, one a line
-//! --ground reach ID|- PID|- ADDRESS     what is answered; nothing if there is no connection
+//! --ground taker PORT memory|processes|cpu NUMBER     likewise, of what tries to take so much; cpu in milliseconds
+//! --ground reach DIR ID|- ADDRESS       what is answered; nothing if there is no connection
+//! --ground hold DIR ADDRESS ID…         how many of the connections were answered, all kept at once
+//! --ground internet DIR                 the address that stands for it
+//! --ground addresses                    other addresses of the substrate, one a line
 //! --ground inventory|sweep DIR
 //! --ground remove DIR ID
 //! --ground inside DIR ID PATH
 //! --ground environment DIR ID
 //! ```
 
+use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use underverse::{
     ContainerId, Generation, Program, Role, Running, RunningState, StorageExposure, StorageKind,
 };
-use underverse_conformance::{Below, Cannot, Vantage};
+use underverse_conformance::{Below, Cannot, Take, Vantage};
 
 /// How a ground says that it has no such thing, on the first line.
 pub(crate) const NOT_OFFERED: &str = "not offered: ";
@@ -42,17 +48,33 @@ pub(super) async fn run(below: Option<&dyn Below>, words: &[&str]) -> Result<Str
                 .map(|found| exposure(&found))
                 .ok_or(Cannot::NotOffered("no storage is exposed"))
         }
-        ["reach", id, pid, to] => {
-            let to = to.parse().map_err(|_| "no address".to_owned())?;
-            let mut inside = named(id)?;
-            inside.pid = pid.parse().ok();
+        ["taker", port, kind, number] => {
+            let port = port.parse().map_err(|_| "no port".to_owned())?;
+            let what = take(kind, number).ok_or("nothing that can be taken")?;
+            below
+                .taker(port, what)
+                .map(|found| program(&found))
+                .ok_or(Cannot::NotOffered("no program takes anything"))
+        }
+        ["reach", directory, id, to] => {
+            let to = address(to)?;
+            let inside = named(id)?;
             let from = if id == NOBODY {
                 Vantage::Outside
             } else {
                 Vantage::Inside(&inside)
             };
-            below.reach(from, to).await.map(lines)
+            below.reach(Path::new(directory), from, to).await.map(lines)
         }
+        ["hold", directory, to, ref from @ ..] => {
+            let held = below.hold(Path::new(directory), from, address(to)?).await;
+            held.map(|count| lines([count]))
+        }
+        ["internet", directory] => below
+            .internet(Path::new(directory))
+            .map(|found| lines([found]))
+            .ok_or(Cannot::NotOffered("nothing stands for the internet")),
+        ["addresses"] => Ok(lines(below.other_addresses())),
         ["inventory", directory] => below.inventory(Path::new(directory)).await.map(lines),
         ["sweep", directory] => {
             below.sweep(Path::new(directory));
@@ -77,6 +99,20 @@ pub(super) async fn run(below: Option<&dyn Below>, words: &[&str]) -> Result<Str
         Err(Cannot::NotOffered(reason)) => Ok(format!("{NOT_OFFERED}{reason}\n")),
         Err(Cannot::Failed(reason)) => Err(reason),
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "no address".to_owned())
+}
+
+/// What a program is to take; the words of [`crate::suite::taking`].
+fn take(kind: &str, number: &str) -> Option<Take> {
+    Some(match kind {
+        "memory" => Take::Memory(number.parse().ok()?),
+        "processes" => Take::Processes(number.parse().ok()?),
+        "cpu" => Take::Cpu(Duration::from_millis(number.parse().ok()?)),
+        _ => return None,
+    })
 }
 
 fn lines<T: std::fmt::Display>(of: impl IntoIterator<Item = T>) -> String {
