@@ -6,10 +6,14 @@
 /// What a caller is to this rnode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// The operator of the owner.
+    /// An operator over our namespace.
     Operator,
-    /// A tool with a grant.
+    /// An operator of other namespaces than the base's own, at the base.
+    NarrowOperator,
+    /// A tool over our namespace.
     Tool,
+    /// A tool of other namespaces than the base's own, at the base.
+    NarrowTool,
     /// A base rnode's key, for a namespace it hosts.
     Host,
     /// A rnode of namespace `base`, seen from a nested rnode.
@@ -24,13 +28,23 @@ pub enum Kind {
     Backend,
 }
 
-use Kind::{App, Backend, Base, Host, Nested, Operator, Peer, Tool};
+use Kind::{App, Backend, Base, Host, NarrowOperator, NarrowTool, Nested, Operator, Peer, Tool};
 
 /// Method path → who may call it.
 const TABLE: &[(&str, &[Kind])] = &[
     (
         "/radix.fulcrum.v1.Fulcrum/Describe",
-        &[Operator, Tool, Host, Base, Peer, Nested, Backend],
+        &[
+            Operator,
+            NarrowOperator,
+            Tool,
+            NarrowTool,
+            Host,
+            Base,
+            Peer,
+            Nested,
+            Backend,
+        ],
     ),
     (
         "/radix.fulcrum.v1.Fulcrum/Flock",
@@ -50,20 +64,38 @@ const TABLE: &[(&str, &[Kind])] = &[
     ),
     (
         "/radix.fulcrum.v1.Fulcrum/PutDocument",
-        &[Operator, Host, Base],
+        &[Operator, NarrowOperator, Host, Base],
     ),
     (
         "/radix.fulcrum.v1.Fulcrum/GetDocument",
-        &[Operator, Tool, Host, Base, Peer, Nested, Backend],
+        &[
+            Operator,
+            NarrowOperator,
+            Tool,
+            NarrowTool,
+            Host,
+            Base,
+            Peer,
+            Nested,
+            Backend,
+        ],
     ),
     (
         "/radix.fulcrum.v1.Fulcrum/WatchDocuments",
-        &[Operator, Tool, Backend],
+        &[Operator, NarrowOperator, Tool, NarrowTool, Backend],
     ),
     ("/radix.fulcrum.v1.Fulcrum/Invite", &[Backend]),
     (
         "/radix.fulcrum.v1.Fulcrum/Events",
-        &[Operator, Tool, Host, Base, Backend],
+        &[
+            Operator,
+            NarrowOperator,
+            Tool,
+            NarrowTool,
+            Host,
+            Base,
+            Backend,
+        ],
     ),
     ("/radix.fulcrum.v1.Fulcrum/Memoir", &[Operator, Tool]),
     (
@@ -76,18 +108,31 @@ const TABLE: &[(&str, &[Kind])] = &[
     ),
     (
         "/radix.fulcrum.v1.Fulcrum/Hordes",
-        &[Operator, Tool, Backend],
+        &[Operator, NarrowOperator, Tool, NarrowTool, Backend],
     ),
     ("/radix.fulcrum.v1.Fulcrum/PutHordeState", &[Backend]),
-    ("/radix.fulcrum.v1.Fulcrum/Tunnel", &[Operator, Tool]),
+    (
+        "/radix.fulcrum.v1.Fulcrum/Tunnel",
+        &[Operator, NarrowOperator, Tool, NarrowTool],
+    ),
     ("/radix.fulcrum.v1.Fulcrum/Exit", &[Operator, Host, Backend]),
     (
         "/radix.fulcrum.v1.Fulcrum/GetAuthority",
-        &[Operator, Tool, Host, Base, Peer, Nested, Backend],
+        &[
+            Operator,
+            NarrowOperator,
+            Tool,
+            NarrowTool,
+            Host,
+            Base,
+            Peer,
+            Nested,
+            Backend,
+        ],
     ),
     (
         "/radix.fulcrum.v1.Fulcrum/PutAuthority",
-        &[Operator, Host, Base],
+        &[Operator, NarrowOperator, Host, Base],
     ),
     (
         "/radix.rexec.v1.Rexec/Configurations",
@@ -101,13 +146,36 @@ const TABLE: &[(&str, &[Kind])] = &[
     ("/radix.rexec.v1.Rexec/Output", &[Operator, Tool, Backend]),
     (
         "/radix.fileio.v1.FileIo/Have",
-        &[Operator, Tool, Host, Base, Peer, Nested, Backend],
+        &[
+            Operator,
+            NarrowOperator,
+            Tool,
+            NarrowTool,
+            Host,
+            Base,
+            Peer,
+            Nested,
+            Backend,
+        ],
     ),
     (
         "/radix.fileio.v1.FileIo/Get",
-        &[Operator, Tool, Host, Base, Peer, Nested, Backend],
+        &[
+            Operator,
+            NarrowOperator,
+            Tool,
+            NarrowTool,
+            Host,
+            Base,
+            Peer,
+            Nested,
+            Backend,
+        ],
     ),
-    ("/radix.fileio.v1.FileIo/Put", &[Operator, Backend]),
+    (
+        "/radix.fileio.v1.FileIo/Put",
+        &[Operator, NarrowOperator, Backend],
+    ),
     ("/radix.fileio.v1.FileIo/Need", &[Operator, Backend]),
     ("/radix.fileio.v1.FileIo/Scan", &[Operator, Tool, Backend]),
     ("/radix.fileio.v1.FileIo/Offer", &[Operator, Backend]),
@@ -153,14 +221,27 @@ pub fn allows(path: &str, kind: Kind) -> bool {
 
 impl Kind {
     /// All kinds, in the order in which people read them.
-    pub const ALL: [Self; 8] = [Operator, Tool, Host, Base, Peer, Nested, App, Backend];
+    pub const ALL: [Self; 10] = [
+        Operator,
+        NarrowOperator,
+        Tool,
+        NarrowTool,
+        Host,
+        Base,
+        Peer,
+        Nested,
+        App,
+        Backend,
+    ];
 
     /// Its name in the printed table.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Operator => "operator",
+            NarrowOperator => "narrow operator",
             Tool => "tool",
+            NarrowTool => "narrow tool",
             Host => "host",
             Base => "base",
             Peer => "peer",
@@ -259,7 +340,7 @@ mod tests {
 
     #[test]
     fn what_is_not_in_the_table_is_refused_to_everyone() {
-        for kind in [Operator, Tool, Host, Base, Peer, Nested, App, Backend] {
+        for kind in Kind::ALL {
             assert!(!allows("/radix.rexec.v1.Rexec/Shell", kind));
             assert!(!allows("", kind));
         }
@@ -268,7 +349,16 @@ mod tests {
     #[test]
     fn rnodes_and_applications_can_never_start_or_signal_anything() {
         for method in ["Start", "Run", "Signal"] {
-            for kind in [Tool, Host, Base, Peer, Nested, App] {
+            for kind in [
+                NarrowOperator,
+                Tool,
+                NarrowTool,
+                Host,
+                Base,
+                Peer,
+                Nested,
+                App,
+            ] {
                 assert!(!allows(&format!("/radix.rexec.v1.Rexec/{method}"), kind));
             }
         }

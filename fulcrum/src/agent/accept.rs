@@ -13,6 +13,7 @@ use tonic::Status;
 
 use super::context::{Agent, BASE, fields};
 use super::documents::{Judge, Verdict, judge};
+use super::guard::covers;
 use super::limits::DOCUMENT_BYTES_MAX;
 
 /// What became of an offered document.
@@ -36,10 +37,19 @@ pub(crate) async fn put_document(
     let signed = request.document;
     let signed =
         signed.ok_or_else(|| Status::invalid_argument("take a document: there is none"))?;
-    if !request.invite_grant.is_empty() && agent.is_base() {
-        keep_grant(agent, &signed, &request.invite_grant)?;
-    }
     let (document, signer) = verify(agent, &signed, Acceptance::New)?;
+    if !covers(caller, &document.namespace) {
+        agent
+            .memoir
+            .refused(&caller.to_string(), "document/namespace");
+        return Err(Status::permission_denied(format!(
+            "take the document: {caller} has no say in {}",
+            document.namespace
+        )));
+    }
+    if !request.invite_grant.is_empty() && agent.is_base() {
+        keep_grant(agent, &document, &request.invite_grant)?;
+    }
     let generation = document.generation;
     let from = caller.to_string();
     let taken = take(agent, signed, document, (&signer, &from), request.take_over).await;
@@ -90,8 +100,11 @@ pub(crate) fn verify(
         .map_err(|error| Status::invalid_argument(format!("read the document: {error}")))?;
     let may = match &signer.who {
         Who::Operator { .. } => signer.may(Verb::Operator, &namespace),
-        Who::Tool { .. } => signer.may(Verb::Tool, &namespace),
-        Who::Rnode { .. } | Who::App { .. } | Who::Host { .. } | Who::Backend { .. } => {
+        Who::Tool { .. }
+        | Who::Rnode { .. }
+        | Who::App { .. }
+        | Who::Host { .. }
+        | Who::Backend { .. } => {
             return Err(refuse(format!("{signer} may not sign documents")));
         }
     };
@@ -199,9 +212,7 @@ async fn record_builds(agent: &Agent, document: &Document, known: &[Build]) -> R
 }
 
 /// Keeps the grant to host a namespace, which comes with its document.
-fn keep_grant(agent: &Agent, signed: &SignedDocument, grant: &[Vec<u8>]) -> Result<(), Status> {
-    let document = Document::decode(signed.payload.as_slice())
-        .map_err(|error| Status::invalid_argument(format!("read the document: {error}")))?;
+fn keep_grant(agent: &Agent, document: &Document, grant: &[Vec<u8>]) -> Result<(), Status> {
     if document.namespace == BASE {
         return Ok(());
     }

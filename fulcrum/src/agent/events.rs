@@ -15,6 +15,9 @@ use tokio::sync::watch;
 
 use super::limits::EVENTS_KEPT;
 
+/// Kind of the event that stands for those no longer kept.
+pub(crate) const GAP: &str = "gap";
+
 /// An event as it lies on disk, one JSON object a line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Line {
@@ -111,7 +114,7 @@ impl Events {
         if !token.is_empty() && (after + 1 < first || after > ring.last) {
             events.push(Event {
                 token: first.saturating_sub(1).to_string(),
-                kind: "gap".to_owned(),
+                kind: GAP.to_owned(),
                 text: "older events are no longer kept".to_owned(),
                 ..Event::default()
             });

@@ -24,7 +24,7 @@ use super::context::{Agent, RADIX, background, fields};
 use super::fetch;
 use super::fileio_copy;
 use super::files::held;
-use super::guard::caller;
+use super::guard::{caller, covers};
 use super::limits::{CHUNK_BYTES, DIGESTS_MAX, FILE_BYTES_MAX, NEED_DEADLINE_MAX, STREAM_CHUNKS};
 use super::rexec_service::Replies;
 
@@ -118,7 +118,15 @@ impl FileIo for FileIoService {
             )));
         }
         let named = (chunk.name.clone(), chunk.persistent);
-        if self.0.store.has(&digest) && self.0.store.open_verified(&digest).is_ok() {
+        let allowed = self.allowed(&caller);
+        if allowed.is_some() && (!named.0.is_empty() || named.1) {
+            return Err(Status::permission_denied(
+                "put: only an operator of this rnode names what is in its store, or keeps it",
+            ));
+        }
+        // Whether a blob is there is told only to those who may read it.
+        let told = allowed.is_none_or(|allowed| allowed.contains(&chunk.digest));
+        if told && self.0.store.has(&digest) && self.0.store.open_verified(&digest).is_ok() {
             self.hold(&chunk.digest, &named)?;
             return Ok(Response::new(PutReply { existed: true }));
         }
@@ -328,10 +336,23 @@ impl FileIoService {
         noted.map_err(|error| Status::internal(format!("keep the name of a blob: {error}")))
     }
 
-    /// Digests the caller may read; `None`: all. Rnodes get what a document pins that they share with us.
+    /// Digests the caller may read; `None`: all. Rnodes get what a document pins that they share with us, a narrow
+    /// operator or tool what one pins of the namespaces it is for.
     fn allowed(&self, caller: &Principal) -> Option<BTreeSet<String>> {
         let agent = &self.0;
         match &caller.who {
+            Who::Operator { .. } | Who::Tool { .. }
+                if !covers(caller, agent.me.namespace.as_str()) =>
+            {
+                let held = agent.documents.all().into_iter();
+                let namespaces = held.map(|accepted| accepted.document.namespace.clone());
+                let covered = namespaces.filter(|namespace| covers(caller, namespace));
+                Some(
+                    covered
+                        .flat_map(|namespace| agent.documents.pinned(&namespace))
+                        .collect(),
+                )
+            }
             Who::Operator { .. } | Who::Tool { .. } | Who::Backend { .. } => None,
             Who::Host { .. } | Who::App { .. } => {
                 Some(agent.documents.pinned(agent.me.namespace.as_str()))

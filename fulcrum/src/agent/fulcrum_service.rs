@@ -6,16 +6,16 @@ use crux_wire::fulcrum::v1::fulcrum_server::Fulcrum;
 use crux_wire::fulcrum::v1::{
     DescribeReply, DescribeRequest, EntriesReply, EntriesRequest, Event, EventsRequest, ExitReply,
     ExitRequest, FlockReply, FlockRequest, GetAuthorityReply, GetAuthorityRequest,
-    GetDocumentReply, GetDocumentRequest, HintReply, HintRequest, HordesReply, HordesRequest,
-    InviteReply, InviteRequest, MemoirLine, MemoirRequest, MetricsReply, MetricsRequest,
-    PutAuthorityReply, PutAuthorityRequest, PutDocumentReply, PutDocumentRequest,
+    GetDocumentReply, GetDocumentRequest, HintReply, HintRequest, HordeState, HordesReply,
+    HordesRequest, InviteReply, InviteRequest, MemoirLine, MemoirRequest, MetricsReply,
+    MetricsRequest, PutAuthorityReply, PutAuthorityRequest, PutDocumentReply, PutDocumentRequest,
     PutHordeStateReply, PutHordeStateRequest, ServicesReply, ServicesRequest, StatusReply,
     StatusRequest, TunnelBytes, WatchDocumentsRequest,
 };
 use tonic::{Request, Response, Status, Streaming};
 
 use super::context::{Agent, background, fields};
-use super::guard::caller;
+use super::guard::{caller, covers};
 use super::limits::RETIRE_GRACE;
 use super::rexec_service::Replies;
 use super::{accept, authority_task, base, describe, streams, tunnel};
@@ -76,10 +76,10 @@ impl Fulcrum for FulcrumService {
         if namespace.is_empty() {
             namespace = self.0.me.namespace.to_string();
         }
-        if caller
+        let foreign = caller
             .namespace()
-            .is_some_and(|own| *own != *namespace && *own != *super::context::BASE)
-        {
+            .is_some_and(|own| *own != *namespace && *own != *super::context::BASE);
+        if foreign || !covers(&caller, &namespace) {
             return Err(Status::permission_denied(
                 "read the document of another namespace",
             ));
@@ -94,9 +94,10 @@ impl Fulcrum for FulcrumService {
 
     async fn watch_documents(
         &self,
-        _: Request<WatchDocumentsRequest>,
+        request: Request<WatchDocumentsRequest>,
     ) -> Result<Response<Self::WatchDocumentsStream>, Status> {
-        Ok(Response::new(streams::documents(&self.0)))
+        let caller = caller(&request)?;
+        Ok(Response::new(streams::documents(&self.0, caller)))
     }
 
     async fn invite(
@@ -115,10 +116,9 @@ impl Fulcrum for FulcrumService {
         &self,
         request: Request<EventsRequest>,
     ) -> Result<Response<Self::EventsStream>, Status> {
-        Ok(Response::new(streams::events(
-            &self.0,
-            request.into_inner(),
-        )))
+        let caller = caller(&request)?;
+        let events = streams::events(&self.0, caller, request.into_inner());
+        Ok(Response::new(events))
     }
 
     type MemoirStream = Replies<MemoirLine>;
@@ -153,9 +153,11 @@ impl Fulcrum for FulcrumService {
         &self,
         request: Request<HordesRequest>,
     ) -> Result<Response<HordesReply>, Status> {
+        let caller = caller(&request)?;
         let hordes = self.0.hordes.list(&request.into_inner().namespace);
+        let covered = |horde: &HordeState| covers(&caller, &horde.namespace);
         let complete = |horde| self.0.class_watches.complete(horde);
-        let hordes = hordes.into_iter().map(complete).collect();
+        let hordes = hordes.into_iter().filter(covered).map(complete).collect();
         Ok(Response::new(HordesReply { hordes }))
     }
 
@@ -174,7 +176,8 @@ impl Fulcrum for FulcrumService {
         &self,
         request: Request<Streaming<TunnelBytes>>,
     ) -> Result<Response<Self::TunnelStream>, Status> {
-        tunnel::open(&self.0, request.into_inner())
+        let caller = caller(&request)?;
+        tunnel::open(&self.0, &caller, request.into_inner())
             .await
             .map(Response::new)
     }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crux_core::identity::{Principal, Verb, Who};
+use crux_core::identity::{Prefix, Principal, Refusal, Verb, Who};
 use crux_core::names::Label;
 use http::{Request, Response};
 use tonic::Status;
@@ -21,16 +21,16 @@ use crate::authority::{self, Kind};
 pub(crate) fn kind(principal: &Principal, own: &Label) -> Option<Kind> {
     let base = *own == BASE;
     match &principal.who {
-        Who::Operator { .. } if base => principal
-            .verbs
-            .has(Verb::Operator)
-            .then_some(Kind::Operator),
-        Who::Operator { .. } => principal
-            .may(Verb::Operator, own)
-            .ok()
-            .map(|()| Kind::Operator),
-        Who::Tool { .. } if base => principal.verbs.has(Verb::Tool).then_some(Kind::Tool),
-        Who::Tool { .. } => principal.may(Verb::Tool, own).ok().map(|()| Kind::Tool),
+        Who::Operator { .. } => match principal.may(Verb::Operator, own) {
+            Ok(()) => Some(Kind::Operator),
+            Err(Refusal::OutOfReach(_)) if base => Some(Kind::NarrowOperator),
+            Err(_) => None,
+        },
+        Who::Tool { .. } => match principal.may(Verb::Tool, own) {
+            Ok(()) => Some(Kind::Tool),
+            Err(Refusal::OutOfReach(_)) if base => Some(Kind::NarrowTool),
+            Err(_) => None,
+        },
         Who::Host { .. } => principal.may(Verb::Host, own).ok().map(|()| Kind::Host),
         Who::Rnode { namespace, .. } if namespace == own => Some(Kind::Peer),
         Who::Rnode { namespace, .. } if *namespace == BASE => Some(Kind::Base),
@@ -87,6 +87,19 @@ where
         self.agent.memoir.refused(&source, path);
         let text = format!("call {path}: {source} may not");
         Box::pin(async move { Ok(Status::permission_denied(text).into_http()) })
+    }
+}
+
+/// Whether what is of `namespace` is for this caller: for a person or tool what its grant covers, however it asks.
+///
+/// Of rnodes, processes and backends the table and the services decide.
+pub(crate) fn covers(caller: &Principal, namespace: &str) -> bool {
+    match caller.who {
+        Who::Operator { .. } | Who::Tool { .. } => {
+            caller.prefix == Prefix::EVERYTHING
+                || Label::new(namespace).is_ok_and(|label| caller.prefix.covers_namespace(&label))
+        }
+        Who::Rnode { .. } | Who::App { .. } | Who::Host { .. } | Who::Backend { .. } => true,
     }
 }
 
@@ -170,6 +183,45 @@ mod tests {
         };
         assert_eq!(host(Prefix::namespace(label("stix"))), Some(Kind::Host));
         assert_eq!(host(Prefix::namespace(label("other"))), None);
+    }
+
+    #[test]
+    fn a_narrow_grant_is_worth_what_it_covers_at_the_base_too() {
+        let (label_of, id) = (label("me"), KeyId::from_bytes([4; 32]));
+        let who = [
+            Who::Operator {
+                label: label_of.clone(),
+                id,
+            },
+            Who::Tool {
+                label: label_of,
+                id,
+            },
+        ];
+        let stix = Prefix::namespace(label("stix"));
+        let of = |at: usize, prefix: &Prefix| {
+            let verbs = [Verb::Operator, Verb::Tool];
+            principal(who[at].clone(), &verbs, prefix.clone())
+        };
+        for (at, whole, narrow) in [
+            (0, Kind::Operator, Kind::NarrowOperator),
+            (1, Kind::Tool, Kind::NarrowTool),
+        ] {
+            let (all, one) = (of(at, &Prefix::EVERYTHING), of(at, &stix));
+            assert_eq!(kind(&all, &label("base")), Some(whole));
+            assert_eq!(kind(&one, &label("base")), Some(narrow));
+            assert_eq!(kind(&one, &label("stix")), Some(whole));
+            assert_eq!(kind(&one, &label("other")), None);
+            let base = of(at, &Prefix::namespace(label("base")));
+            assert_eq!(kind(&base, &label("base")), Some(whole));
+            assert!(covers(&one, "stix") && !covers(&one, "other") && !covers(&one, ""));
+            assert!(covers(&all, "other") && covers(&all, "") && !covers(&base, "stix"));
+            let idle = Principal {
+                verbs: Verbs::NONE,
+                ..one
+            };
+            assert_eq!(kind(&idle, &label("base")), None);
+        }
     }
 
     #[test]

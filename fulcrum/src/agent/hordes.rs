@@ -115,9 +115,11 @@ impl Hordes {
         Ok(())
     }
 
-    /// Whether `host:port` is a service address of a known nested rnode.
-    pub(crate) fn knows_address(&self, address: &str) -> bool {
-        self.rnodes().iter().any(|known| known.address == address)
+    /// Whether `host:port` is a service address of a nested rnode in a namespace that `counts`.
+    pub(crate) fn knows_address(&self, address: &str, counts: impl Fn(&str) -> bool) -> bool {
+        let rnodes = self.rnodes();
+        let mut there = rnodes.iter().filter(|known| known.address == address);
+        there.any(|known| counts(&known.namespace))
     }
 
     /// Every nested rnode that has an address.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crux_core::identity::Principal;
 use crux_wire::fulcrum::v1::{Event, EventsRequest, GetDocumentReply, MemoirLine, MemoirRequest};
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
@@ -10,13 +11,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::context::{Agent, background};
+use super::events::GAP;
+use super::guard::covers;
 use super::limits::{OUTPUT_POLL, STREAM_CHUNKS};
 use super::rexec_service::Replies;
 use crate::memoir::Reader;
 
-/// All documents that are held, then each change; one that was forgotten is told as not found, with its namespace
+/// All documents that are held and the caller's grant covers, then each change; one that was forgotten is told as not found, with its namespace
 /// in an empty document.
-pub(crate) fn documents(agent: &Arc<Agent>) -> Replies<GetDocumentReply> {
+pub(crate) fn documents(agent: &Arc<Agent>, caller: Principal) -> Replies<GetDocumentReply> {
     let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
     let agent = Arc::clone(agent);
     background("watch-documents", async move {
@@ -26,7 +29,9 @@ pub(crate) fn documents(agent: &Arc<Agent>) -> Replies<GetDocumentReply> {
             changes.mark_unchanged();
             for accepted in agent.documents.all() {
                 let document = &accepted.document;
-                if agent.documents.acting(&document.namespace).is_none() {
+                if !covers(&caller, &document.namespace)
+                    || agent.documents.acting(&document.namespace).is_none()
+                {
                     continue;
                 }
                 if told.get(&document.namespace) == Some(&document.generation) {
@@ -51,8 +56,12 @@ pub(crate) fn documents(agent: &Arc<Agent>) -> Replies<GetDocumentReply> {
     ReceiverStream::new(rx).boxed()
 }
 
-/// The events after a token, then, if asked, each new one.
-pub(crate) fn events(agent: &Arc<Agent>, wanted: EventsRequest) -> Replies<Event> {
+/// The events after a token of what the caller's grant covers, then, if asked, each new one.
+pub(crate) fn events(
+    agent: &Arc<Agent>,
+    caller: Principal,
+    wanted: EventsRequest,
+) -> Replies<Event> {
     let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
     let agent = Arc::clone(agent);
     background("events", async move {
@@ -62,6 +71,10 @@ pub(crate) fn events(agent: &Arc<Agent>, wanted: EventsRequest) -> Replies<Event
             changes.mark_unchanged();
             for event in agent.events.after(&after) {
                 after.clone_from(&event.token);
+                // That some are gone is of no namespace.
+                if event.kind != GAP && !covers(&caller, &event.namespace) {
+                    continue;
+                }
                 if tx.send(Ok(event)).await.is_err() {
                     return;
                 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crux_core::identity::Principal;
 use crux_wire::fulcrum::v1::TunnelBytes;
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::context::{Agent, background};
+use super::guard::covers;
 use super::limits::{CALL_TIMEOUT, CHUNK_BYTES, STREAM_CHUNKS, TUNNELS_MAX};
 use super::rexec_service::Replies;
 use super::status::host_port;
@@ -36,18 +38,21 @@ impl Drop for Slot {
     }
 }
 
-/// Opens a tunnel to the target that the first message names: ourselves, or a rnode in our hordes.
+/// Opens a tunnel to the target that the first message names: ourselves, or a rnode in a horde that the caller's grant covers.
 ///
 /// # Errors
 /// `PermissionDenied` for any other target, `Unavailable` if it does not answer.
 pub(crate) async fn open(
     agent: &Arc<Agent>,
+    caller: &Principal,
     mut inputs: Streaming<TunnelBytes>,
 ) -> Result<Replies<TunnelBytes>, Status> {
     let first = inputs.message().await?;
     let first = first.ok_or_else(|| Status::invalid_argument("open a tunnel: no target"))?;
     let own = host_port(&agent.config.host.to_string(), agent.me.tcp_port.into());
-    if !agent.is_base() || (first.target != own && !agent.hordes.knows_address(&first.target)) {
+    let known = |namespace: &str| covers(caller, namespace);
+    let known = || agent.hordes.knows_address(&first.target, known);
+    if !agent.is_base() || (first.target != own && !known()) {
         return Err(Status::permission_denied(format!(
             "open a tunnel to {}: no rnode here has this address",
             first.target

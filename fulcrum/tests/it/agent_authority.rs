@@ -52,7 +52,10 @@ async fn a_denied_rnode_is_cut_off_by_all_and_its_restart_does_not_bring_it_back
             .await;
     }
     // Who denied it no longer talks to it: somebody else does that below.
-    let invitation = base.owner.invite_operator(&"bob".parse().unwrap()).unwrap();
+    let invitation = base
+        .owner
+        .invite_operator(&"bob".parse().unwrap(), None)
+        .unwrap();
     let bob = OwnerStore::login(&base.home.join("elsewhere"), &invitation).unwrap();
     let lost = id(&third).await;
     let denied = Denied::Rnode(lost.parse().unwrap());
@@ -111,7 +114,10 @@ async fn the_streams_of_a_denied_operator_end_and_its_documents_are_held_back() 
     base.ready().await;
     let nested = Nested::start(&base, "n1").await;
     // A second operator, on a machine of its own.
-    let invitation = base.owner.invite_operator(&"bob".parse().unwrap()).unwrap();
+    let invitation = base
+        .owner
+        .invite_operator(&"bob".parse().unwrap(), None)
+        .unwrap();
     let elsewhere = base.home.join("elsewhere");
     let bob = OwnerStore::login(&elsewhere, &invitation).unwrap();
     let document = base.application(1, "wait");

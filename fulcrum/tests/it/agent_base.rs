@@ -36,7 +36,7 @@ async fn hand_over(base: &Base, generation: u64, words: &str) {
 }
 
 /// Starts a stand-in for the backend that knows of one rnode, at `port`.
-async fn start_backend(base: &Base, port: &str) {
+pub(crate) async fn start_backend(base: &Base, port: &str) {
     let start = StartRequest {
         execution: "horde".to_owned(),
         configuration: "radix".to_owned(),

@@ -1,7 +1,7 @@
 //! Every method of a real agent, asked by every kind of caller, as gRPC and as REST: the table, and nothing else.
 //!
-//! The methods are those of the descriptor set, so a new one is asked without a change here. Callers come over TCP;
-//! a process on its own socket is shown in `agent_instances.rs`.
+//! The methods are those of the descriptor set, so a new one is asked without a change here. Callers come over TCP, and
+//! processes, of the application and of the base, over the sockets they inherited.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,9 +9,13 @@ use std::time::Duration;
 
 use crux_core::identity::Denied;
 use crux_core::names::Label;
-use crux_net::identity::{Credentials, Expect, OwnerStore, RnodeIdentity, SecretKey, WallClock};
+use crux_net::identity::{
+    Credentials, Expect, Invitation, OwnerStore, RnodeIdentity, SecretKey, WallClock,
+};
 use crux_wire::fulcrum::v1::PutAuthorityRequest;
 use crux_wire::rest::{Api, Method};
+use crux_wire::rexec::v1::StartRequest;
+use crux_wire::rexec::v1::rexec_client::RexecClient;
 use fulcrum::authority::{self, Kind};
 use hyper::body::Body as _;
 use hyper_util::rt::TokioIo;
@@ -36,6 +40,8 @@ enum Shows {
     File(PathBuf),
     /// What our own client shows.
     Credentials(Credentials),
+    /// Nothing, on this socket: every connection to it goes over the socket that a process inherited.
+    Process(PathBuf),
 }
 
 struct Caller {
@@ -77,6 +83,13 @@ fn exported(credentials: &Credentials, base: &Base, name: &str) -> Shows {
     Shows::File(file)
 }
 
+/// Whoever this invitation lets in, on a machine of their own.
+fn logged_in(base: &Base, place: &str, invitation: &Invitation) -> Credentials {
+    let home = base.home.join("callers").join(place);
+    let store = OwnerStore::login(&home, invitation).unwrap();
+    store.credentials().unwrap()
+}
+
 fn app(of: &RnodeIdentity) -> Shows {
     let key = SecretKey::generate().unwrap();
     let app = label(APP);
@@ -89,49 +102,52 @@ fn app(of: &RnodeIdentity) -> Shows {
     Shows::Credentials(credentials.unwrap())
 }
 
+type Named = (&'static str, Shows, [Option<Kind>; 2]);
+
 /// Everyone there is. The one denied is told of by the caller of this.
 fn callers(base: &Base) -> (Vec<Caller>, Denied) {
-    let (_, peer) = rnode(base, APP, "peer");
-    let (_, other) = rnode(base, "other", "n1");
-    let (_, second_base) = rnode(base, "base", "second");
+    let (mut all, denied) = nobodies(base);
+    all.extend(people_and_tools(base));
+    all.extend(rnodes_and_processes(base));
+    let callers = all
+        .into_iter()
+        .map(|(name, shows, kinds)| Caller { name, shows, kinds });
+    (callers.collect(), denied)
+}
+
+/// Those who may nothing at all.
+fn nobodies(base: &Base) -> (Vec<Named>, Denied) {
     let (old_dir, old) = rnode(base, APP, "old");
     let (_, denied) = rnode(base, APP, "denied");
-    let host = base
-        .owner
-        .grant_host(&second_base.public_key().spki(), &label(APP))
-        .unwrap();
-    second_base.add_host_grant(&label(APP), &host).unwrap();
-    let host = second_base.host_credentials(&label(APP)).unwrap().unwrap();
     let foreign = OwnerStore::open_or_create(&base.home.join("foreign")).unwrap();
-    let now = old.trust().clock().now();
-    let past = WallClock::manual(now.minus(10_000));
+    let past = WallClock::manual(old.trust().clock().now().minus(10_000));
     let expired = RnodeIdentity::open_with(&old_dir, past).unwrap().unwrap();
-    let own = |rnode: &RnodeIdentity| Shows::Credentials(rnode.credentials().unwrap());
+    let shown = [
+        ("another owner's operator", "foreign", foreign.credentials()),
+        ("an expired peer", "expired", expired.credentials()),
+        ("a denied peer", "denied", denied.credentials()),
+    ];
+    let shown = shown.map(|(name, file, credentials)| {
+        let shows = exported(&credentials.unwrap(), base, file);
+        (name, shows, [None, None])
+    });
+    let mut nobodies = vec![("no certificate", Shows::Nothing, [None, None])];
+    nobodies.extend(shown);
+    (nobodies, Denied::Rnode(denied.id()))
+}
+
+/// Operators and tools: of everything, of the namespace, of another.
+fn people_and_tools(base: &Base) -> Vec<Named> {
     let tool = |place: &str, namespace: Option<&Label>| {
-        let invitation = base.owner.invite_tool(&label("tuner"), namespace).unwrap();
-        let home = base.home.join("callers").join(place);
-        let tool = OwnerStore::login(&home, &invitation).unwrap();
-        Shows::Credentials(tool.credentials().unwrap())
+        let invitation = base.owner.invite_tool(&label("tuner"), namespace);
+        Shows::Credentials(logged_in(base, place, &invitation.unwrap()))
+    };
+    let operator = |place: &str, namespace: &Label| {
+        let invitation = base.owner.invite_operator(&label("bob"), Some(namespace));
+        Shows::Credentials(logged_in(base, place, &invitation.unwrap()))
     };
     let (nested, elsewhere) = (label(APP), label("other"));
-    let nobody = [None, None];
-    let all = [
-        ("no certificate", Shows::Nothing, nobody),
-        (
-            "another owner's operator",
-            exported(&foreign.credentials().unwrap(), base, "foreign"),
-            nobody,
-        ),
-        (
-            "an expired peer",
-            exported(&expired.credentials().unwrap(), base, "expired"),
-            nobody,
-        ),
-        (
-            "a denied peer",
-            exported(&denied.credentials().unwrap(), base, "denied"),
-            nobody,
-        ),
+    vec![
         (
             "an operator",
             Shows::Credentials(base.operator()),
@@ -142,17 +158,43 @@ fn callers(base: &Base) -> (Vec<Caller>, Denied) {
             exported(&base.operator(), base, "operator"),
             [Some(Kind::Operator); 2],
         ),
+        (
+            "an operator of the namespace",
+            operator("operator-app", &nested),
+            [Some(Kind::NarrowOperator), Some(Kind::Operator)],
+        ),
+        (
+            "an operator of another namespace",
+            operator("operator-other", &elsewhere),
+            [Some(Kind::NarrowOperator), None],
+        ),
         ("a tool", tool("tool", None), [Some(Kind::Tool); 2]),
         (
             "a tool of the namespace",
             tool("tool-app", Some(&nested)),
-            [Some(Kind::Tool); 2],
+            [Some(Kind::NarrowTool), Some(Kind::Tool)],
         ),
         (
             "a tool of another namespace",
             tool("tool-other", Some(&elsewhere)),
-            [Some(Kind::Tool), None],
+            [Some(Kind::NarrowTool), None],
         ),
+    ]
+}
+
+/// Those in the cluster.
+fn rnodes_and_processes(base: &Base) -> Vec<Named> {
+    let (_, peer) = rnode(base, APP, "peer");
+    let (_, other) = rnode(base, "other", "n1");
+    let (_, second_base) = rnode(base, "base", "second");
+    let host = base
+        .owner
+        .grant_host(&second_base.public_key().spki(), &label(APP))
+        .unwrap();
+    second_base.add_host_grant(&label(APP), &host).unwrap();
+    let host = second_base.host_credentials(&label(APP)).unwrap().unwrap();
+    let own = |rnode: &RnodeIdentity| Shows::Credentials(rnode.credentials().unwrap());
+    vec![
         (
             "a host of the namespace",
             Shows::Credentials(host),
@@ -178,10 +220,12 @@ fn callers(base: &Base) -> (Vec<Caller>, Denied) {
             app(&peer),
             [None, Some(Kind::App)],
         ),
-        ("a process of another application", app(&other), nobody),
-    ];
-    let callers = all.map(|(name, shows, kinds)| Caller { name, shows, kinds });
-    (callers.into(), Denied::Rnode(denied.id()))
+        (
+            "a process of another application",
+            app(&other),
+            [None, None],
+        ),
+    ]
 }
 
 /// TLS that judges nobody.
@@ -262,12 +306,25 @@ enum Way {
     Rest,
 }
 
-async fn connected(caller: &Caller, address: &str) -> Option<Channel> {
-    match &caller.shows {
+async fn connected(shows: &Shows, address: &str) -> Option<Channel> {
+    match shows {
         Shows::Nothing => careless(address, None).await,
         Shows::File(file) => careless(address, Some(file)).await,
         Shows::Credentials(credentials) => {
             let connecting = crux_net::rpc::connect(address, credentials, Expect::Owner);
+            connecting.await.ok()
+        }
+        Shows::Process(socket) => {
+            let socket = socket.clone();
+            let connector = tower::service_fn(move |_| {
+                let socket = socket.clone();
+                async move {
+                    let stream = tokio::net::UnixStream::connect(socket).await?;
+                    Ok::<_, std::io::Error>(TokioIo::new(stream))
+                }
+            });
+            let endpoint = Endpoint::from_static("http://radix");
+            let connecting = endpoint.connect_with_connector(connector);
             connecting.await.ok()
         }
     }
@@ -294,7 +351,18 @@ async fn ask(channel: Channel, method: &Method, way: Way) -> Fate {
     let code = response.headers().get("grpc-status").cloned();
     let code = code.map(|code| code.to_str().unwrap().to_owned());
     match (way, code.as_deref(), response.status().as_u16()) {
-        (Way::Grpc, Some("12"), _) | (Way::Rest, _, 501) => Fate::NotServed,
+        // A service that says so itself says what.
+        (Way::Grpc, Some("12"), _) if !response.headers().contains_key("grpc-message") => {
+            Fate::NotServed
+        }
+        (Way::Rest, _, 501) => {
+            let text = text_of(response.into_body()).await;
+            if text.contains("seated leader") {
+                Fate::Reached
+            } else {
+                Fate::NotServed
+            }
+        }
         (Way::Grpc, Some("7"), _) => {
             let told = response.headers()["grpc-message"].to_str().unwrap();
             by_the_table(told.ends_with("may%20not"))
@@ -322,13 +390,66 @@ async fn text_of(mut body: Body) -> String {
 }
 
 /// What should become of it.
-fn wanted(method: &Method, kind: Option<Kind>) -> Vec<Fate> {
+fn wanted(method: &Method, kind: Option<Kind>, shows: &Shows) -> Vec<Fate> {
+    let on_socket = matches!(shows, Shows::Process(_));
     match kind {
         None => vec![Fate::Shut, Fate::Refused],
-        Some(_) if method.is_for_processes() => vec![Fate::NotServed],
+        Some(_) if method.is_for_processes() && !on_socket => vec![Fate::NotServed],
+        // On the socket of an application stands the process service alone.
+        Some(Kind::App) if on_socket && !method.is_for_processes() => vec![Fate::NotServed],
         Some(kind) if authority::allows(method.path(), kind) => vec![Fate::Reached],
         Some(_) => vec![Fate::Refused],
     }
+}
+
+/// Asks every method both ways; answers what went another way than the table says, and how many were asked.
+async fn ask_all(shows: &Shows, address: &str, kind: Option<Kind>) -> (Vec<String>, usize) {
+    let (mut wrong, mut asked) = (Vec::new(), 0);
+    let mut channel = None;
+    for method in Api::radix().methods() {
+        let ends_it = method.short_name() == "Fulcrum/Exit";
+        if ends_it && kind.is_some_and(|kind| authority::allows(method.path(), kind)) {
+            continue;
+        }
+        for way in [Way::Grpc, Way::Rest] {
+            if channel.is_none() {
+                channel = connected(shows, address).await;
+            }
+            let fate = match &channel {
+                Some(channel) => ask(channel.clone(), method, way).await,
+                None => Fate::Shut,
+            };
+            if fate == Fate::Shut {
+                channel = None;
+            }
+            asked += 1;
+            let served = kind.is_some() || fate != Fate::NotServed;
+            if served && !wanted(method, kind, shows).contains(&fate) {
+                wrong.push(format!(
+                    "{} by {way:?} at {address}: {fate:?}",
+                    method.path()
+                ));
+            }
+        }
+    }
+    (wrong, asked)
+}
+
+/// The callers at both rnodes, told of whom the owner denies.
+async fn told(base: &Base, nested: &Nested) -> Vec<Caller> {
+    let (callers, denied) = callers(base);
+    base.owner.deny(vec![denied], "to see it refused").unwrap();
+    let told = PutAuthorityRequest {
+        authority: Some(base.owner.trust().authority()),
+    };
+    for mut rnode in [base.fulcrum().await, nested.fulcrum(base).await] {
+        rnode.put_authority(told.clone()).await.unwrap();
+    }
+    callers
+}
+
+fn port(contact: &serde_json::Value) -> String {
+    format!("127.0.0.1:{}", contact["port"])
 }
 
 // Shows in part: SEC-03
@@ -337,52 +458,15 @@ async fn every_method_and_every_caller_meet_the_table_and_nothing_else() {
     let base = Base::start();
     base.ready().await;
     let nested = Nested::start(&base, "n1").await;
-    let (callers, denied) = callers(&base);
-    base.owner.deny(vec![denied], "to see it refused").unwrap();
-    let told = PutAuthorityRequest {
-        authority: Some(base.owner.trust().authority()),
-    };
-    base.fulcrum()
-        .await
-        .put_authority(told.clone())
-        .await
-        .unwrap();
-    nested
-        .fulcrum(&base)
-        .await
-        .put_authority(told)
-        .await
-        .unwrap();
-    let port = |contact: serde_json::Value| format!("127.0.0.1:{}", contact["port"]);
-    let addresses = [port(base.contact().await), port(nested.contact().await)];
-    let mut wrong = Vec::new();
-    let mut asked = 0;
+    let callers = told(&base, &nested).await;
+    let before = base.contact().await;
+    let addresses = [port(&before), port(&nested.contact().await)];
+    let (mut wrong, mut asked) = (Vec::new(), 0);
     for caller in &callers {
         for (address, kind) in addresses.iter().zip(caller.kinds) {
-            let mut channel = None;
-            for method in Api::radix().methods() {
-                let ends_it = method.short_name() == "Fulcrum/Exit";
-                if ends_it && kind.is_some_and(|kind| authority::allows(method.path(), kind)) {
-                    continue;
-                }
-                for way in [Way::Grpc, Way::Rest] {
-                    if channel.is_none() {
-                        channel = connected(caller, address).await;
-                    }
-                    let fate = match &channel {
-                        Some(channel) => ask(channel.clone(), method, way).await,
-                        None => Fate::Shut,
-                    };
-                    if fate == Fate::Shut {
-                        channel = None;
-                    }
-                    asked += 1;
-                    let served = kind.is_some() || fate != Fate::NotServed;
-                    if served && !wanted(method, kind).contains(&fate) {
-                        wrong.push((caller.name, address, method.path(), way, fate));
-                    }
-                }
-            }
+            let (other, count) = ask_all(&caller.shows, address, kind).await;
+            wrong.extend(other.into_iter().map(|text| (caller.name, text)));
+            asked += count;
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -393,12 +477,8 @@ async fn every_method_and_every_caller_meet_the_table_and_nothing_else() {
     );
     // The one call left out: it ends the agent, and its keeper starts another.
     let exit = Api::radix().find("Fulcrum/Exit")[0];
-    let operator = callers
-        .iter()
-        .find(|caller| caller.name == "an operator")
-        .unwrap();
-    let before = base.contact().await;
-    let channel = connected(operator, &addresses[0]).await.unwrap();
+    let operator = Shows::Credentials(base.operator());
+    let channel = connected(&operator, &addresses[0]).await.unwrap();
     assert_eq!(within(ask(channel, exit, Way::Grpc)).await, Fate::Reached);
     until(async || base.contact().await["pid"] != before["pid"]).await;
     // Who was refused by the table stands in the memoir, by name.
@@ -407,4 +487,43 @@ async fn every_method_and_every_caller_meet_the_table_and_nothing_else() {
         record.kind.contains("refus") && text.contains("tool tuner")
     };
     until(async || base.memoir().iter().any(refused)).await;
+}
+
+// Shows in part: SEC-03
+#[tokio::test]
+async fn every_method_meets_the_table_on_the_sockets_of_processes_too() {
+    let base = Base::start();
+    base.ready().await;
+    let nested = Nested::start(&base, "n1").await;
+    let socket = |name: &str| base.home.join(name);
+    let words = |name: &str| ["relay".to_owned(), socket(name).display().to_string()];
+    base.apply(&nested, &base.application(1, &words("instance").join(" ")))
+        .await;
+    let start = |configuration: &str, command: &str, name: &str| StartRequest {
+        configuration: configuration.to_owned(),
+        command: command.to_owned(),
+        args: words(name).to_vec(),
+        ..StartRequest::default()
+    };
+    let mut at_base = base.rexec().await;
+    let backend = start("radix", "radix", "backend");
+    at_base.start(backend).await.unwrap();
+    let mut at_nested = RexecClient::new(nested.channel(&base).await);
+    until(async || socket("instance").exists()).await;
+    let command = start(APP, "worker", "command");
+    at_nested.start(command).await.unwrap();
+    let callers = [
+        ("an instance", "instance", Kind::App),
+        ("a command of the application", "command", Kind::App),
+        ("a command of the base", "backend", Kind::Backend),
+    ];
+    let mut wrong = Vec::new();
+    for (name, at, kind) in callers {
+        until(async || socket(at).exists()).await;
+        let shows = Shows::Process(socket(at));
+        let (other, asked) = ask_all(&shows, at, Some(kind)).await;
+        wrong.extend(other.into_iter().map(|text| (name, text)));
+        assert!(asked > Api::radix().methods().count());
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

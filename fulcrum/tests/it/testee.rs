@@ -60,6 +60,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ["connect", text] => connect(text),
+        ["relay", socket] => relay(Path::new(socket)),
         ["serve", name, port] => serve(name, port.parse().unwrap()),
         ["horde", namespace, port, class] => horde(namespace, port.parse().unwrap(), class),
         ["twins"] => ask_twice(),
@@ -115,12 +116,27 @@ fn send_descriptor(
     Ok(())
 }
 
-/// Uses the right to connect to its agent: sends one end of a new stream pair and writes to the other.
+/// The socket to its agent that it inherited.
 #[expect(unsafe_code, reason = "the inherited descriptor has no owner yet")]
-fn connect(text: &str) -> ExitCode {
+fn agent_socket() -> BorrowedFd<'static> {
     let number: i32 = std::env::var("RADIX_AGENT_FD").unwrap().parse().unwrap();
-    // Safety: the keeper passed this descriptor to us and nothing else here uses it.
-    let agent = unsafe { BorrowedFd::borrow_raw(number) };
+    // Safety: the keeper passed this descriptor to us and nothing here closes it.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// Passes whoever connects to `socket` on to its agent, as itself.
+fn relay(socket: &Path) -> ExitCode {
+    let _ = std::fs::remove_file(socket);
+    let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    for stream in listener.incoming() {
+        send_descriptor(agent_socket(), &[1], stream.unwrap().as_fd()).unwrap();
+    }
+    ExitCode::SUCCESS
+}
+
+/// Uses the right to connect to its agent: sends one end of a new stream pair and writes to the other.
+fn connect(text: &str) -> ExitCode {
+    let agent = agent_socket();
     let (mut near, far) = UnixStream::pair().unwrap();
     send_descriptor(agent, b"c", far.as_fd()).unwrap();
     near.write_all(text.as_bytes()).unwrap();

@@ -327,7 +327,7 @@ pub(crate) struct Login {
 pub(crate) enum CaCommand {
     /// Prints an invitation.
     Invite {
-        /// Namespace the rnode joins, `base` without it; or the one that a tool is good for.
+        /// Namespace the rnode joins, `base` without it; or the one that an operator or tool is good for.
         #[arg(long)]
         namespace: Option<String>,
         /// Label of the rnode that may join; not needed with --pool or --operator.
@@ -335,7 +335,7 @@ pub(crate) enum CaCommand {
         /// Invites this many rnodes with one invitation.
         #[arg(long, value_name = "COUNT", conflicts_with = "label")]
         pool: Option<u32>,
-        /// Invites an operator of this name on another machine.
+        /// Invites an operator of this name on another machine, for the namespace given; without --namespace for everything.
         #[arg(long, value_name = "NAME", conflicts_with_all = ["label", "pool"])]
         operator: Option<String>,
         /// Invites a tool of this name, good for the namespace given; without --namespace for everything.

@@ -201,11 +201,15 @@ impl OwnerStore {
         })
     }
 
-    /// Invites an operator on another machine, signed by the root.
+    /// Invites an operator on another machine, for `namespace` or, without one, for everything; signed by the root.
     ///
     /// # Errors
     /// [`Error::NoRoot`]; [`Error::Crypto`].
-    pub fn invite_operator(&self, label: &Label) -> Result<Invitation, Error> {
+    pub fn invite_operator(
+        &self,
+        label: &Label,
+        namespace: Option<&Label>,
+    ) -> Result<Invitation, Error> {
         let key = self
             .root
             .as_ref()
@@ -219,7 +223,7 @@ impl OwnerStore {
         let invitation = inviter.invite(Terms {
             enrols: Enrols::Operator,
             label: Some(label.clone()),
-            namespace: None,
+            namespace: namespace.cloned(),
             uses: 1,
         })?;
         if let Some(der) = invitation.chain.first() {

@@ -409,7 +409,7 @@ fn an_operator_is_enrolled_elsewhere_by_invitation() {
     let world = World::new();
     let text = world
         .owner
-        .invite_operator(&label("bob"))
+        .invite_operator(&label("bob"), None)
         .expect("an invitation")
         .encode();
     let invitation = Invitation::decode(&text).expect("it reads");
@@ -435,7 +435,7 @@ fn an_operator_is_enrolled_elsewhere_by_invitation() {
             &world.dir.join("home"),
             &World::new()
                 .owner
-                .invite_operator(&label("eve"))
+                .invite_operator(&label("eve"), None)
                 .expect("one")
         )
         .is_err()

@@ -48,7 +48,9 @@ pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
             let given = given.map(|text| label("namespace", text)).transpose()?;
             let namespace = given.clone().unwrap_or_else(Label::base);
             let invitation = match (operator, tool, pool, name) {
-                (Some(name), ..) => owner.invite_operator(&label("operator", &name)?),
+                (Some(name), ..) => {
+                    owner.invite_operator(&label("operator", &name)?, given.as_ref())
+                }
                 (_, Some(name), ..) => owner.invite_tool(&label("tool", &name)?, given.as_ref()),
                 (_, _, Some(count), _) => owner.invite_pool(&namespace, count),
                 (_, _, _, Some(name)) => owner.invite_named(&namespace, &label("label", &name)?),
