@@ -16,6 +16,7 @@ mod process;
 mod radix;
 mod row;
 mod scenario;
+mod session;
 
 use std::process::ExitCode;
 

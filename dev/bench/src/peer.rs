@@ -143,15 +143,28 @@ impl Supervisor {
     pub(crate) fn start(&self, folder: &Path, count: usize) -> Result<Running, String> {
         let marks = folder.join("marks");
         std::fs::create_dir_all(&marks).map_err(|error| error.to_string())?;
+        let running = self.serve(folder, &configuration(folder, &marks, count))?;
+        wait_for_marks(&marks, count)?;
+        Ok(running)
+    }
+
+    fn serve(&self, folder: &Path, configuration: &str) -> Result<Running, String> {
         let file = folder.join("supervisord.conf");
-        std::fs::write(&file, configuration(folder, &marks, count))
-            .map_err(|error| error.to_string())?;
+        std::fs::write(&file, configuration).map_err(|error| error.to_string())?;
         let mut command = Command::new(self.bin.join("supervisord"));
         command.arg("--nodaemon").arg("--configuration").arg(&file);
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        let running = Running::start("supervisord", &mut command)?;
-        wait_for_marks(&marks, count)?;
-        Ok(running)
+        Running::start("supervisord", &mut command)
+    }
+
+    /// Starts it with this one program.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub(crate) fn run(&self, folder: &Path, words: &[&str]) -> Result<Running, String> {
+        let program = format!("[program:one]\ncommand={}\n", words.join(" "));
+        self.serve(folder, &(head(folder) + &program))
     }
 
     /// Asks it for the state of all programs.
@@ -171,18 +184,47 @@ impl Supervisor {
     }
 }
 
-fn configuration(folder: &Path, marks: &Path, count: usize) -> String {
+/// Where supervisord keeps what it keeps, and how it is asked.
+fn head(folder: &Path) -> String {
     let at = folder.display();
-    let mut text = format!(
+    format!(
         "[supervisord]\nlogfile={at}/log\npidfile={at}/pid\nchildlogdir={at}\n\
          [unix_http_server]\nfile={at}/socket\n\
          [rpcinterface:supervisor]\n\
          supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n\
          [supervisorctl]\nserverurl=unix://{at}/socket\n"
-    );
+    )
+}
+
+fn configuration(folder: &Path, marks: &Path, count: usize) -> String {
+    let mut text = head(folder);
     for index in 0..count {
         let body = body(marks, index);
         text.push_str(&format!("[program:p{index}]\ncommand=sh -c '{body}'\n"));
     }
     text
+}
+
+/// runit's supervisor of one service, where Debian's package is installed.
+#[derive(Debug)]
+pub(crate) struct Runit;
+
+impl Runit {
+    /// Starts it with this one program.
+    ///
+    /// # Errors
+    ///
+    /// When it is not installed, or does not start.
+    pub(crate) fn run(folder: &Path, words: &[&str]) -> Result<Running, String> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let runsv = find("runsv").ok_or("apt-get install runit")?;
+        let script = folder.join("run");
+        let write = || -> std::io::Result<()> {
+            std::fs::create_dir_all(folder)?;
+            std::fs::write(&script, format!("#!/bin/sh\nexec {}\n", words.join(" ")))?;
+            std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))
+        };
+        write().map_err(|error| format!("{}: {error}", script.display()))?;
+        Running::start("runsv", Command::new(runsv).arg(folder))
+    }
 }

@@ -81,6 +81,17 @@ pub(crate) fn count_marked(mark: &str) -> usize {
         .count()
 }
 
+/// The process with exactly this command line.
+pub(crate) fn with_command(words: &[&str]) -> Option<i64> {
+    let mut wanted = words.join("\0").into_bytes();
+    wanted.push(0);
+    let listing = std::fs::read_dir("/proc").ok()?;
+    let mut pids = listing
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i64>().ok());
+    pids.find(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == wanted))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 mod clone;
 mod exec;
 mod files;
+mod heal;
 mod idle;
 mod rest;
 mod status;
@@ -39,8 +40,13 @@ pub(crate) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "exec",
-        about: "a command on a rnode, beside ssh over a shared connection and a bare fsync (F1)",
+        about: "a command on a rnode, beside ssh, a local spawn and a bare fsync (F1, F2)",
         run: exec::run,
+    },
+    Scenario {
+        name: "heal",
+        about: "from kill -9 to a replacement, beside supervisord and runit (F6)",
+        run: heal::run,
     },
     Scenario {
         name: "files",

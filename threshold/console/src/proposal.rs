@@ -114,8 +114,12 @@ impl Proposal {
                 self.rnodes_from, self.rnodes_to
             ));
         }
-        for line in self.plan.to_string().lines() {
-            output::line(&format!("  {line}"));
+        if self.plan.is_empty() {
+            output::line("  no process starts or stops");
+        } else {
+            for line in self.plan.to_string().lines() {
+                output::line(&format!("  {line}"));
+            }
         }
         self.print_notes();
     }

@@ -90,7 +90,7 @@ fn rises(user: User) {
     assert_eq!(flock["members"].as_array().map(Vec::len), Some(6));
     assert_eq!(flock["leader_label"], status["leader"]);
 
-    let printed = format!("curl http://{address}/results");
+    let printed = format!("curl http://{address}/");
     assert!(up.stdout.contains(&printed), "{}", up.stdout);
     let first = at_once.expect("what `up` says to type works at once");
     let later = wait_for(Duration::from_secs(20), || {

@@ -281,16 +281,16 @@ fn blocking(status: &Status) -> String {
 
 /// What runs now, and what to type next.
 fn announce(status: &Status, described: &Described) {
-    let classes: Vec<_> = status
+    let classes = status
         .classes
         .iter()
-        .map(|class| format!("{} {}", class.ready, class.class))
-        .collect();
+        .map(|class| format!("{} {}", class.ready, class.class));
+    let rnodes = format!("{} rnodes", status.rnodes_running);
+    let parts: Vec<_> = std::iter::once(rnodes).chain(classes).collect();
     output::line(&format!(
-        "{} is ready: {} rnodes, {}",
+        "{} is ready: {}",
         status.namespace,
-        status.rnodes_running,
-        classes.join(", ")
+        parts.join(", ")
     ));
     for weaker in &status.weaker {
         output::line(&format!("  weaker than asked: {weaker}"));
@@ -298,7 +298,7 @@ fn announce(status: &Status, described: &Described) {
     output::line("");
     output::line("next:");
     for exposure in &status.exposures {
-        output::line(&format!("  curl http://{}/results", exposure.address));
+        output::line(&format!("  curl http://{}/", exposure.address));
     }
     output::line("  radix status");
     if let Some(class) = status.classes.last() {
