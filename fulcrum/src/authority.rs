@@ -10,6 +10,8 @@ pub enum Kind {
     Operator,
     /// An operator of other namespaces than the base's own, at the base.
     NarrowOperator,
+    /// A tool over our namespace that may also act on the application, seen from a nested rnode.
+    Steward,
     /// A tool over our namespace.
     Tool,
     /// A tool of other namespaces than the base's own, at the base.
@@ -28,7 +30,9 @@ pub enum Kind {
     Backend,
 }
 
-use Kind::{App, Backend, Base, Host, NarrowOperator, NarrowTool, Nested, Operator, Peer, Tool};
+use Kind::{
+    App, Backend, Base, Host, NarrowOperator, NarrowTool, Nested, Operator, Peer, Steward, Tool,
+};
 
 /// Method path → who may call it.
 const TABLE: &[(&str, &[Kind])] = &[
@@ -37,6 +41,7 @@ const TABLE: &[(&str, &[Kind])] = &[
         &[
             Operator,
             NarrowOperator,
+            Steward,
             Tool,
             NarrowTool,
             Host,
@@ -48,19 +53,19 @@ const TABLE: &[(&str, &[Kind])] = &[
     ),
     (
         "/radix.fulcrum.v1.Fulcrum/Flock",
-        &[Operator, Tool, Host, Base, Peer, Backend],
+        &[Operator, Steward, Tool, Host, Base, Peer, Backend],
     ),
     (
         "/radix.fulcrum.v1.Fulcrum/Services",
-        &[Operator, Tool, Host, Base, Peer, Backend],
+        &[Operator, Steward, Tool, Host, Base, Peer, Backend],
     ),
     (
         "/radix.fulcrum.v1.Fulcrum/Status",
-        &[Operator, Tool, Host, Base, Peer, Backend],
+        &[Operator, Steward, Tool, Host, Base, Peer, Backend],
     ),
     (
         "/radix.fulcrum.v1.Fulcrum/Entries",
-        &[Operator, Tool, Backend],
+        &[Operator, Steward, Tool, Backend],
     ),
     (
         "/radix.fulcrum.v1.Fulcrum/PutDocument",
@@ -71,6 +76,7 @@ const TABLE: &[(&str, &[Kind])] = &[
         &[
             Operator,
             NarrowOperator,
+            Steward,
             Tool,
             NarrowTool,
             Host,
@@ -82,7 +88,7 @@ const TABLE: &[(&str, &[Kind])] = &[
     ),
     (
         "/radix.fulcrum.v1.Fulcrum/WatchDocuments",
-        &[Operator, NarrowOperator, Tool, NarrowTool, Backend],
+        &[Operator, NarrowOperator, Steward, Tool, NarrowTool, Backend],
     ),
     ("/radix.fulcrum.v1.Fulcrum/Invite", &[Backend]),
     (
@@ -90,6 +96,7 @@ const TABLE: &[(&str, &[Kind])] = &[
         &[
             Operator,
             NarrowOperator,
+            Steward,
             Tool,
             NarrowTool,
             Host,
@@ -97,10 +104,13 @@ const TABLE: &[(&str, &[Kind])] = &[
             Backend,
         ],
     ),
-    ("/radix.fulcrum.v1.Fulcrum/Memoir", &[Operator, Tool]),
+    (
+        "/radix.fulcrum.v1.Fulcrum/Memoir",
+        &[Operator, Steward, Tool],
+    ),
     (
         "/radix.fulcrum.v1.Fulcrum/Metrics",
-        &[Operator, Tool, Host, Base, Backend],
+        &[Operator, Steward, Tool, Host, Base, Backend],
     ),
     (
         "/radix.fulcrum.v1.Fulcrum/Hint",
@@ -108,12 +118,12 @@ const TABLE: &[(&str, &[Kind])] = &[
     ),
     (
         "/radix.fulcrum.v1.Fulcrum/Hordes",
-        &[Operator, NarrowOperator, Tool, NarrowTool, Backend],
+        &[Operator, NarrowOperator, Steward, Tool, NarrowTool, Backend],
     ),
     ("/radix.fulcrum.v1.Fulcrum/PutHordeState", &[Backend]),
     (
         "/radix.fulcrum.v1.Fulcrum/Tunnel",
-        &[Operator, NarrowOperator, Tool, NarrowTool],
+        &[Operator, NarrowOperator, Steward, Tool, NarrowTool],
     ),
     ("/radix.fulcrum.v1.Fulcrum/Exit", &[Operator, Host, Backend]),
     (
@@ -121,6 +131,7 @@ const TABLE: &[(&str, &[Kind])] = &[
         &[
             Operator,
             NarrowOperator,
+            Steward,
             Tool,
             NarrowTool,
             Host,
@@ -136,19 +147,32 @@ const TABLE: &[(&str, &[Kind])] = &[
     ),
     (
         "/radix.rexec.v1.Rexec/Configurations",
-        &[Operator, Tool, Backend],
+        &[Operator, Steward, Tool, Backend],
     ),
-    ("/radix.rexec.v1.Rexec/Start", &[Operator, Backend]),
-    ("/radix.rexec.v1.Rexec/Run", &[Operator, Backend]),
-    ("/radix.rexec.v1.Rexec/List", &[Operator, Tool, Backend]),
-    ("/radix.rexec.v1.Rexec/Signal", &[Operator, Backend]),
-    ("/radix.rexec.v1.Rexec/Wait", &[Operator, Tool, Backend]),
-    ("/radix.rexec.v1.Rexec/Output", &[Operator, Tool, Backend]),
+    ("/radix.rexec.v1.Rexec/Start", &[Operator, Steward, Backend]),
+    ("/radix.rexec.v1.Rexec/Run", &[Operator, Steward, Backend]),
+    (
+        "/radix.rexec.v1.Rexec/List",
+        &[Operator, Steward, Tool, Backend],
+    ),
+    (
+        "/radix.rexec.v1.Rexec/Signal",
+        &[Operator, Steward, Backend],
+    ),
+    (
+        "/radix.rexec.v1.Rexec/Wait",
+        &[Operator, Steward, Tool, Backend],
+    ),
+    (
+        "/radix.rexec.v1.Rexec/Output",
+        &[Operator, Steward, Tool, Backend],
+    ),
     (
         "/radix.fileio.v1.FileIo/Have",
         &[
             Operator,
             NarrowOperator,
+            Steward,
             Tool,
             NarrowTool,
             Host,
@@ -163,6 +187,7 @@ const TABLE: &[(&str, &[Kind])] = &[
         &[
             Operator,
             NarrowOperator,
+            Steward,
             Tool,
             NarrowTool,
             Host,
@@ -177,15 +202,18 @@ const TABLE: &[(&str, &[Kind])] = &[
         &[Operator, NarrowOperator, Backend],
     ),
     ("/radix.fileio.v1.FileIo/Need", &[Operator, Backend]),
-    ("/radix.fileio.v1.FileIo/Scan", &[Operator, Tool, Backend]),
+    (
+        "/radix.fileio.v1.FileIo/Scan",
+        &[Operator, Steward, Tool, Backend],
+    ),
     ("/radix.fileio.v1.FileIo/Offer", &[Operator, Backend]),
     (
         "/radix.fileio.v1.FileIo/Manifest",
-        &[Operator, Tool, Host, Base, Peer, Nested, Backend],
+        &[Operator, Steward, Tool, Host, Base, Peer, Nested, Backend],
     ),
     (
         "/radix.fileio.v1.FileIo/Read",
-        &[Operator, Tool, Host, Base, Peer, Nested, Backend],
+        &[Operator, Steward, Tool, Host, Base, Peer, Nested, Backend],
     ),
     ("/radix.fileio.v1.FileIo/Expect", &[Operator, Backend]),
     (
@@ -196,7 +224,10 @@ const TABLE: &[(&str, &[Kind])] = &[
     ("/radix.fileio.v1.FileIo/Push", &[Operator, Backend]),
     ("/radix.fileio.v1.FileIo/StateNeed", &[Operator, Backend]),
     ("/radix.fileio.v1.FileIo/DropNeed", &[Operator, Backend]),
-    ("/radix.fileio.v1.FileIo/Needs", &[Operator, Tool, Backend]),
+    (
+        "/radix.fileio.v1.FileIo/Needs",
+        &[Operator, Steward, Tool, Backend],
+    ),
     ("/radix.fileio.v1.FileIo/Remove", &[Operator, Backend]),
     ("/radix.process.v1.Process/Whoami", &[App, Backend]),
     ("/radix.process.v1.Process/Register", &[App]),
@@ -221,9 +252,10 @@ pub fn allows(path: &str, kind: Kind) -> bool {
 
 impl Kind {
     /// All kinds, in the order in which people read them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Operator,
         NarrowOperator,
+        Steward,
         Tool,
         NarrowTool,
         Host,
@@ -240,6 +272,7 @@ impl Kind {
         match self {
             Operator => "operator",
             NarrowOperator => "narrow operator",
+            Steward => "steward",
             Tool => "tool",
             NarrowTool => "narrow tool",
             Host => "host",
@@ -361,6 +394,12 @@ mod tests {
             ] {
                 assert!(!allows(&format!("/radix.rexec.v1.Rexec/{method}"), kind));
             }
+        }
+        for method in ["PutDocument", "PutAuthority", "Exit"] {
+            assert!(!allows(
+                &format!("/radix.fulcrum.v1.Fulcrum/{method}"),
+                Steward
+            ));
         }
         assert!(!allows("/radix.fulcrum.v1.Fulcrum/PutDocument", Peer));
         assert!(!allows("/radix.fulcrum.v1.Fulcrum/Invite", Operator));

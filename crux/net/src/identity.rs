@@ -21,7 +21,7 @@ mod trust;
 pub use clock::WallClock;
 pub use credentials::{ALPN_GRPC, Credentials};
 pub use error::Error;
-pub use invitation::{BaseInviter, INVITATION_LIFE_SECONDS, Invitation};
+pub use invitation::{BaseInviter, GrantTerms, INVITATION_LIFE_SECONDS, Invitation};
 pub use issued::IssuedCertificate;
 pub use key::SecretKey;
 pub use leaf::{AppLeaf, LeafIssuer};

@@ -27,6 +27,8 @@ pub(crate) fn kind(principal: &Principal, own: &Label) -> Option<Kind> {
             Err(_) => None,
         },
         Who::Tool { .. } => match principal.may(Verb::Tool, own) {
+            // What a base runs is no application.
+            Ok(()) if !base && principal.verbs.has(Verb::Lifecycle) => Some(Kind::Steward),
             Ok(()) => Some(Kind::Tool),
             Err(Refusal::OutOfReach(_)) if base => Some(Kind::NarrowTool),
             Err(_) => None,
@@ -216,6 +218,13 @@ mod tests {
             assert_eq!(kind(&base, &label("base")), Some(whole));
             assert!(covers(&one, "stix") && !covers(&one, "other") && !covers(&one, ""));
             assert!(covers(&all, "other") && covers(&all, "") && !covers(&base, "stix"));
+            let steward = Principal {
+                verbs: one.verbs.or(Verbs::of(&[Verb::Lifecycle])),
+                ..one.clone()
+            };
+            let acts = if at == 1 { Kind::Steward } else { whole };
+            assert_eq!(kind(&steward, &label("stix")), Some(acts));
+            assert_eq!(kind(&steward, &label("base")), Some(narrow));
             let idle = Principal {
                 verbs: Verbs::NONE,
                 ..one

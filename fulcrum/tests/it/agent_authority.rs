@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crux_core::identity::Denied;
-use crux_net::identity::{Expect, OwnerStore};
+use crux_net::identity::{Expect, GrantTerms, OwnerStore};
 use crux_wire::document::v1::InstanceState;
 use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
 use crux_wire::fulcrum::v1::{EventsRequest, PutAuthorityRequest, StatusReply};
@@ -54,7 +54,7 @@ async fn a_denied_rnode_is_cut_off_by_all_and_its_restart_does_not_bring_it_back
     // Who denied it no longer talks to it: somebody else does that below.
     let invitation = base
         .owner
-        .invite_operator(&"bob".parse().unwrap(), None)
+        .invite_operator(&"bob".parse().unwrap(), &GrantTerms::default())
         .unwrap();
     let bob = OwnerStore::login(&base.home.join("elsewhere"), &invitation).unwrap();
     let lost = id(&third).await;
@@ -116,7 +116,7 @@ async fn the_streams_of_a_denied_operator_end_and_its_documents_are_held_back() 
     // A second operator, on a machine of its own.
     let invitation = base
         .owner
-        .invite_operator(&"bob".parse().unwrap(), None)
+        .invite_operator(&"bob".parse().unwrap(), &GrantTerms::default())
         .unwrap();
     let elsewhere = base.home.join("elsewhere");
     let bob = OwnerStore::login(&elsewhere, &invitation).unwrap();

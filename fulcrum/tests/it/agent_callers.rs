@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crux_core::identity::Denied;
+use crux_core::identity::{Denied, Verb};
 use crux_core::names::Label;
 use crux_net::identity::{
-    Credentials, Expect, Invitation, OwnerStore, RnodeIdentity, SecretKey, WallClock,
+    Credentials, Expect, GrantTerms, Invitation, OwnerStore, RnodeIdentity, SecretKey, WallClock,
 };
 use crux_wire::fulcrum::v1::PutAuthorityRequest;
 use crux_wire::rest::{Api, Method};
@@ -138,12 +138,18 @@ fn nobodies(base: &Base) -> (Vec<Named>, Denied) {
 
 /// Operators and tools: of everything, of the namespace, of another.
 fn people_and_tools(base: &Base) -> Vec<Named> {
-    let tool = |place: &str, namespace: Option<&Label>| {
-        let invitation = base.owner.invite_tool(&label("tuner"), namespace);
+    let terms = |namespace: Option<&Label>, verbs: &[Verb]| GrantTerms {
+        verbs: verbs.to_vec(),
+        ..GrantTerms::over(namespace)
+    };
+    let tool = |place: &str, terms: &GrantTerms| {
+        let invitation = base.owner.invite_tool(&label("tuner"), terms);
         Shows::Credentials(logged_in(base, place, &invitation.unwrap()))
     };
     let operator = |place: &str, namespace: &Label| {
-        let invitation = base.owner.invite_operator(&label("bob"), Some(namespace));
+        let invitation = base
+            .owner
+            .invite_operator(&label("bob"), &terms(Some(namespace), &[]));
         Shows::Credentials(logged_in(base, place, &invitation.unwrap()))
     };
     let (nested, elsewhere) = (label(APP), label("other"));
@@ -168,15 +174,37 @@ fn people_and_tools(base: &Base) -> Vec<Named> {
             operator("operator-other", &elsewhere),
             [Some(Kind::NarrowOperator), None],
         ),
-        ("a tool", tool("tool", None), [Some(Kind::Tool); 2]),
+        (
+            "a tool",
+            tool("tool", &terms(None, &[])),
+            [Some(Kind::Tool); 2],
+        ),
+        (
+            "a tool that may act",
+            tool("steward", &terms(None, &[Verb::Lifecycle])),
+            [Some(Kind::Tool), Some(Kind::Steward)],
+        ),
+        (
+            "a tool that may act on the namespace",
+            tool("steward-app", &terms(Some(&nested), &[Verb::Lifecycle])),
+            [Some(Kind::NarrowTool), Some(Kind::Steward)],
+        ),
+        (
+            "a tool that may act on another namespace",
+            tool(
+                "steward-other",
+                &terms(Some(&elsewhere), &[Verb::Lifecycle]),
+            ),
+            [Some(Kind::NarrowTool), None],
+        ),
         (
             "a tool of the namespace",
-            tool("tool-app", Some(&nested)),
+            tool("tool-app", &terms(Some(&nested), &[])),
             [Some(Kind::NarrowTool), Some(Kind::Tool)],
         ),
         (
             "a tool of another namespace",
-            tool("tool-other", Some(&elsewhere)),
+            tool("tool-other", &terms(Some(&elsewhere), &[])),
             [Some(Kind::NarrowTool), None],
         ),
     ]

@@ -2,7 +2,7 @@
 
 use crux_core::digest::Digest;
 use crux_core::names::Label;
-use crux_net::identity::{Credentials, OwnerStore};
+use crux_net::identity::{Credentials, GrantTerms, OwnerStore};
 use crux_wire::document::v1::Document;
 use crux_wire::fileio::v1::file_io_client::FileIoClient;
 use crux_wire::fileio::v1::{GetRequest, HaveRequest, PutChunk};
@@ -36,9 +36,9 @@ fn document_of(base: &Base, namespace: &str, generation: u64) -> Document {
 
 /// A tool and an operator, each for `namespace` alone.
 fn narrow(base: &Base, namespace: &str) -> [OwnerStore; 2] {
-    let (owner, only) = (&base.owner, label(namespace));
-    let tool = owner.invite_tool(&label("tuner"), Some(&only)).unwrap();
-    let operator = owner.invite_operator(&label("bob"), Some(&only)).unwrap();
+    let (owner, only) = (&base.owner, GrantTerms::over(Some(&label(namespace))));
+    let tool = owner.invite_tool(&label("tuner"), &only).unwrap();
+    let operator = owner.invite_operator(&label("bob"), &only).unwrap();
     [("tool", tool), ("operator", operator)].map(|(name, invitation)| {
         let home = base.home.join(format!("elsewhere/{name}-{namespace}"));
         std::fs::create_dir_all(home.parent().unwrap()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::output::Format;
 
@@ -323,6 +323,13 @@ pub(crate) struct Login {
     pub(crate) invitation: String,
 }
 
+/// What a tool may be granted beyond looking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ToolVerb {
+    /// To start, run and signal the commands of applications.
+    Lifecycle,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum CaCommand {
     /// Prints an invitation.
@@ -341,6 +348,12 @@ pub(crate) enum CaCommand {
         /// Invites a tool of this name, good for the namespace given; without --namespace for everything.
         #[arg(long, value_name = "NAME", conflicts_with_all = ["label", "pool", "operator"])]
         tool: Option<String>,
+        /// What the tool may do besides looking: `lifecycle` starts, runs and signals the commands of applications.
+        #[arg(long, value_name = "VERBS", value_delimiter = ',', requires = "tool")]
+        verbs: Vec<ToolVerb>,
+        /// For how many days the operator or tool is let in, from when it comes; 90 without it.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=90), conflicts_with_all = ["label", "pool"])]
+        days: Option<u32>,
     },
     /// Writes a certificate and key to FILE, for curl and the like, good for an hour.
     Leaf {

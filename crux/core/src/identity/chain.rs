@@ -320,6 +320,16 @@ fn check_times(issuer: &Certificate<'_>, link: &Certificate<'_>) -> Result<(), R
     if link.validity.from < issuer.validity.from {
         return Err(Refusal::NotYetValid(issuer.validity.from));
     }
+    // An invitation that is valid beyond its claim-by says so how long a person or tool stays.
+    let stay = issuer
+        .validity
+        .until
+        .seconds()
+        .saturating_sub(issuer.grant.claim_by.seconds());
+    let ends = matches!(link.grant.role, Role::Operator { .. } | Role::Tool { .. });
+    if ends && stay > 0 && link.validity.seconds() > stay {
+        return Err(Refusal::LifeTooLong(link.validity.seconds()));
+    }
     Ok(())
 }
 

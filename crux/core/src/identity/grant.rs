@@ -33,11 +33,13 @@ pub enum Verb {
     Invite,
     /// Hand documents to rnodes it hosts.
     Host,
+    /// Start, run and signal the commands of applications: for tools that are to act on them.
+    Lifecycle,
 }
 
 impl Verb {
     /// All verbs, in the order of their bits.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Peer,
         Self::App,
         Self::Tool,
@@ -45,6 +47,7 @@ impl Verb {
         Self::ExecAny,
         Self::Invite,
         Self::Host,
+        Self::Lifecycle,
     ];
 
     const fn bit(self) -> u32 {
@@ -56,6 +59,7 @@ impl Verb {
             Self::ExecAny => 16,
             Self::Invite => 32,
             Self::Host => 64,
+            Self::Lifecycle => 128,
         }
     }
 }
@@ -70,6 +74,7 @@ impl fmt::Display for Verb {
             Self::ExecAny => "exec.any",
             Self::Invite => "invite",
             Self::Host => "host",
+            Self::Lifecycle => "lifecycle",
         })
     }
 }
@@ -112,6 +117,12 @@ impl Verbs {
     #[must_use]
     pub const fn within(self, other: Self) -> bool {
         self.0 & !other.0 == 0
+    }
+
+    /// It and `other` together.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
     /// What it has in common with `other`.

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crux_core::identity::{
-    Charter, Denies, Enrols, Grant, LEAF_BACKDATE_SECONDS, Prefix, Refusal, Role, UnixTime, Verb,
-    Verbs, Window,
+    CHAIN_LENGTH_MAX, Charter, Denies, Enrols, Grant, LEAF_BACKDATE_SECONDS, OPERATOR_LIFE_SECONDS,
+    Prefix, Refusal, Role, UnixTime, Verb, Verbs, Window, validity_of_certificate,
 };
 use crux_core::names::{InvitationId, Label};
 
@@ -17,6 +17,8 @@ use crate::identity::{Error, SecretKey, WallClock};
 
 /// How long an invitation may be claimed unless said otherwise: a day.
 pub const INVITATION_LIFE_SECONDS: u64 = 86_400;
+/// Most days a grant of an operator or tool is asked for.
+const GRANT_DAYS_MAX: u32 = 90;
 /// Most uses of a pool.
 const USES_MAX: u32 = 65_536;
 /// Most hints carried.
@@ -44,6 +46,65 @@ pub(crate) struct Terms {
     pub(crate) label: Option<Label>,
     pub(crate) namespace: Option<Label>,
     pub(crate) uses: u32,
+    /// What a tool may do besides looking.
+    pub(crate) verbs: Verbs,
+    /// How long who comes in may stay; `None`: as long as may be.
+    pub(crate) stay_seconds: Option<u64>,
+}
+
+impl Terms {
+    /// For a person or tool of this name.
+    pub(crate) fn person(enrols: Enrols, label: &Label, terms: &GrantTerms) -> Result<Self, Error> {
+        let day = 86_400;
+        if terms
+            .days
+            .is_some_and(|days| days == 0 || days > GRANT_DAYS_MAX)
+        {
+            return Err(Error::Invitation("it must be for 1 to 90 days"));
+        }
+        Ok(Self {
+            enrols,
+            label: Some(label.clone()),
+            namespace: terms.namespace.clone(),
+            uses: 1,
+            verbs: Verbs::of(&terms.verbs),
+            stay_seconds: terms.days.map(|days| u64::from(days) * day),
+        })
+    }
+
+    /// For rnodes of a namespace.
+    pub(crate) fn rnodes(namespace: &Label, label: Option<&Label>, uses: u32) -> Self {
+        Self {
+            enrols: Enrols::Rnode,
+            label: label.cloned(),
+            namespace: Some(namespace.clone()),
+            uses,
+            verbs: Verbs::NONE,
+            stay_seconds: None,
+        }
+    }
+}
+
+/// How much an invited operator or tool is trusted with.
+#[derive(Debug, Clone, Default)]
+pub struct GrantTerms {
+    /// The one namespace it is good for; `None`: everything of the owner.
+    pub namespace: Option<Label>,
+    /// What a tool may do besides looking; an operator has no use for it.
+    pub verbs: Vec<Verb>,
+    /// For how many days, 1 to 90; `None`: 90.
+    pub days: Option<u32>,
+}
+
+impl GrantTerms {
+    /// Over `namespace`, or without one over everything.
+    #[must_use]
+    pub fn over(namespace: Option<&Label>) -> Self {
+        Self {
+            namespace: namespace.cloned(),
+            ..Self::default()
+        }
+    }
 }
 
 /// Who makes an invitation.
@@ -63,16 +124,10 @@ impl Inviter<'_> {
         let now = self.clock.now();
         let key = SecretKey::generate()?;
         let claim_by = now.plus(INVITATION_LIFE_SECONDS);
-        let passes_on: &[Verb] = match terms.enrols {
-            Enrols::Rnode => &[Verb::Peer, Verb::App],
-            Enrols::Tool => &[Verb::Tool],
-            Enrols::Operator => &[
-                Verb::Operator,
-                Verb::Invite,
-                Verb::Tool,
-                Verb::Peer,
-                Verb::App,
-            ],
+        let passes_on = match terms.enrols {
+            Enrols::Rnode => Verbs::of(&[Verb::Peer, Verb::App]),
+            Enrols::Tool => Verbs::of(&[Verb::Tool]).or(terms.verbs),
+            Enrols::Operator => operator_passes_on(),
         };
         let prefix = terms
             .namespace
@@ -82,24 +137,47 @@ impl Inviter<'_> {
             enrols: terms.enrols,
             label: terms.label,
         };
-        let mut grant = Grant::new(role, Verbs::NONE, prefix).may_grant(Verbs::of(passes_on));
+        let mut grant = Grant::new(role, Verbs::NONE, prefix).may_grant(passes_on);
         grant.claim_by = claim_by;
         grant.uses = terms.uses;
         let validity = Window {
             from: now.minus(LEAF_BACKDATE_SECONDS),
-            until: claim_by,
+            until: claim_by.plus(terms.stay_seconds.unwrap_or(0)),
         };
         let mut chain = vec![issue(&grant, validity, key.public(), self.key)?];
         chain.extend(self.chain.iter().cloned());
-        Ok(Invitation {
+        let invitation = Invitation {
             charter: self.charter.clone(),
             namespace: terms.namespace,
             key,
             chain,
             grant,
             hints: Vec::new(),
-        })
+        };
+        // A leaf is still to come below whoever comes in.
+        if invitation.chain.len() + 2 > CHAIN_LENGTH_MAX {
+            return Err(Error::Invitation(
+                "an operator who was invited cannot invite: ask where the root key is",
+            ));
+        }
+        if terms.enrols == Enrols::Tool {
+            // Nobody is handed what could not be used: rights and names lie within the inviter's.
+            invitation.check()?;
+        }
+        Ok(invitation)
     }
+}
+
+/// What an operator may pass on.
+pub(crate) fn operator_passes_on() -> Verbs {
+    Verbs::of(&[
+        Verb::Operator,
+        Verb::Invite,
+        Verb::Tool,
+        Verb::Lifecycle,
+        Verb::Peer,
+        Verb::App,
+    ])
 }
 
 impl Invitation {
@@ -160,6 +238,17 @@ impl Invitation {
         &self.charter
     }
 
+    /// How long an operator or tool that comes in by it may stay, from when it does.
+    pub(crate) fn stay_seconds(&self) -> u64 {
+        let until = self.chain.first();
+        let until = until.and_then(|der| validity_of_certificate(der).ok());
+        let until = until.map_or(0, |validity| validity.until.seconds());
+        match until.saturating_sub(self.grant.claim_by.seconds()) {
+            0 => OPERATOR_LIFE_SECONDS,
+            stay => stay,
+        }
+    }
+
     pub(crate) const fn enrols(&self) -> Option<Enrols> {
         match &self.grant.role {
             Role::Invitation { enrols, .. } => Some(*enrols),
@@ -183,9 +272,7 @@ impl Invitation {
                 Verbs::of(&[Verb::Operator, Verb::Invite]),
                 self.grant.prefix.clone(),
             ),
-            Role::Tool { .. } => {
-                Grant::new(role, Verbs::of(&[Verb::Tool]), self.grant.prefix.clone())
-            }
+            Role::Tool { .. } => Grant::new(role, self.grant.may_grant, self.grant.prefix.clone()),
             _ => Grant::new(role, Verbs::of(&[Verb::Peer]), self.grant.prefix.clone()),
         };
         // A tool passes nothing on.
@@ -402,12 +489,7 @@ impl BaseInviter {
             charter: &self.charter,
             clock: &self.clock,
         };
-        inviter.invite(Terms {
-            enrols: Enrols::Rnode,
-            label: Some(label.clone()),
-            namespace: Some(self.namespace.clone()),
-            uses: 1,
-        })
+        inviter.invite(Terms::rnodes(&self.namespace, Some(label), 1))
     }
 }
 

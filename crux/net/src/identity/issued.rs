@@ -1,6 +1,7 @@
-//! What root keys certified on this machine: `owner/issued`, a file a certificate, named by its digest.
+//! What keys of this machine certified, a file a certificate, named by its digest: `owner/issued` by root keys,
+//! `operator/invited` by the operator.
 //!
-//! A new root carries these over, and people name by label whom they deny.
+//! A new root carries over what roots certified, and people name by label whom they deny.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use crate::identity::{Error, files};
 /// Most certificates kept. 1 024: four times what a charter carries over.
 const ISSUED_MAX: usize = 1_024;
 
-/// One certificate of a root key.
+/// One certificate that a key of this machine made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuedCertificate {
     /// Its bytes.
@@ -34,11 +35,16 @@ impl Issued {
         Self(home.join("owner").join("issued"))
     }
 
+    /// Of tools that the operator of `home` invited.
+    pub(crate) fn by_operator(home: &Path) -> Self {
+        Self(home.join("operator").join("invited"))
+    }
+
     /// Keeps one, durably.
     pub(crate) fn keep(&self, der: &[u8]) -> Result<(), Error> {
         files::private_dir(&self.0)?;
         if self.list()?.len() >= ISSUED_MAX {
-            return Err(Error::Full("owner/issued holds 1024 already"));
+            return Err(Error::Full("1024 are kept here already"));
         }
         files::write(&self.0.join(Digest::of(der).to_string()), der)
     }

@@ -13,7 +13,7 @@ use crux_wire::document::v1::{Authority, DenyNotice};
 use prost::Message as _;
 
 use crate::identity::files::{self, decode_chain, encode_chain};
-use crate::identity::invitation::{Inviter, Terms};
+use crate::identity::invitation::{GrantTerms, Inviter, Terms, operator_passes_on};
 use crate::identity::issue::issue;
 use crate::identity::issued::{Issued, IssuedCertificate};
 use crate::identity::succession;
@@ -119,7 +119,7 @@ impl OwnerStore {
             &key,
             Window {
                 from: now,
-                until: now.plus(OPERATOR_LIFE_SECONDS),
+                until: now.plus(invitation.stay_seconds()),
             },
         )?;
         files::write(&operator.join("grant"), &encode_chain(&chain))?;
@@ -179,13 +179,8 @@ impl OwnerStore {
     /// # Errors
     /// [`Error::Crypto`].
     pub fn invite_named(&self, namespace: &Label, label: &Label) -> Result<Invitation, Error> {
-        let (label, namespace) = (Some(label.clone()), Some(namespace.clone()));
-        self.inviter().invite(Terms {
-            enrols: Enrols::Rnode,
-            label,
-            namespace,
-            uses: 1,
-        })
+        self.inviter()
+            .invite(Terms::rnodes(namespace, Some(label), 1))
     }
 
     /// Invites `uses` rnodes into `namespace`, under labels of their choice.
@@ -193,23 +188,14 @@ impl OwnerStore {
     /// # Errors
     /// [`Error::Invitation`] when `uses` is out of range; [`Error::Crypto`].
     pub fn invite_pool(&self, namespace: &Label, uses: u32) -> Result<Invitation, Error> {
-        self.inviter().invite(Terms {
-            enrols: Enrols::Rnode,
-            label: None,
-            namespace: Some(namespace.clone()),
-            uses,
-        })
+        self.inviter().invite(Terms::rnodes(namespace, None, uses))
     }
 
-    /// Invites an operator on another machine, for `namespace` or, without one, for everything; signed by the root.
+    /// Invites an operator on another machine; signed by the root.
     ///
     /// # Errors
-    /// [`Error::NoRoot`]; [`Error::Crypto`].
-    pub fn invite_operator(
-        &self,
-        label: &Label,
-        namespace: Option<&Label>,
-    ) -> Result<Invitation, Error> {
+    /// [`Error::NoRoot`]; [`Error::Invitation`] for days out of range; [`Error::Crypto`].
+    pub fn invite_operator(&self, label: &Label, terms: &GrantTerms) -> Result<Invitation, Error> {
         let key = self
             .root
             .as_ref()
@@ -220,33 +206,25 @@ impl OwnerStore {
             charter: &self.charter,
             clock: &self.clock,
         };
-        let invitation = inviter.invite(Terms {
-            enrols: Enrols::Operator,
-            label: Some(label.clone()),
-            namespace: namespace.cloned(),
-            uses: 1,
-        })?;
+        let invitation = inviter.invite(Terms::person(Enrols::Operator, label, terms)?)?;
         if let Some(der) = invitation.chain.first() {
             Issued::at(&self.home).keep(der)?;
         }
         Ok(invitation)
     }
 
-    /// Invites a tool, good for `namespace` or, without one, for everything; signed by this operator.
+    /// Invites a tool; signed by this operator, and kept here, so that people can name it.
     ///
     /// # Errors
-    /// [`Error::Crypto`].
-    pub fn invite_tool(
-        &self,
-        label: &Label,
-        namespace: Option<&Label>,
-    ) -> Result<Invitation, Error> {
-        self.inviter().invite(Terms {
-            enrols: Enrols::Tool,
-            label: Some(label.clone()),
-            namespace: namespace.cloned(),
-            uses: 1,
-        })
+    /// [`Error::Refused`] when this operator may not pass that on; [`Error::Invitation`] for days out of range or by an
+    /// operator who was invited; [`Error::Crypto`].
+    pub fn invite_tool(&self, label: &Label, terms: &GrantTerms) -> Result<Invitation, Error> {
+        let terms = Terms::person(Enrols::Tool, label, terms)?;
+        let invitation = self.inviter().invite(terms)?;
+        if let Some(der) = invitation.chain.first() {
+            Issued::by_operator(&self.home).keep(der)?;
+        }
+        Ok(invitation)
     }
 
     /// Where the base rnode is, if this operator or tool came in by invitation: `host:port` each.
@@ -302,6 +280,14 @@ impl OwnerStore {
     /// [`Error::Io`]; [`Error::Refused`] for one that cannot be read.
     pub fn issued(&self) -> Result<Vec<IssuedCertificate>, Error> {
         Issued::at(&self.home).list()
+    }
+
+    /// The invitations of tools that this operator made, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Refused`] for one that cannot be read.
+    pub fn invited(&self) -> Result<Vec<IssuedCertificate>, Error> {
+        Issued::by_operator(&self.home).list()
     }
 
     /// The operator's side of connections.
@@ -416,7 +402,11 @@ impl OwnerStore {
         let kept = kept.filter(|chain| holds(chain, &operator, &trust));
         let operator_chain = match (kept, &root) {
             (Some(chain), None) => chain,
-            (Some(chain), Some(_)) if left(&chain, now) >= RENEW_BELOW_SECONDS => chain,
+            (Some(chain), Some(_))
+                if left(&chain, now) >= RENEW_BELOW_SECONDS && passes_on_all(&chain) =>
+            {
+                chain
+            }
             (_, Some(root)) => {
                 let chain = vec![grant_operator(&operator, root, now)?];
                 Issued::at(home).keep(&chain[0])?;
@@ -492,13 +482,7 @@ fn grant_operator(operator: &SecretKey, root: &SecretKey, now: UnixTime) -> Resu
         Verbs::of(&[Verb::Operator, Verb::Invite]),
         Prefix::EVERYTHING,
     )
-    .may_grant(Verbs::of(&[
-        Verb::Operator,
-        Verb::Invite,
-        Verb::Tool,
-        Verb::Peer,
-        Verb::App,
-    ]));
+    .may_grant(operator_passes_on());
     // Older than any invitation it makes at once, which are dated back themselves.
     let validity = Window {
         from: now.minus(2 * LEAF_BACKDATE_SECONDS),
@@ -521,6 +505,14 @@ fn holds(chain: &[Vec<u8>], operator: &SecretKey, trust: &Trust) -> bool {
     trust
         .verify_signed(&signed, Acceptance::New)
         .is_ok_and(|who| who.verbs.has(Verb::Operator) || who.verbs.has(Verb::Tool))
+}
+
+/// Whether the grant passes on all that an operator's does today: an older release knew fewer verbs.
+fn passes_on_all(chain: &[Vec<u8>]) -> bool {
+    let grant = chain
+        .first()
+        .and_then(|der| Grant::of_certificate(der).ok());
+    grant.is_some_and(|grant| operator_passes_on().within(grant.may_grant))
 }
 
 /// Seconds left of the grant on top.

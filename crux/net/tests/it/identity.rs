@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crux_core::identity::{Claim, DOCUMENT_CONTEXT, Denied, Refusal, Signed, UnixTime, Verb, Who};
 use crux_net::identity::{
-    Acceptance, Credentials, Error, Invitation, OwnerStore, Place, Report, RnodeIdentity,
-    SecretKey, WallClock,
+    Acceptance, Credentials, Error, GrantTerms, Invitation, OwnerStore, Place, Report,
+    RnodeIdentity, SecretKey, WallClock,
 };
 
 use crate::fixture::{Dir, World, label, reopen};
@@ -409,7 +409,7 @@ fn an_operator_is_enrolled_elsewhere_by_invitation() {
     let world = World::new();
     let text = world
         .owner
-        .invite_operator(&label("bob"), None)
+        .invite_operator(&label("bob"), &GrantTerms::default())
         .expect("an invitation")
         .encode();
     let invitation = Invitation::decode(&text).expect("it reads");
@@ -435,7 +435,7 @@ fn an_operator_is_enrolled_elsewhere_by_invitation() {
             &world.dir.join("home"),
             &World::new()
                 .owner
-                .invite_operator(&label("eve"), None)
+                .invite_operator(&label("eve"), &GrantTerms::default())
                 .expect("one")
         )
         .is_err()
@@ -457,6 +457,55 @@ fn an_operator_is_enrolled_elsewhere_by_invitation() {
         .expect("it opens")
         .expect("it is there");
     assert_eq!(again.operator_chain(), bob.operator_chain());
+}
+
+#[test]
+fn an_invitation_says_what_over_what_and_for_how_long() {
+    let world = World::new();
+    let n1 = world.rnode("stix", "n1");
+    let terms = GrantTerms {
+        namespace: Some(label("stix")),
+        verbs: vec![Verb::Lifecycle],
+        days: Some(7),
+    };
+    let enrolled = |place: &str, invitation: Invitation| {
+        let text = invitation.encode();
+        let invitation = Invitation::decode(&text).expect("it reads");
+        OwnerStore::login(&world.dir.join(place), &invitation).expect("enrolled")
+    };
+    let seen = |who: &OwnerStore| {
+        let chain = who.credentials().expect("credentials").chain();
+        n1.trust().verify(&chain.expect("a leaf")).expect("known")
+    };
+    let invitation = world.owner.invite_tool(&label("tuner"), &terms);
+    let tuner = enrolled("tuner", invitation.expect("an invitation"));
+    let (stix, base) = (label("stix"), label("base"));
+    let tool = seen(&tuner);
+    assert!(tool.may(Verb::Tool, &stix).is_ok() && tool.may(Verb::Lifecycle, &stix).is_ok());
+    assert!(tool.may(Verb::Tool, &base).is_err() && tool.may(Verb::Operator, &stix).is_err());
+    let grant = &tuner.operator_chain()[0];
+    let validity = crux_core::identity::validity_of_certificate(grant).expect("a validity");
+    assert_eq!(validity.seconds(), 7 * 86_400);
+    assert_eq!(world.owner.invited().expect("the list").len(), 1);
+
+    let invitation = world.owner.invite_operator(&label("bob"), &terms);
+    let bob = enrolled("bob", invitation.expect("an invitation"));
+    assert!(seen(&bob).may(Verb::Operator, &stix).is_ok());
+    assert!(seen(&bob).may(Verb::Operator, &base).is_err());
+    // Who was invited invites nobody: there is no room for another link.
+    for refused in [
+        bob.invite_tool(&label("x"), &terms).map(drop),
+        bob.invite_named(&stix, &label("n9")).map(drop),
+        tuner.invite_tool(&label("x"), &terms).map(drop),
+    ] {
+        assert!(matches!(refused, Err(Error::Invitation(_))), "{refused:?}");
+    }
+    let long = GrantTerms {
+        days: Some(91),
+        ..terms
+    };
+    let refused = world.owner.invite_tool(&label("x"), &long);
+    assert!(matches!(refused, Err(Error::Invitation(_))));
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use base64::Engine as _;
+use crux_core::identity::Verb;
 use crux_core::names::Label;
-use crux_net::identity::{Invitation, OwnerStore};
+use crux_net::identity::{GrantTerms, Invitation, OwnerStore};
 use crux_net::rpc;
 
-use crate::args::{self, CaCommand};
+use crate::args::{self, CaCommand, ToolVerb};
 use crate::connection::Contact;
 use crate::failure::{Failure, Outcome};
 use crate::home::Home;
@@ -43,15 +44,23 @@ pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
             pool,
             operator,
             tool,
+            verbs,
+            days,
         } => {
             let given = namespace.as_deref();
             let given = given.map(|text| label("namespace", text)).transpose()?;
             let namespace = given.clone().unwrap_or_else(Label::base);
+            let verbs = verbs.into_iter().map(|verb| match verb {
+                ToolVerb::Lifecycle => Verb::Lifecycle,
+            });
+            let terms = GrantTerms {
+                namespace: given,
+                verbs: verbs.collect(),
+                days,
+            };
             let invitation = match (operator, tool, pool, name) {
-                (Some(name), ..) => {
-                    owner.invite_operator(&label("operator", &name)?, given.as_ref())
-                }
-                (_, Some(name), ..) => owner.invite_tool(&label("tool", &name)?, given.as_ref()),
+                (Some(name), ..) => owner.invite_operator(&label("operator", &name)?, &terms),
+                (_, Some(name), ..) => owner.invite_tool(&label("tool", &name)?, &terms),
                 (_, _, Some(count), _) => owner.invite_pool(&namespace, count),
                 (_, _, _, Some(name)) => owner.invite_named(&namespace, &label("label", &name)?),
                 _ => {

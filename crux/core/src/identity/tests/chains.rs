@@ -739,3 +739,37 @@ fn a_charter_is_followed_only_by_one_its_own_keys_signed() {
     forged[1] ^= 1;
     assert!(matches!(Charter::decode(&forged), Err(Refusal::Charter(_))));
 }
+
+#[test]
+fn an_invitation_valid_beyond_its_claim_by_says_how_long_a_tool_stays() {
+    let world = World::new();
+    let (throwaway, key) = (Key::new(), Key::new());
+    let judged = |days_beyond: u64, seconds: u64| {
+        let invited = Window {
+            from: NOW.minus(1_800),
+            until: NOW.plus(DAY).plus(days_beyond * DAY),
+        };
+        let stays = Window {
+            from: NOW,
+            until: NOW.plus(seconds),
+        };
+        let mut chain = vec![
+            key.certify(&Key::new(), &leaf(&tool("stix")), leaf_window(NOW)),
+            throwaway.certify(&key, &tool("stix"), stays),
+            world
+                .operator
+                .certify(&throwaway, &tool_invitation("stix"), invited),
+        ];
+        chain.extend(world.operator_chain());
+        world.judge(&chain).map(|seen| seen.verbs)
+    };
+    let may = Ok(tool("stix").verbs);
+    assert_eq!(judged(7, 7 * DAY), may);
+    assert_eq!(
+        judged(7, 7 * DAY + 1),
+        Err(Refusal::LifeTooLong(7 * DAY + 1))
+    );
+    // As it was made before there was such a term: 90 days and a day of grace.
+    assert_eq!(judged(0, 91 * DAY), may);
+    assert!(judged(0, 92 * DAY).is_err());
+}

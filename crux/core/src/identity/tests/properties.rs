@@ -15,7 +15,11 @@ fn any_label() -> impl Strategy<Value = Label> {
 }
 
 fn any_role() -> impl Strategy<Value = Role> {
-    let enrols = prop_oneof![Just(Enrols::Rnode), Just(Enrols::Operator)];
+    let enrols = prop_oneof![
+        Just(Enrols::Rnode),
+        Just(Enrols::Operator),
+        Just(Enrols::Tool)
+    ];
     prop_oneof![
         any_label().prop_map(|label| Role::Operator { label }),
         any_label().prop_map(|label| Role::Tool { label }),
@@ -82,7 +86,7 @@ proptest! {
     #[test]
     fn whatever_passes_has_no_right_that_some_link_lacks(
         grants in proptest::collection::vec((any_grant(), 0_usize..3), 1..=4),
-        shape in 0_usize..4,
+        shape in 0_usize..6,
     ) {
         let world = World::new();
         // Chains of chance alone hardly ever pass, so most links are of a good chain with rights of chance.
@@ -91,6 +95,8 @@ proptest! {
             vec![host("stix")],
             vec![host("stix"), invitation("stix", None, 9), rnode("stix", "n1", 0)],
             vec![operator(), invitation("stix", None, 9), rnode("stix", "n1", 0)],
+            vec![operator(), tool_invitation("stix"), tool("stix")],
+            vec![operator_invitation("stix"), operator_of("stix"), tool("stix")],
         ][shape].clone();
         let mut links: Vec<Grant> = good;
         for (at, (chance, kind)) in grants.iter().enumerate() {
@@ -98,6 +104,7 @@ proptest! {
             match kind {
                 0 => link.verbs = chance.verbs,
                 1 => link.may_grant = chance.may_grant,
+                _ if chance.verbs.bits() % 2 == 0 => link.prefix = chance.prefix.clone(),
                 _ => {}
             }
         }
@@ -121,6 +128,53 @@ proptest! {
                 prop_assert!(principal.verbs.within(upper.may_grant));
                 prop_assert!(upper.prefix.covers(&principal.prefix));
             }
+        }
+    }
+
+    #[test]
+    fn a_tool_may_what_all_above_it_grant_over_the_names_that_all_cover(
+        bits in proptest::array::uniform3(0_u32..256),
+        wider in proptest::array::uniform2(0_u8..4),
+        names in proptest::array::uniform3(0_usize..3),
+    ) {
+        let world = World::new();
+        let prefix = |at: usize| match at {
+            0 => Prefix::EVERYTHING,
+            1 => Prefix::namespace(label("stix")),
+            _ => Prefix::namespace(label("other")),
+        };
+        // Below lies mostly less, sometimes anything.
+        let below = |bits: u32, above: Verbs, wider: u8| {
+            let bits = Verbs::from_bits(bits);
+            if wider == 0 { bits } else { bits.and(above) }
+        };
+        let of_operator = Verbs::from_bits(bits[0]);
+        let of_invitation = below(bits[1], of_operator, wider[0]);
+        let of_tool = below(bits[2], of_invitation, wider[1]);
+        let mut links = [operator(), tool_invitation("stix"), tool("stix")];
+        (links[0].may_grant, links[1].may_grant) = (of_operator, of_invitation);
+        links[2].verbs = of_tool;
+        for (link, name) in links.iter_mut().zip(names) {
+            link.prefix = prefix(name);
+        }
+        let keys = [Key::new(), Key::new(), Key::new()];
+        let day = Window { from: NOW.minus(1_800), until: NOW.plus(DAY) };
+        let mut chain = vec![
+            keys[2].certify(&Key::new(), &leaf(&links[2]), leaf_window(NOW)),
+            keys[1].certify(&keys[2], &links[2], Window { from: NOW, until: NOW.plus(DAY) }),
+            keys[0].certify(&keys[1], &links[1], day),
+        ];
+        chain.push(world.root.certify(&keys[0], &links[0], long()));
+        let lies_within = of_tool.within(of_invitation)
+            && of_invitation.within(of_operator)
+            && prefix(names[0]).covers(&prefix(names[1]))
+            && prefix(names[1]).covers(&prefix(names[2]));
+        match world.judge(&chain) {
+            Ok(seen) => {
+                prop_assert!(lies_within);
+                prop_assert_eq!((seen.verbs, &seen.prefix), (of_tool, &links[2].prefix));
+            }
+            Err(refusal) => prop_assert!(!lies_within, "{refusal}"),
         }
     }
 

@@ -106,9 +106,48 @@ pub(super) fn operator() -> Grant {
         Verb::Operator,
         Verb::Invite,
         Verb::Tool,
+        Verb::Lifecycle,
         Verb::Peer,
         Verb::App,
     ]))
+}
+
+/// An operator of one namespace.
+pub(super) fn operator_of(namespace: &str) -> Grant {
+    Grant {
+        prefix: Prefix::namespace(label(namespace)),
+        ..operator()
+    }
+}
+
+fn person_invitation(enrols: Enrols, namespace: &str) -> Grant {
+    let role = Role::Invitation {
+        enrols,
+        label: None,
+    };
+    let mut grant = Grant::new(role, Verbs::NONE, Prefix::namespace(label(namespace)));
+    grant.claim_by = NOW.plus(DAY);
+    grant.uses = 1;
+    grant
+}
+
+pub(super) fn operator_invitation(namespace: &str) -> Grant {
+    person_invitation(Enrols::Operator, namespace).may_grant(operator().may_grant)
+}
+
+/// For a tool that may act on applications.
+pub(super) fn tool_invitation(namespace: &str) -> Grant {
+    person_invitation(Enrols::Tool, namespace).may_grant(tool(namespace).verbs)
+}
+
+pub(super) fn tool(namespace: &str) -> Grant {
+    Grant::new(
+        Role::Tool {
+            label: label("tuner"),
+        },
+        Verbs::of(&[Verb::Tool, Verb::Lifecycle]),
+        Prefix::namespace(label(namespace)),
+    )
 }
 
 pub(super) fn host(namespace: &str) -> Grant {
