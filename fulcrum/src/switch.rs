@@ -8,6 +8,7 @@
 mod carry;
 mod holders;
 mod link;
+mod names;
 mod netlink;
 mod network;
 mod nft;
@@ -26,6 +27,7 @@ use nix::unistd::geteuid;
 
 pub use self::carry::{CONNECTIONS_MAX, carry};
 use self::holders::Holders;
+pub use self::names::{Names, open as open_names};
 pub use self::network::Network;
 pub use self::probe::{Found, Granted, OUTBOUND_TRIED_MAX, OUTSIDE, Probes, granted, probe, trial};
 pub(crate) use self::rights::give_up as give_up_rights;

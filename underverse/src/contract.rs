@@ -153,6 +153,8 @@ pub trait Underverse: Send + Sync + Debug {
     /// - `network.door-address`: a door at an acquired address is open there and nowhere else.
     /// - `network.door-udp`: a door for UDP carries datagrams and their answers; where absent, it is refused with `Unsupported`.
     /// - `network.names`: where present, the label of a member resolves to its address inside every member.
+    /// - `network.names-current`: where enforced, a name server that members are told to ask answers with the addresses of a label,
+    ///   of `label.horde` in its flock and of all members of a role; after a move, with the new ones within the time an answer may be kept.
     /// - `network.healed`: a container that was started again has its address again, and doors and members reach it.
     /// - `network.resized`: members that are added are connected, and doors lead to them; members that left get nothing.
     /// - `realise.spread`: containers of a role spread over the servers that fit; none holds all while another fits.

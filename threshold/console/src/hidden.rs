@@ -52,6 +52,7 @@ pub(crate) fn run(words: &[OsString]) -> Option<ExitCode> {
         "forward" => forward(&rest),
         "switch" => switch(&rest),
         "uplink" => uplink(&rest),
+        "names" => names(&rest),
         "kv" => kv(rest),
         "answer" => answer(&rest),
         "look" => crate::vantage::look(&rest),
@@ -299,6 +300,24 @@ fn uplink(rest: &[String]) -> Result<u8, String> {
     let uplink = uplink.map_err(chain)?;
     runtime()?
         .block_on(fulcrum::switch::carry(uplink, limit, asked_to_end()))
+        .map(|()| 0)
+        .map_err(chain)
+}
+
+/// `names --dir SWITCH --number K --home DIR --horde NAME`: answers for the names of a horde on a switch.
+fn names(rest: &[String]) -> Result<u8, String> {
+    crate::log();
+    let (home, horde) = (option(rest, "--home")?, option(rest, "--horde")?);
+    let home = underverse_local::Home::new(PathBuf::from(home));
+    // Ordering: before any thread, since a switch is entered by a process of one thread only.
+    let names = fulcrum::switch::open_names(&directory(rest)?, parsed(rest, "--number")?);
+    let names = names.map_err(chain)?;
+    runtime()?
+        .block_on(underverse_local::names::serve(
+            (names.socket, names.listener),
+            (&home, &horde),
+            asked_to_end(),
+        ))
         .map(|()| 0)
         .map_err(chain)
 }

@@ -14,7 +14,7 @@ use futures_util::stream::BoxStream;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use underverse::{Error, Program, Running, StorageExposure, StorageKind};
-use underverse_conformance::{Below, Cannot, Opened, Take, Tap, Vantage};
+use underverse_conformance::{Below, Cannot, Opened, Resolved, Take, Tap, Vantage};
 use underverse_local::{
     Abilities, Base, BaseView, Direct, EndSignal, Executable, ExecutionView, Granted, Groups, Home,
     Isolation, Local, LocalAdmin, Settings, Start, ThisMachine, VirtualServer,
@@ -369,6 +369,24 @@ impl Below for LocalBelow {
         let text = self.look(words).await?;
         let count = text.trim_end().parse();
         count.map_err(|_| Cannot::Failed(format!("{text:?} is no number")))
+    }
+
+    async fn resolve(
+        &self,
+        directory: &Path,
+        from: &Running,
+        name: &str,
+    ) -> Result<Vec<Resolved>, Cannot> {
+        let pid = Self::pid(directory, from.id.as_str()).await?.to_string();
+        let text = self.look([pid, "name".to_owned(), name.to_owned()]).await?;
+        let one = |line: &str| {
+            let (address, seconds) = line.split_once(' ')?;
+            Some(Resolved {
+                address: address.parse().ok()?,
+                keep: Duration::from_secs(seconds.parse().ok()?),
+            })
+        };
+        Ok(text.lines().filter_map(one).collect())
     }
 
     fn internet(&self, directory: &Path) -> Option<SocketAddr> {

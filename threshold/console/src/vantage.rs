@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! look - | PID[,PID…]  tcp ADDRESS      what is answered; nothing if there is no connection
+//! look PID             name NAME        its addresses, each with the seconds it may be kept, by the name server told there
 //! look PID[,PID…]      hold ADDRESS     how many of the connections, one from each, were answered while all were kept
 //! take PORT  memory BYTES | processes COUNT | cpu MILLISECONDS
 //! ```
 //! Whoever is on this machine's own network asks no router: nothing leaves the machine.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,9 +18,17 @@ use fulcrum::switch::Network;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::time::ClockId;
+use simple_dns::rdata::RData;
+use simple_dns::{CLASS, Name, Packet, QCLASS, QTYPE, Question, TYPE};
 
 /// Time a connection and its answer may take, in seconds.
 const ANSWER_SECONDS_MAX: i64 = 2;
+/// Most bytes of a datagram that is read.
+const DATAGRAM_BYTES_MAX: usize = 2048;
+/// Port of names.
+const NAMES_PORT: u16 = 53;
+/// Number of the one question that is asked.
+const QUESTION: u16 = 1;
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 256;
 /// Pages are written to one by one; the smallest there are.
@@ -32,6 +41,9 @@ pub(crate) fn look(rest: &[String]) -> Result<u8, String> {
     let [from, what, target] = rest else {
         return Err("a vantage, `tcp` or `hold`, and an address are needed".to_owned());
     };
+    if what == "name" {
+        return name(from, target);
+    }
     let to: SocketAddr = target.parse().map_err(|_| "no address")?;
     // Ordering: opened before any is entered, since from inside the others are not seen.
     let from = from
@@ -53,6 +65,57 @@ pub(crate) fn look(rest: &[String]) -> Result<u8, String> {
         other => return Err(format!("{other} is neither `tcp` nor `hold`")),
     }
     Ok(0)
+}
+
+/// Asks the name server that a container is told of, from inside it.
+fn name(pid: &str, name: &str) -> Result<u8, String> {
+    let failed = |error: io::Error| error.to_string();
+    let told = std::fs::read_to_string(format!("/proc/{pid}/root/etc/resolv.conf"));
+    let told = told.map_err(failed)?;
+    let mut servers = told
+        .lines()
+        .filter_map(|line| line.strip_prefix("nameserver "));
+    let server: IpAddr = servers
+        .next()
+        .and_then(|server| server.trim().parse().ok())
+        .ok_or("no name server is told")?;
+    let network = network(pid)?.ok_or("no pid")?;
+    if !network.is_foreign() {
+        return Err("names are asked for in networks of hordes only".to_owned());
+    }
+    network.enter().map_err(crate::hidden::chain)?;
+    let mut question = Packet::new_query(QUESTION);
+    let asked = Name::new(name).map_err(|error| error.to_string())?;
+    let (kind, class) = (QTYPE::TYPE(TYPE::A), QCLASS::CLASS(CLASS::IN));
+    question
+        .questions
+        .push(Question::new(asked, kind, class, false));
+    let question = question
+        .build_bytes_vec()
+        .map_err(|error| error.to_string())?;
+    // Nobody there yet is no answer; the suite asks again.
+    let Ok(reply) = exchange(SocketAddr::new(server, NAMES_PORT), &question) else {
+        return Ok(0);
+    };
+    let reply = Packet::parse(&reply).map_err(|error| error.to_string())?;
+    for record in &reply.answers {
+        if let RData::A(a) = &record.rdata {
+            crate::output::line(&format!("{} {}", Ipv4Addr::from(a.address), record.ttl));
+        }
+    }
+    Ok(0)
+}
+
+/// Sends a datagram and returns the one that answers it.
+fn exchange(to: SocketAddr, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.set_read_timeout(Some(Duration::from_secs(ANSWER_SECONDS_MAX.unsigned_abs())))?;
+    socket.connect(to)?;
+    socket.send(bytes)?;
+    let mut answer = vec![0; DATAGRAM_BYTES_MAX];
+    let length = socket.recv(&mut answer)?;
+    answer.truncate(length);
+    Ok(answer)
 }
 
 /// The network of a process; `None` for this machine's own.

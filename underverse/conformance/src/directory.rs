@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_trait::async_trait;
 use underverse::{Program, Running, StorageExposure};
 
-use crate::fixture::{Cannot, Disturbance, Fixture, Ground, Opened, Take, Vantage};
+use crate::fixture::{Cannot, Disturbance, Fixture, Ground, Opened, Resolved, Take, Vantage};
 use crate::tap::Tap;
 
 /// What an author tells of a backend whose ground is one directory. Nothing here asks the backend.
@@ -99,6 +99,19 @@ pub trait Below: Send + Sync + Debug {
         _to: SocketAddr,
     ) -> Result<u32, Cannot> {
         Err(Cannot::NotOffered("this ground cannot keep connections"))
+    }
+
+    /// As [`Ground::resolve`].
+    ///
+    /// # Errors
+    /// `NotOffered` where that cannot be asked.
+    async fn resolve(
+        &self,
+        _directory: &Path,
+        _from: &Running,
+        _name: &str,
+    ) -> Result<Vec<Resolved>, Cannot> {
+        Err(Cannot::NotOffered("this ground cannot ask for names"))
     }
 
     /// As [`Ground::internet`].
@@ -298,6 +311,10 @@ impl Ground for DirectoryGround {
     async fn hold(&self, from: &[&Running], to: SocketAddr) -> Result<u32, Cannot> {
         let ids: Vec<&str> = from.iter().map(|one| one.id.as_str()).collect();
         self.below.hold(&self.directory, &ids, to).await
+    }
+
+    async fn resolve(&self, from: &Running, name: &str) -> Result<Vec<Resolved>, Cannot> {
+        self.below.resolve(&self.directory, from, name).await
     }
 
     fn internet(&self) -> Option<SocketAddr> {

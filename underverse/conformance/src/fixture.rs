@@ -92,6 +92,15 @@ pub trait Fixture: Send + Sync + Debug {
     }
 }
 
+/// One address of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Resolved {
+    /// The address.
+    pub address: IpAddr,
+    /// How long whoever asked may keep it.
+    pub keep: Duration,
+}
+
 /// What a program tries to take of its machine, against a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Take {
@@ -192,6 +201,14 @@ pub trait Ground: Send + Sync + Debug {
     /// `NotOffered` where connections cannot be kept.
     async fn hold(&self, _from: &[&Running], _to: SocketAddr) -> Result<u32, Cannot> {
         Err(Cannot::NotOffered("this ground cannot keep connections"))
+    }
+
+    /// The addresses of a name, as the name server tells that this container is told to ask; none if it has no such name.
+    ///
+    /// # Errors
+    /// `NotOffered` where that cannot be asked.
+    async fn resolve(&self, _from: &Running, _name: &str) -> Result<Vec<Resolved>, Cannot> {
+        Err(Cannot::NotOffered("this ground cannot ask for names"))
     }
 
     /// An address that stands for the internet: it answers whoever is let out to it, and nothing leaves the ground for that.

@@ -18,7 +18,7 @@ mod tap;
 pub use case::{Case, Verdict};
 pub use cases::all;
 pub use directory::{Below, DirectoryFixture, Scratch};
-pub use fixture::{Cannot, Disturbance, Fixture, Ground, Opened, Take, Vantage};
+pub use fixture::{Cannot, Disturbance, Fixture, Ground, Opened, Resolved, Take, Vantage};
 pub use report::{Report, Row};
 pub use runner::{CASE_TIME_MAX, Choice, run};
 pub use tap::{TAP_VARIABLE, Tap};

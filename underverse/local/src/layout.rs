@@ -119,6 +119,11 @@ impl Home {
         self.horde(namespace).join("hosts")
     }
 
+    /// What the containers of a horde on a switch see as `/etc/resolv.conf`.
+    pub(crate) fn resolver(&self, namespace: &str) -> PathBuf {
+        self.horde(namespace).join("resolv.conf")
+    }
+
     /// Where `myriad` keeps what it spawned.
     #[must_use]
     pub fn myriad(&self) -> PathBuf {

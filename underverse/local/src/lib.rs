@@ -28,6 +28,7 @@ mod local;
 mod maintenance;
 pub mod mark;
 pub mod myriad;
+pub mod names;
 mod network;
 mod plan;
 mod process;

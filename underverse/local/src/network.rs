@@ -11,6 +11,8 @@ use crate::layout::Home;
 
 /// Address of a switch's own end, from which doors connect and to which what goes out is sent.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 255, 254);
+/// Port of names.
+const NAMES_PORT: u16 = 53;
 /// Highest number of a horde on a switch; the ones above are the trial's and the switch's own.
 const NUMBER_MAX: u8 = 253;
 /// Most connections out that a probe opens; the limit of a horde that allows more is not tried to its end.
@@ -94,6 +96,15 @@ pub enum Way {
     Into(OnSwitch),
     /// Out of a switch, for so many connections at once.
     OutOf(OnSwitch, Option<u32>),
+    /// To nobody: who is there answers for the names of those on a switch.
+    Names(OnSwitch),
+}
+
+impl Way {
+    /// Whether it leads in from outside, as whoever asked for a door means.
+    pub(crate) const fn leads_in(self) -> bool {
+        matches!(self, Self::Here | Self::Into(_))
+    }
 }
 
 impl OnSwitch {
@@ -133,6 +144,15 @@ impl OnSwitch {
             .ok()
             .filter(|member| (1..255).contains(member))?;
         Some(Ipv4Addr::new(a, b, self.number, member))
+    }
+
+    /// Where the names of the horde are asked for: an address of the switch's own end.
+    pub(crate) const fn names(self) -> std::net::SocketAddr {
+        let [a, b, c, _] = GATEWAY.octets();
+        std::net::SocketAddr::V4(std::net::SocketAddrV4::new(
+            Ipv4Addr::new(a, b, c, self.number),
+            NAMES_PORT,
+        ))
     }
 
     /// What stands for the door out of it among the doors: no address of this machine.

@@ -13,7 +13,6 @@ use crate::config::Isolation;
 use crate::groups::{Controller, Groups};
 use crate::label::rnode_label;
 use crate::layout::Home;
-use crate::network::Way;
 use crate::plan::Observed;
 use crate::record::{Door, Record};
 use crate::settings::Settings;
@@ -86,7 +85,7 @@ pub(crate) fn effective(
 ) -> Effective {
     let record = observed.record.as_ref();
     let ports = record.map_or_else(Vec::new, |record| {
-        let inward = |door: &&Door| !matches!(door.way, Way::OutOf(..));
+        let inward = |door: &&Door| door.way.leads_in();
         let doors = record.doors.iter().filter(inward);
         doors.map(|door| port(door, record, observed)).collect()
     });

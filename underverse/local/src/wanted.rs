@@ -142,6 +142,7 @@ pub(crate) fn wanted(
         .map(|port| door(port, way, facts))
         .collect::<Result<Vec<_>, _>>()?;
     doors.extend(on.and_then(|on| door_out(on, spec, facts)));
+    doors.extend(on.map(door_names));
     let Placed {
         mut rnodes,
         unplaced,
@@ -149,8 +150,13 @@ pub(crate) fn wanted(
     } = place(spec, &servers(spec, facts), facts)?;
     let commands = spec.execables.iter().all(is_command);
     if commands && isolation == Isolation::PidMount && (facts.exists)(Path::new(HOSTS)) {
+        let home = &facts.settings.home;
+        let asked = on.filter(|_| (facts.exists)(Path::new(RESOLVER)));
         for rnode in &mut rnodes {
-            names(rnode, spec, facts);
+            shown(rnode, home.hosts(spec.name.as_str()), HOSTS);
+            if asked.is_some() {
+                shown(rnode, home.resolver(spec.name.as_str()), RESOLVER);
+            }
         }
     }
     let user_range_start = user_range(spec, facts);
@@ -212,16 +218,23 @@ fn door_out(on: OnSwitch, spec: &HordeSpec, facts: &Facts<'_>) -> Option<Door> {
     })
 }
 
-/// Shows a container the names of the others, unless the spec itself shows it something there.
-fn names(rnode: &mut WantedRnode, spec: &HordeSpec, facts: &Facts<'_>) {
-    if rnode
-        .mounts
-        .iter()
-        .all(|mount| mount.target != Path::new(HOSTS))
-    {
+/// Who answers for the names of a horde on a switch.
+fn door_names(on: OnSwitch) -> Door {
+    Door {
+        listen: on.names(),
+        class: String::new(),
+        port: 0,
+        way: Way::Names(on),
+    }
+}
+
+/// Shows a container a file of the horde's, unless the spec itself shows it something there.
+fn shown(rnode: &mut WantedRnode, host: PathBuf, target: &str) {
+    let target = PathBuf::from(target);
+    if rnode.mounts.iter().all(|mount| mount.target != target) {
         rnode.mounts.push(RnodeMount {
-            host: facts.settings.home.hosts(spec.name.as_str()),
-            target: PathBuf::from(HOSTS),
+            host,
+            target,
             writable: false,
         });
     }
@@ -481,6 +494,8 @@ fn on_this_network(spec: &HordeSpec, isolation: Isolation, facts: &Facts<'_>) ->
 
 /// Where names are looked up before anybody is asked.
 pub(crate) const HOSTS: &str = "/etc/hosts";
+/// Who is asked for names.
+pub(crate) const RESOLVER: &str = "/etc/resolv.conf";
 /// Why hordes on this machine are not private.
 pub(crate) const NO_NETWORK_ISOLATION: &str =
     "rnodes share this machine's loopback network, which every local process can reach";

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use underverse::{Program, Running, StorageExposure, StorageKind};
-use underverse_conformance::{Below, Cannot, Opened, TAP_VARIABLE, Take, Tap, Vantage};
+use underverse_conformance::{Below, Cannot, Opened, Resolved, TAP_VARIABLE, Take, Tap, Vantage};
 
 use crate::launch::Launch;
 use crate::serve::{NOBODY, NOT_OFFERED};
@@ -224,6 +224,25 @@ impl Below for PluginBelow {
         let text = self.ask(&words).await?;
         let count = text.trim_end().parse();
         count.map_err(|_| Cannot::Failed(format!("{text:?} is no number")))
+    }
+    async fn resolve(
+        &self,
+        directory: &Path,
+        from: &Running,
+        name: &str,
+    ) -> Result<Vec<Resolved>, Cannot> {
+        let id = from.id.as_str().as_ref();
+        let text = self
+            .ask(&["resolve".as_ref(), directory, id, name.as_ref()])
+            .await?;
+        let one = |line: &str| {
+            let (address, keep) = line.split_once(' ')?;
+            Some(Resolved {
+                address: address.parse().ok()?,
+                keep: Duration::from_millis(keep.parse().ok()?),
+            })
+        };
+        Ok(text.lines().filter_map(one).collect())
     }
     fn internet(&self, directory: &Path) -> Option<SocketAddr> {
         let text = self.ask_now(&["internet".as_ref(), directory])?;

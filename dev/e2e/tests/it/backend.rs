@@ -31,6 +31,7 @@ fn checked(user: User) {
 }
 
 // Shows: UND-07
+// Shows: NET-08
 // Shows in part: UND-01, HRD-09
 #[test]
 fn local_keeps_its_promises_linked_in_and_as_a_plug_in() {

@@ -20,7 +20,10 @@ use underverse::{
     Capability, Execable, ExecableBuilder, ExternalAddress, Generation, Horde, Keep, Members,
     NetworkSpec, PortConnect, Protocol, Running, Strength, Underverse, Zone,
 };
+use underverse_local::names::TTL_SECONDS;
 use underverse_local::{Local, on_this_machine};
+
+use crate::skipped_because;
 
 const NOBODY: u32 = 65_534;
 /// Set in a run of this program as an ordinary user.
@@ -92,6 +95,11 @@ fn member() {
 /// What is heard at an address, given by number or name.
 fn ask_of(address: &str) -> String {
     use std::net::ToSocketAddrs as _;
+    if let Some(name) = address.strip_prefix("resolve ") {
+        let found = (name, PORT).to_socket_addrs().into_iter().flatten();
+        let found: std::collections::BTreeSet<_> = found.map(|one| one.ip().to_string()).collect();
+        return found.into_iter().collect::<Vec<_>>().join(" ");
+    }
     let Ok(mut addresses) = address.to_socket_addrs() else {
         return "no name".to_owned();
     };
@@ -207,7 +215,6 @@ fn block_on(body: impl Future<Output = ()>) {
 // Shows: NET-02
 // Shows: NET-03
 // Shows in part: NET-06
-// Shows in part: NET-08
 #[test]
 fn who_reaches_whom_is_the_table_or_the_record_says_what_is_weaker() {
     as_every_user(
@@ -281,7 +288,6 @@ async fn table() {
 }
 
 // Shows: NET-05
-// Shows in part: NET-09
 #[test]
 fn a_door_leads_into_a_private_horde_and_follows_it() {
     as_every_user(
@@ -354,6 +360,57 @@ async fn door() {
     world.released(&horde).await;
     world.local.release_address(&address).await.unwrap();
     assert!(TcpStream::connect(door).is_err());
+}
+
+// Shows: NET-09
+#[test]
+fn a_name_follows_a_container_that_is_moved_and_is_asked_like_any_other() {
+    as_every_user(
+        "network::a_name_follows_a_container_that_is_moved_and_is_asked_like_any_other",
+        || block_on(names()),
+    );
+}
+
+async fn names() {
+    let world = World::new().await;
+    if world.local.capabilities().strength(Capability::Names) != Strength::Enforced {
+        return skipped_because("this machine grants no networks");
+    }
+    let told = |one: &Running| one.address.unwrap().to_string();
+    let horde = |name: &str, count, generation| {
+        let horde = world.horde(name, count, NetworkSpec::default());
+        horde.generation(Generation::of_document(generation))
+    };
+    let shire = horde("the_shire", 2, 1);
+    let bree = horde("bree", 1, 1);
+    let members = world.realised(&shire).await;
+    let before = world.realised(&bree).await.remove(0);
+    let asks = |name: &str, expected: &str| {
+        let right = || (ask(&members[0], &format!("resolve {name}")) == expected).then_some(());
+        wait_for(Duration::from_secs(30), right)
+            .unwrap_or_else(|| panic!("{name} is not {expected}"));
+    };
+    asks("n1.bree", &told(&before));
+    let both = format!("{} {}", told(&members[0]), told(&members[1]));
+    asks("hobbit.the_shire", &both);
+
+    // It comes back where another horde has taken its place.
+    world.released(&bree).await;
+    asks("n1.bree", "");
+    let moria = horde("moria", 1, 1);
+    world.realised(&moria).await;
+    let bree = horde("bree", 1, 3);
+    let after = world.realised(&bree).await.remove(0);
+    assert_ne!(told(&before), told(&after));
+    tokio::time::sleep(Duration::from_secs(TTL_SECONDS.into())).await;
+    assert_eq!(ask(&members[0], "resolve n1.bree"), told(&after));
+    assert_eq!(ask(&members[0], &format!("n1.bree:{PORT}")), "yes n1");
+    // Nobody is asked for what is not ours: there is no way out with names that tells.
+    assert_eq!(ask(&members[0], "resolve n9.bree"), "");
+
+    for horde in [&shire, &bree, &moria] {
+        world.released(horde).await;
+    }
 }
 
 // What root has in a container on a switch is not enough to leave it, or to hand itself another network.

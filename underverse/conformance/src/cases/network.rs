@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use underverse::{Capability as C, ExternalAddress, HordeSpec, Kind, Protocol, Running};
 
-use crate::bed::{Bed, healed, horde, listed, realise, realised, refused, started};
+use crate::bed::{Bed, dissolved, healed, horde, listed, realise, realised, refused, started};
 use crate::case::{Case, Judged, Stop, case, ensure, skip};
 use crate::fixture::{Opened, Vantage};
 use crate::refusal::{INNER_PORT, door};
@@ -15,6 +15,8 @@ use crate::refusal::{INNER_PORT, door};
 const LOOKS_MAX: u32 = 200;
 /// Time between two looks at what is awaited.
 const LOOK: Duration = Duration::from_millis(25);
+/// Longest time for which an answer about a name is called current.
+const KEEP_MAX: Duration = Duration::from_secs(60);
 /// Connections made through a door.
 const CALLS: usize = 12;
 
@@ -62,6 +64,9 @@ pub(super) const CASES: &[Case] = &[
         Box::pin(door_udp(bed))
     }),
     case("network.names", &[C::Names], |bed| Box::pin(names(bed))),
+    case("network.names-current", &[C::Names], |bed| {
+        Box::pin(names_current(bed))
+    }),
     case("network.healed", &[C::HordeConnected, C::Heal], |bed| {
         Box::pin(after_healing(bed))
     }),
@@ -352,6 +357,77 @@ async fn names(bed: &Bed<'_>) -> Judged {
         ensure(named, || format!("{} is not named {address}", one.label))?;
     }
     Ok(())
+}
+
+/// Asks until the name has as many addresses as expected; returns them and how long they may be kept.
+async fn resolved(
+    bed: &Bed<'_>,
+    (from, name): (&Running, &str),
+    expected: &[&Running],
+) -> Result<Duration, Stop> {
+    let mut wanted = Vec::new();
+    for one in expected {
+        wanted.push(address(one)?.ip());
+    }
+    let mut told = Vec::new();
+    for _ in 0..LOOKS_MAX {
+        told = bed.ground.resolve(from, name).await?;
+        told.sort();
+        if told
+            .iter()
+            .map(|one| one.address)
+            .eq(wanted.iter().copied())
+        {
+            return Ok(told.iter().map(|one| one.keep).max().unwrap_or_default());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Err(Stop::Failed(format!(
+        "{name} is {told:?} and should be {}",
+        listed(&wanted)
+    )))
+}
+
+/// As [`resolved`], asked once: what is told now must be right.
+async fn tells(bed: &Bed<'_>, (from, name): (&Running, &str), expected: &Running) -> Judged {
+    let told = bed.ground.resolve(from, name).await?;
+    let right = told.len() == 1 && told[0].address == address(expected)?.ip();
+    ensure(right, || {
+        format!("{name} is {told:?} and should be {:?}", expected.address)
+    })
+}
+
+/// Requirement NET-09: a container is moved, here by another horde that takes the place of its own before it comes back.
+async fn names_current(bed: &Bed<'_>) -> Judged {
+    if !bed.enforced(C::Names) {
+        return skip("it is weak here; `network.names` shows what there is");
+    }
+    let opened = bed.open().await?;
+    let private = |name, count| -> Result<HordeSpec, Stop> {
+        let mut spec = listening(bed, name, count)?;
+        spec.network.flock_private = true;
+        Ok(spec)
+    };
+    let (mut spec, other) = (private("suite", 2)?, private("beside", 1)?);
+    let members = up(&opened, 1, &spec).await?;
+    let moved = up(&opened, 1, &other).await?;
+    let asker = &members[0];
+    for one in &members {
+        resolved(bed, (asker, &one.label), &[one]).await?;
+    }
+    resolved(bed, (asker, "hobbit"), &[&members[0], &members[1]]).await?;
+    let keep = resolved(bed, (asker, "n1.beside"), &[&moved[0]]).await?;
+    ensure(keep > Duration::ZERO && keep <= KEEP_MAX, || {
+        format!("an answer may be kept for {keep:?}")
+    })?;
+    dissolved(&opened, 2, &other.name).await?;
+    up(&opened, 1, &private("between", 1)?).await?;
+    let moved = up(&opened, 3, &other).await?;
+    spec.execables[0].count = 1;
+    up(&opened, 2, &spec).await?;
+    tokio::time::sleep(keep).await;
+    tells(bed, (asker, "n1.beside"), &moved[0]).await?;
+    tells(bed, (asker, "hobbit"), asker).await
 }
 
 async fn after_healing(bed: &Bed<'_>) -> Judged {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use underverse::{HordeName, Program, Running, StorageExposure, StorageKind, Zone};
-use underverse_conformance::{Cannot, Disturbance, Fixture, Ground, Opened, Take, Vantage};
+use underverse_conformance::{
+    Cannot, Disturbance, Fixture, Ground, Opened, Resolved, Take, Vantage,
+};
 
 use crate::model::{Container, Model, Rec, World};
 
@@ -344,6 +346,26 @@ impl Ground for ModelGround {
             .and_then(|(_, spec)| spec.network.external_connections_max)
             .filter(|_| self.fixture.fault != "network.outbound-limit");
         Ok(limit.unwrap_or(u32::MAX).min(from.len() as u32))
+    }
+
+    async fn resolve(&self, from: &Running, name: &str) -> Result<Vec<Resolved>, Cannot> {
+        let world = self.world.lock().expect("nobody panics with it");
+        let (own, ..) = Self::find(&world, from.id.as_str())?;
+        let (label, horde) = name.split_once('.').unwrap_or((name, own.as_str()));
+        let rec = world.hordes.iter().find(|(name, _)| name.as_str() == horde);
+        let members = rec.iter().flat_map(|(_, rec)| &rec.containers);
+        let named = members.filter(|(ordinal, one)| {
+            format!("n{ordinal}") == label || one.made.role.as_str() == label
+        });
+        // The faulty one still tells of members that left.
+        let stale =
+            (self.fixture.fault == "network.names-current").then_some(IpAddr::from([10, 9, 9, 9]));
+        let keep = Duration::from_secs(1);
+        Ok(named
+            .map(|(_, one)| IpAddr::V4(one.address))
+            .chain(stale)
+            .map(|address| Resolved { address, keep })
+            .collect())
     }
 
     fn internet(&self) -> Option<SocketAddr> {

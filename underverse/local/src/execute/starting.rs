@@ -19,7 +19,7 @@ use crate::network::{OnSwitch, Way};
 use crate::plan::rnode_users;
 use crate::record::{ContainerRecord, Door, ForwardRecord};
 use crate::storage::{self, Allotment};
-use crate::wanted::{HOSTS, Wanted, WantedRnode, WantedSwitch};
+use crate::wanted::{HOSTS, RESOLVER, Wanted, WantedSwitch};
 use crate::{durable, mark};
 
 /// How often a leased port is tried before the rnode gets another address: 1 s in all.
@@ -334,6 +334,9 @@ impl Pass<'_> {
         if let Way::OutOf(on, limit) = door.way {
             return self.start_uplink(label, on, limit).await;
         }
+        if let Way::Names(on) = door.way {
+            return self.start_names(label, on).await;
+        }
         let leases = self.local.settings().home.addresses(self.horde.as_str());
         // Where a class is meant its agents tell who is ready; every member is known from its lease.
         let members = match door.class.is_empty() {
@@ -345,7 +348,7 @@ impl Pass<'_> {
         };
         let switch = match door.way {
             Way::Into(on) => vec![("--switch", self.switch_dir(on))],
-            Way::Here | Way::OutOf(..) => Vec::new(),
+            Way::Here | Way::OutOf(..) | Way::Names(_) => Vec::new(),
         };
         let words: Vec<String> = [
             ("--listen", door.listen.to_string()),
@@ -391,26 +394,84 @@ impl Pass<'_> {
         self.local.base().start(Start { label, args, env }).await
     }
 
-    /// Writes what the containers see as `/etc/hosts`; in its place, since they have the file itself.
+    async fn start_names(&self, label: Label, on: OnSwitch) -> Result<(), Error> {
+        let home = self.local.settings().home.path().display().to_string();
+        let number = on.number.to_string();
+        let words = [
+            "names",
+            "--dir",
+            &self.switch_dir(on),
+            "--number",
+            &number,
+            "--home",
+            &home,
+            "--horde",
+            self.horde.as_str(),
+        ];
+        let args = words.map(str::to_owned).to_vec();
+        let env = Vec::new();
+        self.local.base().start(Start { label, args, env }).await
+    }
+
+    /// Writes what the containers see as `/etc/hosts` and `/etc/resolv.conf`; in its place, since they have the file itself.
     pub(super) async fn write_names(&self) -> Result<(), Error> {
-        let path = self.local.settings().home.hosts(self.horde.as_str());
-        let shows = |rnode: &WantedRnode| rnode.mounts.iter().any(|mount| mount.host == path);
-        let wanted = self.wanted.filter(|wanted| wanted.rnodes.iter().any(shows));
-        let Some(wanted) = wanted else {
+        let Some(wanted) = self.wanted else {
             return Ok(());
         };
-        let machine = std::fs::read_to_string(HOSTS).unwrap_or_default();
+        let home = &self.local.settings().home;
+        let machine = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let resolver = home.resolver(self.horde.as_str());
+        if let Some(switch) = wanted.switch.as_ref().filter(|_| shows(wanted, &resolver)) {
+            let out = wanted
+                .doors
+                .iter()
+                .any(|door| door.listen == switch.on.out());
+            let machine = out.then(|| machine(RESOLVER));
+            let text = resolver_text(machine.as_deref(), switch.on, &wanted.namespace);
+            write_in_place(&resolver, &text)?;
+        }
+        let path = home.hosts(self.horde.as_str());
+        if !shows(wanted, &path) {
+            return Ok(());
+        }
         let leases = self.leases.lock().await;
-        let text = hosts(&machine, wanted, &leases);
-        let write = || {
-            if std::fs::read_to_string(&path).is_ok_and(|held| held == text) {
-                return Ok(());
-            }
-            std::fs::write(&path, &text)?;
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
-        };
-        write().map_err(io_at("write the names of the horde", &path))
+        write_in_place(&path, &hosts(&machine(HOSTS), wanted, &leases))
     }
+}
+
+/// Whether a container of `wanted` sees the file.
+fn shows(wanted: &Wanted, file: &Path) -> bool {
+    let mut rnodes = wanted.rnodes.iter();
+    rnodes.any(|rnode| rnode.mounts.iter().any(|mount| mount.host == file))
+}
+
+/// Writes a file that containers see, unless it says so already.
+fn write_in_place(path: &Path, text: &str) -> Result<(), Error> {
+    let write = || {
+        if std::fs::read_to_string(path).is_ok_and(|held| held == text) {
+            return Ok(());
+        }
+        std::fs::write(path, text)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
+    };
+    write().map_err(io_at("write the names of the horde", path))
+}
+
+/// The text of `/etc/resolv.conf` for the members of a horde on a switch: who answers for its names is asked first,
+/// then, where there is a way out, whoever this machine asks; over TCP, since nothing else goes out.
+fn resolver_text(machine: Option<&str>, on: OnSwitch, horde: &str) -> String {
+    let mut text = format!("nameserver {}\nsearch {horde}\n", on.names().ip());
+    if let Some(machine) = machine {
+        let servers = machine
+            .lines()
+            .filter(|line| line.starts_with("nameserver"));
+        for server in servers {
+            text.push_str(server);
+            text.push('\n');
+        }
+        text.push_str("options use-vc\n");
+    }
+    text
 }
 
 /// The text of `/etc/hosts` for the members of a horde: the machine's own, then label, label and horde, role of each.

@@ -15,7 +15,6 @@ use crate::config::RnodeFile;
 use crate::execute::{io_at, is_of};
 use crate::external;
 use crate::label::{Subject, ordinal_of};
-use crate::network::Way;
 use crate::plan::{DirectoryView, Observed};
 use crate::record::{self, Door, Record};
 use crate::report;
@@ -73,7 +72,7 @@ impl Local {
 
     /// The doors that nobody of ours holds and that cannot be had.
     pub(super) fn doors_taken(&self, doors: &[Door], observed: &mut Observed) {
-        let outside = |door: &&Door| !matches!(door.way, Way::OutOf(..));
+        let outside = |door: &&Door| door.way.leads_in();
         for door in doors.iter().filter(outside) {
             let ours = observed.executions.iter().any(|view| {
                 view.ended.is_none()

@@ -191,7 +191,7 @@ pub(super) fn capabilities(settings: &Settings, abilities: &Abilities) -> Capabi
         (Strength::Absent(_), _) => Strength::Absent("services are found by handles".to_owned()),
         (_, Isolation::None) => Strength::Absent("it needs a mount namespace".to_owned()),
         (_, Isolation::PidMount) => {
-            Strength::Weak("in each container's /etc/hosts; there is no name server".to_owned())
+            Strength::Weak("in /etc/hosts of each container; there is no name server".to_owned())
         }
     };
     if let Some(reason) = refused {
@@ -220,5 +220,5 @@ pub(super) fn capabilities(settings: &Settings, abilities: &Abilities) -> Capabi
         .enforced(&[C::NetworkIsolation, C::HordePrivate, C::FlockPrivate])
         .with(C::ExternalConnectionLimit, limit)
         .with(C::Outbound, outbound)
-        .with(C::Names, names)
+        .with(C::Names, Strength::Enforced)
 }

@@ -6,6 +6,7 @@
 //! --ground taker PORT memory|processes|cpu NUMBER     likewise, of what tries to take so much; cpu in milliseconds
 //! --ground reach DIR ID|- ADDRESS       what is answered; nothing if there is no connection
 //! --ground hold DIR ADDRESS ID…         how many of the connections were answered, all kept at once
+//! --ground resolve DIR ID NAME          the addresses of a name, one a line, each with the milliseconds it may be kept
 //! --ground internet DIR                 the address that stands for it
 //! --ground addresses                    other addresses of the substrate, one a line
 //! --ground inventory|sweep DIR
@@ -69,6 +70,16 @@ pub(super) async fn run(below: Option<&dyn Below>, words: &[&str]) -> Result<Str
         ["hold", directory, to, ref from @ ..] => {
             let held = below.hold(Path::new(directory), from, address(to)?).await;
             held.map(|count| lines([count]))
+        }
+        ["resolve", directory, id, name] => {
+            let found = below.resolve(Path::new(directory), &named(id)?, name).await;
+            found.map(|found| {
+                lines(
+                    found
+                        .iter()
+                        .map(|one| format!("{} {}", one.address, one.keep.as_millis())),
+                )
+            })
         }
         ["internet", directory] => below
             .internet(Path::new(directory))
