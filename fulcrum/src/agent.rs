@@ -429,6 +429,11 @@ async fn report_one(agent: &Agent, report: Report) {
             let text = format!("denied by {signer}: {}", notice.reason);
             ("identity.denied", denied, text)
         }
+        Report::Vouched { invitation } => (
+            "identity.vouched",
+            invitation.to_string(),
+            format!("the root vouches for whom invitation {invitation} let in"),
+        ),
         Report::Succeeded { generation } => (
             "identity.charter",
             generation.to_string(),

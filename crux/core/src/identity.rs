@@ -16,11 +16,12 @@ mod notice;
 mod principal;
 mod refusal;
 mod time;
+mod vouchers;
 
 #[cfg(test)]
 mod tests;
 
-pub use certificate::{CERTIFICATE_BYTES_MAX, validity_of_certificate};
+pub use certificate::{CERTIFICATE_BYTES_MAX, is_signed_by, validity_of_certificate};
 pub use chain::{CHAIN_LENGTH_MAX, Denied, Denies, Moment, verify};
 pub use charter::{CARRIED_MAX, Charter, ROOT_KEYS_MAX};
 pub use claims::{ClaimTable, Conflict, Novelty, Precedence};
@@ -35,3 +36,4 @@ pub use time::{
     GRANT_LIFE_MAX_SECONDS, LEAF_BACKDATE_SECONDS, LEAF_LIFE_MAX_SECONDS, LEAF_LIFE_SECONDS, NEVER,
     OPERATOR_LIFE_SECONDS, UnixTime, Window,
 };
+pub use vouchers::{VOUCHERS_MAX, Vouchers};

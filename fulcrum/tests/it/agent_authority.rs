@@ -199,3 +199,47 @@ async fn the_streams_of_a_denied_operator_end_and_its_documents_are_held_back() 
         .status(&base, |status| status.problems.is_empty() && status.settled)
         .await;
 }
+
+// Shows in part: CRT-05
+#[tokio::test]
+async fn what_an_operator_enrolled_outlives_its_denial_where_the_root_vouches() {
+    let mut base = Base::start();
+    base.ready().await;
+    let nested = Nested::start(&base, "n1").await;
+    base.apply(&nested, &base.application(1, "wait")).await;
+    let before = nested.status(&base, |status| status.settled).await;
+    let pids = [base.contact().await, nested.contact().await].map(|at| at["pid"].clone());
+    let issued = base.owner.issued().unwrap().into_iter();
+    let mut operators =
+        issued.filter(|held| matches!(held.grant.role, crux_core::identity::Role::Operator { .. }));
+    let key = operators.next().unwrap().key;
+    let enrolled = base.owner.enrolled_by(&key).unwrap();
+    assert_eq!(enrolled.len(), 2, "the base and n1");
+    base.owner.vouch(&enrolled).unwrap();
+    let denied = vec![Denied::Key(key.id())];
+    base.owner.deny(denied, "its laptop is gone").unwrap();
+    // The owner's machine has the root key, and makes itself another operator: that one tells.
+    base.owner = OwnerStore::open(&base.home).unwrap().unwrap();
+    for mut rnode in [base.fulcrum().await, nested.fulcrum(&base).await] {
+        let told = rnode.put_authority(put(&base.owner)).await.unwrap();
+        assert_eq!(told.into_inner().refused, Vec::<String>::new());
+    }
+    let held_back = |status: &StatusReply| {
+        let problems = &status.problems;
+        problems.iter().any(|problem| problem.contains("held back"))
+    };
+    let held = nested.status(&base, held_back).await;
+    assert_eq!(held.instances[0].execution, before.instances[0].execution);
+    base.apply(&nested, &base.application(2, "wait")).await;
+    nested
+        .status(&base, |status| status.generation == 2 && status.settled)
+        .await;
+    let after = [base.contact().await, nested.contact().await].map(|at| at["pid"].clone());
+    assert_eq!(after, pids, "neither agent ended");
+    for records in [base.memoir(), nested.memoir()] {
+        let kinds: Vec<_> = records.into_iter().map(|record| record.kind).collect();
+        for kind in ["identity.vouched", "identity.denied"] {
+            assert!(kinds.iter().any(|known| known == kind), "{kind}: {kinds:?}");
+        }
+    }
+}

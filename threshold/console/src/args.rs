@@ -360,11 +360,14 @@ pub(crate) enum CaCommand {
         /// The file to make, readable by you alone.
         file: PathBuf,
     },
-    /// Denies a rnode, key or invitation for good, with all that it vouches for.
+    /// Denies a rnode, operator, tool, key or invitation for good, and says before what goes with it.
     Deny {
-        /// A label (`n3`, `stix/n3`) of a rnode, or a whole id in hex.
+        /// A label of a rnode (`n3`, `stix/n3`), operator or tool, or a whole id in hex.
         #[arg(required = true)]
         names: Vec<String>,
+        /// Denies with an operator the rnodes that it enrolled; without this the root vouches for them.
+        #[arg(long)]
+        with_enrolled: bool,
         /// Why; it is shown wherever the denial is.
         #[arg(long)]
         reason: String,

@@ -122,6 +122,12 @@ fn signed_part_of<'a>(der: &'a [u8], parsed: &X509Certificate<'_>) -> Result<&'a
     }
 }
 
+/// Whether `issuer` signed this certificate; nothing else of it is judged.
+#[must_use]
+pub fn is_signed_by(der: &[u8], issuer: &PublicKey) -> bool {
+    Certificate::parse(der).is_ok_and(|certificate| certificate.signed_by(issuer).is_ok())
+}
+
 /// Tag and length of a DER value of `length` bytes; certificates are far below 64 KiB.
 fn header(tag: u8, length: usize) -> Vec<u8> {
     let [.., high, low] = length.to_be_bytes();

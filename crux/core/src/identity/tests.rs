@@ -4,4 +4,5 @@ mod chains;
 mod claims;
 mod denials;
 mod properties;
+mod vouchers;
 mod world;

@@ -26,6 +26,18 @@ pub struct IssuedCertificate {
     pub validity: Window,
 }
 
+impl IssuedCertificate {
+    /// Reads one.
+    pub(crate) fn read(der: Vec<u8>) -> Result<Self, Error> {
+        Ok(Self {
+            key: PublicKey::of_certificate(&der)?,
+            grant: Grant::of_certificate(&der)?,
+            validity: validity_of_certificate(&der)?,
+            der,
+        })
+    }
+}
+
 /// The directory.
 pub(crate) struct Issued(PathBuf);
 
@@ -35,7 +47,7 @@ impl Issued {
         Self(home.join("owner").join("issued"))
     }
 
-    /// Of tools that the operator of `home` invited.
+    /// Of rnodes and tools that the operator of `home` invited.
     pub(crate) fn by_operator(home: &Path) -> Self {
         Self(home.join("operator").join("invited"))
     }
@@ -73,12 +85,7 @@ impl Issued {
                 .is_some_and(|name| *name == *Digest::of(&der).to_string());
             // Anything else is the remains of a write that was cut off.
             if named {
-                found.push(IssuedCertificate {
-                    key: PublicKey::of_certificate(&der)?,
-                    grant: Grant::of_certificate(&der)?,
-                    validity: validity_of_certificate(&der)?,
-                    der,
-                });
+                found.push(IssuedCertificate::read(der)?);
             }
         }
         found.sort_by_key(|held| (held.validity.from, held.key));

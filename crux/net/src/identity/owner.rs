@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crux_core::identity::{
     Charter, DOCUMENT_CONTEXT, Denied, Enrols, Grant, LEAF_BACKDATE_SECONDS, NEVER, NOTICE_CONTEXT,
     NOTICE_DENIED_MAX, Notice, OPERATOR_LIFE_SECONDS, Prefix, PublicKey, REASON_BYTES_MAX, Refusal,
-    Role, Signed, UnixTime, Verb, Verbs, Window, validity_of_certificate,
+    Role, Signed, UnixTime, Verb, Verbs, Window, is_signed_by, validity_of_certificate,
 };
 use crux_core::names::{Label, OwnerId};
 use crux_wire::document::v1::{Authority, DenyNotice};
@@ -179,8 +179,7 @@ impl OwnerStore {
     /// # Errors
     /// [`Error::Crypto`].
     pub fn invite_named(&self, namespace: &Label, label: &Label) -> Result<Invitation, Error> {
-        self.inviter()
-            .invite(Terms::rnodes(namespace, Some(label), 1))
+        self.invite_rnodes(namespace, Some(label), 1)
     }
 
     /// Invites `uses` rnodes into `namespace`, under labels of their choice.
@@ -188,7 +187,21 @@ impl OwnerStore {
     /// # Errors
     /// [`Error::Invitation`] when `uses` is out of range; [`Error::Crypto`].
     pub fn invite_pool(&self, namespace: &Label, uses: u32) -> Result<Invitation, Error> {
-        self.inviter().invite(Terms::rnodes(namespace, None, uses))
+        self.invite_rnodes(namespace, None, uses)
+    }
+
+    fn invite_rnodes(
+        &self,
+        namespace: &Label,
+        label: Option<&Label>,
+        uses: u32,
+    ) -> Result<Invitation, Error> {
+        let terms = Terms::rnodes(namespace, label, uses);
+        let invitation = self.inviter().invite(terms)?;
+        if let Some(der) = invitation.chain.first() {
+            Issued::by_operator(&self.home).keep(der)?;
+        }
+        Ok(invitation)
     }
 
     /// Invites an operator on another machine; signed by the root.
@@ -282,7 +295,7 @@ impl OwnerStore {
         Issued::at(&self.home).list()
     }
 
-    /// The invitations of tools that this operator made, oldest first.
+    /// The invitations that operators of this machine made, of rnodes and tools, oldest first.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Refused`] for one that cannot be read.
@@ -320,6 +333,67 @@ impl OwnerStore {
         if reason.len() > REASON_BYTES_MAX {
             return Err(Error::Notice("its reason is longer than 256 bytes"));
         }
+        self.publish_notice(denied, reason)
+    }
+
+    /// The invitations of rnodes that an operator of this machine made with this key.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Refused`] for one that cannot be read.
+    pub fn enrolled_by(&self, operator: &PublicKey) -> Result<Vec<IssuedCertificate>, Error> {
+        let mut made = self.invited()?;
+        // A base that was invited before invitations were kept.
+        let base = files::read(&self.home.join("base/identity/chain"))?;
+        let chain = base.and_then(|bytes| decode_chain(&bytes));
+        if let Some(der) = chain.and_then(|chain| chain.into_iter().nth(1))
+            && !made.iter().any(|held| held.der == der)
+        {
+            made.push(IssuedCertificate::read(der)?);
+        }
+        made.retain(|held| {
+            let role = &held.grant.role;
+            let enrols =
+                matches!(role, Role::Invitation { enrols, .. } if *enrols == Enrols::Rnode);
+            enrols && is_signed_by(&held.der, operator)
+        });
+        Ok(made)
+    }
+
+    /// Vouches by the root for all who came in by these invitations of rnodes, whatever becomes of the operator who made
+    /// them. Who has not come in yet may not any more.
+    ///
+    /// # Errors
+    /// [`Error::NoRoot`]; [`Error::Full`] beyond 256 vouchers; [`Error::NotCounted`]; [`Error::Io`].
+    pub fn vouch(&self, invitations: &[IssuedCertificate]) -> Result<(), Error> {
+        let root = self.root.as_ref();
+        let root = root.ok_or(Error::NoRoot("vouch for whom an operator enrolled"))?;
+        let now = self.clock.now();
+        let mut vouchers = Vec::new();
+        for held in invitations {
+            // Whoever came in by a clock that is ahead stays too.
+            let claim_by = held.grant.claim_by.min(now.plus(LEAF_BACKDATE_SECONDS));
+            let grant = Grant {
+                claim_by,
+                ..held.grant.clone()
+            };
+            let der = issue(&grant, held.validity, &held.key, root)?;
+            Issued::at(&self.home).keep(&der)?;
+            vouchers.push(der);
+        }
+        if vouchers.is_empty() {
+            return Ok(());
+        }
+        let taken = self.take_authority(&Authority {
+            vouchers,
+            ..Authority::default()
+        })?;
+        match taken.refused.first() {
+            None => Ok(()),
+            Some(reason) => Err(Error::NotCounted(reason.clone())),
+        }
+    }
+
+    fn publish_notice(&self, denied: Vec<Denied>, reason: &str) -> Result<(), Error> {
         let notice = Notice {
             owner: self.owner(),
             at: self.clock.now(),

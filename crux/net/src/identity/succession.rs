@@ -162,6 +162,7 @@ fn replace(home: &Path, old: &SecretKey) -> Result<(), Error> {
     let taken = trust.take_authority(&Authority {
         charters: vec![next],
         notices,
+        ..Authority::default()
     })?;
     if let Some(reason) = taken.refused.first() {
         return Err(Error::NotCounted(reason.clone()));

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crux_core::identity::{
     self as judge, Charter, Claim, ClaimTable, Conflict, Denials, Denied, Denies, Enrolment,
-    Moment, Notice, Novelty, Precedence, Principal, Refusal, Signed, SignedNotice,
+    Moment, Notice, Novelty, Precedence, Principal, Refusal, Signed, SignedNotice, Vouchers,
 };
-use crux_core::names::{OwnerId, RnodeId};
+use crux_core::names::{InvitationId, OwnerId, RnodeId};
 use crux_wire::document::v1::{Authority, AuthorityMark, DenyNotice};
 use prost::Message as _;
 use tokio::sync::watch;
@@ -44,6 +44,11 @@ pub enum Report {
         notice: Notice,
         /// Who signed it, for people.
         signer: String,
+    },
+    /// The root vouches for whom a denied operator had let in.
+    Vouched {
+        /// By which invitation.
+        invitation: InvitationId,
     },
     /// A successor charter was taken over.
     Succeeded {
@@ -94,6 +99,8 @@ struct State {
     succession: Vec<Charter>,
     /// What the owner denies.
     denials: Denials,
+    /// Whom the root vouches for although an operator above them is denied.
+    vouchers: Vouchers,
     /// What this rnode alone denies: who lost a claim.
     local: Denies,
     /// Both together.
@@ -107,6 +114,7 @@ impl State {
             charter,
             succession: Vec::new(),
             denials: Denials::default(),
+            vouchers: Vouchers::default(),
             local: Denies::default(),
             denies: Denies::default(),
             claims: ClaimTable::default(),
@@ -116,6 +124,7 @@ impl State {
     /// Computes again what is denied.
     fn settle(&mut self) {
         self.denials.settle(&self.charter);
+        self.vouchers.settle(&self.charter);
         let of_owner = self.denials.denies(&self.charter);
         self.denies = of_owner.iter().chain(self.local.iter()).copied().collect();
     }
@@ -141,14 +150,54 @@ impl State {
         Authority {
             charters: charters.map(|charter| charter.encoded().to_vec()).collect(),
             notices: self.denials.signed().map(wire_notice).collect(),
+            vouchers: self.vouchers.iter().map(<[u8]>::to_vec).collect(),
         }
     }
 
     fn mark(&self) -> AuthorityMark {
         AuthorityMark {
             charter: self.charter.generation(),
-            fingerprint: self.denials.fingerprint().as_bytes().to_vec(),
+            fingerprint: self
+                .vouchers
+                .mark(self.denials.fingerprint())
+                .as_bytes()
+                .to_vec(),
         }
+    }
+
+    /// Judges a chain as it is and, if a denial breaks it, below each voucher that fits.
+    fn judge<C: AsRef<[u8]>>(&self, chain: &[C], moment: Moment) -> Result<Principal, Refusal> {
+        let judged = judge::verify(chain, &self.charter, &self.denies, moment);
+        let Err(Refusal::Denied(_)) = judged else {
+            return judged;
+        };
+        let vouched = self.vouchers.below(chain).into_iter();
+        let mut vouched = vouched
+            .filter_map(|chain| judge::verify(&chain, &self.charter, &self.denies, moment).ok());
+        vouched.next().map_or(judged, Ok)
+    }
+
+    /// The same for what stands beside a signature.
+    fn judge_signed<C: AsRef<[u8]>>(
+        &self,
+        signed: &Signed<'_, C>,
+        moment: Moment,
+    ) -> Result<Principal, Refusal> {
+        let judged = judge::verify_signed(signed, &self.charter, &self.denies, moment);
+        let Err(Refusal::Denied(_)) = judged else {
+            return judged;
+        };
+        let vouched = self.vouchers.below(signed.chain).into_iter();
+        let mut vouched = vouched.filter_map(|chain| {
+            let signed = Signed {
+                context: signed.context,
+                payload: signed.payload,
+                signature: signed.signature,
+                chain: &chain,
+            };
+            judge::verify_signed(&signed, &self.charter, &self.denies, moment).ok()
+        });
+        vouched.next().map_or(judged, Ok)
     }
 }
 
@@ -215,7 +264,7 @@ impl Trust {
         let now = self.0.clock.now();
         let principal = {
             let state = self.read();
-            judge::verify(chain, &state.charter, &state.denies, Moment::Now(now))?
+            state.judge(chain, Moment::Now(now))?
         };
         self.admit(principal)
     }
@@ -227,7 +276,7 @@ impl Trust {
     pub fn recheck<C: AsRef<[u8]>>(&self, chain: &[C]) -> Result<Principal, Refusal> {
         let principal = {
             let state = self.read();
-            judge::verify(chain, &state.charter, &state.denies, Moment::Kept)?
+            state.judge(chain, Moment::Kept)?
         };
         self.admit(principal)
     }
@@ -247,7 +296,7 @@ impl Trust {
         };
         let principal = {
             let state = self.read();
-            judge::verify_signed(signed, &state.charter, &state.denies, moment)?
+            state.judge_signed(signed, moment)?
         };
         self.admit(principal)
     }
@@ -527,6 +576,18 @@ fn take(state: &mut State, authority: &Authority, refused: &mut Vec<String>) -> 
                 }),
                 Err(refusal) => refuse(refusal),
             },
+            Err(refusal) => refuse(refusal),
+        }
+    }
+    for der in authority.vouchers.iter().take(judge::VOUCHERS_MAX) {
+        match state.vouchers.add(der, &state.charter) {
+            Ok(Novelty::Known) => {}
+            Ok(Novelty::New) => {
+                if let Ok(key) = judge::PublicKey::of_certificate(der) {
+                    let invitation = key.invitation_id();
+                    reports.push(Report::Vouched { invitation });
+                }
+            }
             Err(refusal) => refuse(refusal),
         }
     }

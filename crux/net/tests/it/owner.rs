@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crux_core::identity::{Denied, Refusal, Who};
-use crux_net::identity::{Error, OwnerStore, RnodeIdentity};
+use crux_net::identity::{Error, GrantTerms, OwnerStore, RnodeIdentity};
 
 use crate::fixture::{World, label};
 use crate::identity::chain_judged;
@@ -86,6 +86,82 @@ fn a_denied_operator_makes_itself_another_key_where_the_root_is() {
         after.principal().expect("an operator").who,
         Who::Operator { id, .. } if id != key
     ));
+}
+
+/// What a thief of the operator's key has: that key, its grant and the charter.
+fn stolen(world: &World) -> OwnerStore {
+    let (home, place) = (world.dir.join("home"), world.dir.join("thief"));
+    for (from, to) in [
+        ("operator/operator.key", "operator/operator.key"),
+        ("operator/grant", "operator/grant"),
+        ("owner/charter", "owner/charter"),
+    ] {
+        let to = place.join(to);
+        for dir in [&place, to.parent().expect("a directory")] {
+            fs::create_dir_all(dir).expect("made");
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).expect("closed");
+        }
+        fs::copy(home.join(from), to).expect("copied");
+    }
+    opened(&place)
+}
+
+#[test]
+fn a_denied_operators_rnodes_stay_where_the_root_vouches_and_its_stolen_key_enrols_none() {
+    let world = World::new();
+    let home = world.dir.join("home");
+    let thief = stolen(&world);
+    let (n1, n2) = (world.rnode("stix", "n1"), world.rnode("stix", "n2"));
+    let tool = world
+        .owner
+        .invite_tool(&label("tuner"), &GrantTerms::default());
+    let tool = OwnerStore::login(&world.dir.join("tuner"), &tool.expect("an invitation"));
+    let tool = tool.expect("enrolled").credentials().expect("credentials");
+    let tool = tool.chain().expect("a chain");
+    assert!(n1.trust().verify(&tool).is_ok());
+    let operator = world.owner.issued().expect("the list");
+    let operator = operator.first().expect("the operator").clone();
+    let enrolled = world.owner.enrolled_by(&operator.key).expect("the list");
+    assert_eq!(enrolled.len(), 2, "tools are not among them");
+    let key = Denied::Key(operator.key.id());
+
+    world.owner.vouch(&enrolled).expect("vouched for");
+    world.owner.deny(vec![key], "stolen").expect("denied");
+    let authority = world.owner.trust().authority();
+    n1.trust().take_authority(&authority).expect("kept");
+    assert!(chain_judged(&n1, &n2).is_ok());
+    assert!(n1.credentials().expect("own").principal().is_ok());
+    assert!(matches!(n1.trust().verify(&tool), Err(Refusal::Denied(_))));
+    let late = thief.invite_named(&label("stix"), &label("n9"));
+    let late = late.expect("nobody there knows");
+    let late = RnodeIdentity::claim(&world.dir.join("late"), &late, None).expect("a claim");
+    assert!(matches!(chain_judged(&n1, &late), Err(Refusal::Denied(_))));
+    // After a restart, and after a new root.
+    let n1 = RnodeIdentity::open(&world.rnode_dir("stix", "n1"));
+    let n1 = n1.expect("it opens").expect("it is there");
+    assert!(chain_judged(&n1, &n2).is_ok());
+    opened(&home).rotate().expect("rotated");
+    let owner = opened(&home);
+    let taken = n1.trust().take_authority(&owner.trust().authority());
+    assert!(taken.expect("kept").changed);
+    assert!(chain_judged(&n1, &n2).is_ok() && chain_judged(&n1, &late).is_err());
+    assert_eq!(n1.trust().authority_mark(), owner.trust().authority_mark());
+}
+
+#[test]
+fn a_denied_operators_rnodes_go_with_it_where_nobody_vouches() {
+    let world = World::new();
+    let (n1, n2) = (world.rnode("stix", "n1"), world.rnode("stix", "n2"));
+    let operator = world.owner.issued().expect("the list")[0].key;
+    let key = Denied::Key(operator.id());
+    world.owner.deny(vec![key], "it goes").expect("denied");
+    let authority = world.owner.trust().authority();
+    n1.trust().take_authority(&authority).expect("kept");
+    assert!(matches!(chain_judged(&n1, &n2), Err(Refusal::Denied(_))));
+    // Without the root nobody can vouch.
+    let thief = stolen(&world);
+    let enrolled = world.owner.enrolled_by(&operator).expect("the list");
+    assert!(matches!(thief.vouch(&enrolled), Err(Error::NoRoot(_))));
 }
 
 fn opened(home: &std::path::Path) -> OwnerStore {

@@ -272,6 +272,9 @@ pub struct Authority {
     pub charters: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
     #[prost(message, repeated, tag = "2")]
     pub notices: ::prost::alloc::vec::Vec<DenyNotice>,
+    /// invitations that the root signed again when it denied the operator who had made them
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub vouchers: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DenyNotice {

@@ -9,6 +9,7 @@ use crux_net::identity::{GrantTerms, Invitation, OwnerStore};
 use crux_net::rpc;
 
 use crate::args::{self, CaCommand, ToolVerb};
+use crate::command::ca_deny::{Enrolled, Wanted};
 use crate::connection::Contact;
 use crate::failure::{Failure, Outcome};
 use crate::home::Home;
@@ -26,8 +27,23 @@ pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
     }
     let owner = owner(&home)?;
     match command {
-        CaCommand::Deny { names, reason, yes } => {
-            super::ca_deny::run(&home, &owner, &names, &reason, yes).await
+        CaCommand::Deny {
+            names,
+            with_enrolled,
+            reason,
+            yes,
+        } => {
+            let enrolled = if with_enrolled {
+                Enrolled::Denied
+            } else {
+                Enrolled::Kept
+            };
+            let wanted = Wanted {
+                names: &names,
+                reason: &reason,
+                enrolled,
+            };
+            super::ca_deny::run(&home, &owner, &wanted, yes).await
         }
         CaCommand::List { format } => super::ca_deny::list(&owner, format),
         CaCommand::Show => {
