@@ -12,7 +12,8 @@ use crux_core::names::Label;
 use crux_net::identity::{
     Credentials, Expect, GrantTerms, Invitation, OwnerStore, RnodeIdentity, SecretKey, WallClock,
 };
-use crux_wire::fulcrum::v1::PutAuthorityRequest;
+use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
+use crux_wire::fulcrum::v1::{HintRequest, PutAuthorityRequest};
 use crux_wire::rest::{Api, Method};
 use crux_wire::rexec::v1::StartRequest;
 use crux_wire::rexec::v1::rexec_client::RexecClient;
@@ -554,4 +555,69 @@ async fn every_method_meets_the_table_on_the_sockets_of_processes_too() {
         assert!(asked > Api::radix().methods().count());
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The certificates of one file with the key of another, as a file.
+fn assembled(base: &Base, certificates: &PathBuf, key: &PathBuf) -> PathBuf {
+    let blocks = |file: &PathBuf, kind: &str| -> String {
+        let text = std::fs::read_to_string(file).unwrap();
+        let (begin, end) = (format!("-----BEGIN {kind}"), "-----END ");
+        let found = text.split(&begin).skip(1).map(|rest| {
+            let body = rest.split_once(end).unwrap().0;
+            format!("{begin}{body}{end}{kind}-----\n")
+        });
+        found.collect()
+    };
+    let whole = blocks(certificates, "CERTIFICATE") + &blocks(key, "PRIVATE KEY");
+    let file = base.home.join("callers/assembled.pem");
+    std::fs::write(&file, whole).unwrap();
+    file
+}
+
+// Shows: SEC-04
+#[tokio::test]
+async fn an_operator_has_a_session_by_its_key_alone_and_stands_in_the_memoir() {
+    let base = Base::start();
+    base.ready().await;
+    let invitation = base
+        .owner
+        .invite_operator(&label("bob"), &GrantTerms::default());
+    std::fs::create_dir_all(base.home.join("callers")).unwrap();
+    let bob = logged_in(&base, "bob", &invitation.unwrap());
+    let address = port(&base.contact().await);
+    let describe = Api::radix().find("Fulcrum/Describe")[0];
+
+    let (Shows::File(his), Shows::File(other)) = (
+        exported(&bob, &base, "bob"),
+        exported(&base.operator(), &base, "another"),
+    ) else {
+        panic!("they are shown by file");
+    };
+
+    // Bob's certificates with a key that is not his: nothing is answered, whatever the client makes of it.
+    for (key, fate) in [(&other, Fate::Shut), (&his, Fate::Reached)] {
+        let shown = assembled(&base, &his, key);
+        let asked = match careless(&address, Some(&shown)).await {
+            Some(channel) => ask(channel, describe, Way::Grpc).await,
+            None => Fate::Shut,
+        };
+        assert_eq!(asked, fate);
+    }
+    let mut fulcrum = FulcrumClient::new(base.connect(&bob).await);
+    let hint = HintRequest {
+        address: "127.0.0.1:9".to_owned(),
+    };
+    fulcrum.hint(hint).await.unwrap();
+    let by_bob = |record: &fulcrum::memoir::Record| {
+        let caller = record.fields.get("caller").map(ToString::to_string);
+        record.kind == "hint" && caller.is_some_and(|caller| caller.contains("operator bob ("))
+    };
+    assert!(base.memoir().iter().any(by_bob));
+
+    // Nor does the console get as far as a session with a key that its grant is not for.
+    let home = base.home.join("callers/bob");
+    assert!(OwnerStore::open(&home).unwrap().is_some());
+    let key = "operator/operator.key";
+    std::fs::copy(base.home.join(key), home.join(key)).unwrap();
+    assert!(OwnerStore::open(&home).is_err());
 }
