@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crux_net::identity::Invitation;
 use crux_net::rpc::ProcessSocket;
 use fulcrum::config::{Executable, Isolation, RnodeConfig};
-use underverse_local::forward::Followed;
+use underverse_local::forward::{Followed, Outer};
 use underverse_local::{BaseClient, Local, Settings, ThisMachine};
 
 /// Exit code of a hidden program that was called wrongly or failed to begin.
@@ -329,21 +329,20 @@ fn parsed<T: std::str::FromStr>(rest: &[String], name: &str) -> Result<T, String
         .map_err(|_| format!("{name} cannot be read"))
 }
 
-/// `forward --listen ADDRESS --port PORT --leases FILE [--switch DIR]`: a door to every member.
+/// `forward --listen ADDRESS --port PORT --leases FILE [--switch DIR] [--udp]`: a door to every member.
 fn forward_on_leases(
     rest: &[String],
     (listen, port): (SocketAddr, u16),
     leases: &Path,
 ) -> Result<u8, String> {
     // Ordering: the door is made on this machine's network; then we enter the switch, and members are reached from there.
-    let listener = std::net::TcpListener::bind(listen).map_err(chain)?;
-    listener.set_nonblocking(true).map_err(chain)?;
+    let outer = outer(rest, listen).map_err(chain)?;
     if let Ok(switch) = option(rest, "--switch") {
         fulcrum::switch::Switch::enter(Path::new(&switch)).map_err(chain)?;
     }
     runtime()?
         .block_on(underverse_local::forward::run_on_leases(
-            listener,
+            outer,
             leases,
             port,
             asked_to_end(),
@@ -352,7 +351,19 @@ fn forward_on_leases(
         .map_err(chain)
 }
 
-/// `answer PORT`: tells whoever connects which container answers; what the conformance suite runs.
+/// The outer side of a door.
+fn outer(rest: &[String], listen: SocketAddr) -> std::io::Result<Outer> {
+    if rest.iter().any(|word| word == "--udp") {
+        let socket = std::net::UdpSocket::bind(listen)?;
+        socket.set_nonblocking(true)?;
+        return Ok(Outer::Udp(socket));
+    }
+    let listener = std::net::TcpListener::bind(listen)?;
+    listener.set_nonblocking(true)?;
+    Ok(Outer::Tcp(listener))
+}
+
+/// `answer PORT`: tells whoever connects which container answers, and whoever sends a datagram that and what it sent; what the conformance suite runs.
 fn answer(rest: &[String]) -> Result<u8, String> {
     let port: u16 = rest
         .first()
@@ -364,6 +375,15 @@ fn answer(rest: &[String]) -> Result<u8, String> {
         .map_err(|_| "RADIX_IP is no address")?;
     let label = variable("RADIX_NAME")?;
     let listener = std::net::TcpListener::bind((host, port)).map_err(chain)?;
+    let socket = std::net::UdpSocket::bind((host, port)).map_err(chain)?;
+    let echo = {
+        let label = label.clone();
+        move || crate::vantage::echo(&socket, &label)
+    };
+    let echo = std::thread::Builder::new()
+        .name("echo".to_owned())
+        .spawn(echo);
+    echo.map_err(chain)?;
     for stream in listener.incoming() {
         // Whoever went away before the answer does not want it.
         let _ =

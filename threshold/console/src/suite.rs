@@ -110,8 +110,16 @@ impl LocalBelow {
             .get_or_init(|| Granted::find(&self.radix, directory))
     }
 
+    /// How `radix look` is told where to look from.
+    async fn vantage(directory: &Path, from: Vantage<'_>) -> Result<String, Cannot> {
+        match from.id() {
+            Some(id) => Ok(Self::pid(directory, id).await?.to_string()),
+            None => Ok(OUTSIDE.to_owned()),
+        }
+    }
+
     /// What `radix look` tells, in a process of its own, since it goes where a container is.
-    async fn look(&self, words: [String; 3]) -> Result<String, Cannot> {
+    async fn look(&self, words: &[&str]) -> Result<String, Cannot> {
         let mut command = tokio::process::Command::new(&self.radix);
         command.arg("look").args(words).stdin(Stdio::null());
         let output = command.output().await?;
@@ -350,14 +358,21 @@ impl Below for LocalBelow {
         from: Vantage<'_>,
         to: SocketAddr,
     ) -> Result<Option<String>, Cannot> {
-        let from = match from {
-            Vantage::Inside(running) => {
-                Self::pid(directory, running.id.as_str()).await?.to_string()
-            }
-            Vantage::Outside => OUTSIDE.to_owned(),
-        };
-        let text = self.look([from, "tcp".to_owned(), to.to_string()]).await?;
+        let from = Self::vantage(directory, from).await?;
+        let text = self.look(&[&from, "tcp", &to.to_string()]).await?;
         Ok(text.lines().next().map(str::to_owned))
+    }
+
+    async fn exchange(
+        &self,
+        directory: &Path,
+        from: Vantage<'_>,
+        (to, text): (SocketAddr, &str),
+    ) -> Result<Option<String>, Cannot> {
+        let from = Self::vantage(directory, from).await?;
+        let words = [&from, "udp", &to.to_string(), text];
+        let answer = self.look(&words).await?;
+        Ok(answer.lines().next().map(str::to_owned))
     }
 
     async fn hold(&self, directory: &Path, from: &[&str], to: SocketAddr) -> Result<u32, Cannot> {
@@ -365,8 +380,8 @@ impl Below for LocalBelow {
         for id in from {
             pids.push(Self::pid(directory, id).await?.to_string());
         }
-        let words = [pids.join(","), "hold".to_owned(), to.to_string()];
-        let text = self.look(words).await?;
+        let words = [&pids.join(","), "hold", &to.to_string()];
+        let text = self.look(&words).await?;
         let count = text.trim_end().parse();
         count.map_err(|_| Cannot::Failed(format!("{text:?} is no number")))
     }
@@ -378,15 +393,8 @@ impl Below for LocalBelow {
         name: &str,
     ) -> Result<Vec<Resolved>, Cannot> {
         let pid = Self::pid(directory, from.id.as_str()).await?.to_string();
-        let text = self.look([pid, "name".to_owned(), name.to_owned()]).await?;
-        let one = |line: &str| {
-            let (address, seconds) = line.split_once(' ')?;
-            Some(Resolved {
-                address: address.parse().ok()?,
-                keep: Duration::from_secs(seconds.parse().ok()?),
-            })
-        };
-        Ok(text.lines().filter_map(one).collect())
+        let text = self.look(&[&pid, "name", name]).await?;
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
     fn internet(&self, directory: &Path) -> Option<SocketAddr> {
@@ -405,18 +413,14 @@ impl Below for LocalBelow {
     }
 
     fn taker(&self, port: u16, what: Take) -> Option<Program> {
-        let (kind, number) = match what {
-            Take::Memory(bytes) => ("memory", bytes.to_string()),
-            Take::Processes(count) => ("processes", count.to_string()),
-            Take::Cpu(time) => ("cpu", time.as_millis().to_string()),
-        };
+        let (kind, number) = what.words();
         let radix = self.radix.display().to_string();
         let words = [
             radix,
             "take".to_owned(),
             port.to_string(),
             kind.to_owned(),
-            number,
+            number.to_string(),
         ];
         Some(Program::Command(words.to_vec()))
     }

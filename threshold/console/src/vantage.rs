@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! look - | PID[,PID…]  tcp ADDRESS      what is answered; nothing if there is no connection
-//! look PID             name NAME        its addresses, each with the seconds it may be kept, by the name server told there
+//! look - | PID         udp ADDRESS TEXT  what is answered to a datagram; nothing if nothing is
+//! look PID             name NAME        its addresses, each with the milliseconds it may be kept, by the name server told there
 //! look PID[,PID…]      hold ADDRESS     how many of the connections, one from each, were answered while all were kept
 //! take PORT  memory BYTES | processes COUNT | cpu MILLISECONDS
 //! ```
@@ -20,6 +21,7 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::time::ClockId;
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, QCLASS, QTYPE, Question, TYPE};
+use underverse_conformance::Resolved;
 
 /// Time a connection and its answer may take, in seconds.
 const ANSWER_SECONDS_MAX: i64 = 2;
@@ -38,8 +40,10 @@ const SLEEP_SECONDS: &str = "1000";
 
 /// Looks from one vantage after the other.
 pub(crate) fn look(rest: &[String]) -> Result<u8, String> {
-    let [from, what, target] = rest else {
-        return Err("a vantage, `tcp` or `hold`, and an address are needed".to_owned());
+    let (from, what, target) = match rest {
+        [from, what, target] => (from, what, target),
+        [from, what, target, text] if what == "udp" => return datagram(from, target, text),
+        _ => return Err("a vantage, what to try, and an address are needed".to_owned()),
     };
     if what == "name" {
         return name(from, target);
@@ -65,6 +69,30 @@ pub(crate) fn look(rest: &[String]) -> Result<u8, String> {
         other => return Err(format!("{other} is neither `tcp` nor `hold`")),
     }
     Ok(0)
+}
+
+/// Sends a datagram from where a container is, or from this machine over its own links.
+fn datagram(from: &str, to: &str, text: &str) -> Result<u8, String> {
+    let to: SocketAddr = to.parse().map_err(|_| "no address")?;
+    let network = network(from)?;
+    if let Some(network) = &network {
+        network.enter().map_err(crate::hidden::chain)?;
+    }
+    let inside = network.is_some_and(|network| network.is_foreign());
+    if let Ok(answer) = exchange(to, inside, text.as_bytes()) {
+        crate::output::line(&String::from_utf8_lossy(&answer));
+    }
+    Ok(0)
+}
+
+/// Answers every datagram with a label, a space, and what it was.
+pub(crate) fn echo(socket: &UdpSocket, label: &str) {
+    let mut bytes = vec![0; DATAGRAM_BYTES_MAX];
+    while let Ok((length, from)) = socket.recv_from(&mut bytes) {
+        let answer = [label.as_bytes(), b" ", &bytes[..length]].concat();
+        // Whoever went away before the answer does not want it.
+        let _ = socket.send_to(&answer, from);
+    }
 }
 
 /// Asks the name server that a container is told of, from inside it.
@@ -94,21 +122,24 @@ fn name(pid: &str, name: &str) -> Result<u8, String> {
         .build_bytes_vec()
         .map_err(|error| error.to_string())?;
     // Nobody there yet is no answer; the suite asks again.
-    let Ok(reply) = exchange(SocketAddr::new(server, NAMES_PORT), &question) else {
+    let Ok(reply) = exchange(SocketAddr::new(server, NAMES_PORT), true, &question) else {
         return Ok(0);
     };
     let reply = Packet::parse(&reply).map_err(|error| error.to_string())?;
     for record in &reply.answers {
         if let RData::A(a) = &record.rdata {
-            crate::output::line(&format!("{} {}", Ipv4Addr::from(a.address), record.ttl));
+            let address = Ipv4Addr::from(a.address).into();
+            let keep = Duration::from_secs(record.ttl.into());
+            crate::output::line(&Resolved { address, keep }.to_string());
         }
     }
     Ok(0)
 }
 
-/// Sends a datagram and returns the one that answers it.
-fn exchange(to: SocketAddr, bytes: &[u8]) -> io::Result<Vec<u8>> {
+/// Sends a datagram, from this machine's own network over its own links only, and returns the one that answers it.
+fn exchange(to: SocketAddr, inside: bool, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket::setsockopt(&socket, sockopt::DontRoute, &!inside)?;
     socket.set_read_timeout(Some(Duration::from_secs(ANSWER_SECONDS_MAX.unsigned_abs())))?;
     socket.connect(to)?;
     socket.send(bytes)?;

@@ -88,6 +88,19 @@ pub trait Below: Send + Sync + Debug {
         Err(Cannot::NotOffered("this ground cannot try connections"))
     }
 
+    /// As [`Ground::exchange`].
+    ///
+    /// # Errors
+    /// `NotOffered` where datagrams cannot be tried.
+    async fn exchange(
+        &self,
+        _directory: &Path,
+        _from: Vantage<'_>,
+        (_to, _text): (SocketAddr, &str),
+    ) -> Result<Option<String>, Cannot> {
+        Err(Cannot::NotOffered("this ground cannot try datagrams"))
+    }
+
     /// As [`Ground::hold`], by the containers' ids.
     ///
     /// # Errors
@@ -306,6 +319,16 @@ impl Ground for DirectoryGround {
 
     async fn reach(&self, from: Vantage<'_>, to: SocketAddr) -> Result<Option<String>, Cannot> {
         self.below.reach(&self.directory, from, to).await
+    }
+
+    async fn exchange(
+        &self,
+        from: Vantage<'_>,
+        to: SocketAddr,
+        text: &str,
+    ) -> Result<Option<String>, Cannot> {
+        let what = (to, text);
+        self.below.exchange(&self.directory, from, what).await
     }
 
     async fn hold(&self, from: &[&Running], to: SocketAddr) -> Result<u32, Cannot> {

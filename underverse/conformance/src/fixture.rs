@@ -53,6 +53,17 @@ pub enum Vantage<'a> {
     Outside,
 }
 
+impl Vantage<'_> {
+    /// The id of the container; `None` outside.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Self::Inside(running) => Some(running.id.as_str()),
+            Self::Outside => None,
+        }
+    }
+}
+
 /// A process of the backend, or what stands for one where it is linked in.
 #[derive(Debug, Clone)]
 pub struct Opened {
@@ -81,7 +92,8 @@ pub trait Fixture: Send + Sync + Debug {
         Program::Command(vec!["sleep".to_owned(), "100000".to_owned()])
     }
 
-    /// A program that accepts TCP connections on `port` of its own address and answers each with its label.
+    /// A program that accepts TCP connections on `port` of its own address and answers each with its label,
+    /// and each datagram there with its label, a space, and the datagram.
     fn listener(&self, _port: u16) -> Option<Program> {
         None
     }
@@ -92,13 +104,34 @@ pub trait Fixture: Send + Sync + Debug {
     }
 }
 
-/// One address of a name.
+/// One address of a name. Written as the address, a space, and the milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Resolved {
     /// The address.
     pub address: IpAddr,
     /// How long whoever asked may keep it.
     pub keep: Duration,
+}
+
+impl fmt::Display for Resolved {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.address, self.keep.as_millis())
+    }
+}
+
+impl std::str::FromStr for Resolved {
+    type Err = Cannot;
+
+    fn from_str(text: &str) -> Result<Self, Cannot> {
+        let read = || {
+            let (address, keep) = text.split_once(' ')?;
+            Some(Self {
+                address: address.parse().ok()?,
+                keep: Duration::from_millis(keep.parse().ok()?),
+            })
+        };
+        read().ok_or_else(|| Cannot::Failed(format!("{text:?} is no address and time")))
+    }
 }
 
 /// What a program tries to take of its machine, against a limit.
@@ -110,6 +143,29 @@ pub enum Take {
     Processes(u32),
     /// A whole processor for so long; it answers the thousandths of one that it got.
     Cpu(Duration),
+}
+
+impl Take {
+    /// Two words for it, for a program's arguments; time in milliseconds.
+    #[must_use]
+    pub fn words(self) -> (&'static str, u128) {
+        match self {
+            Self::Memory(bytes) => ("memory", bytes.into()),
+            Self::Processes(count) => ("processes", count.into()),
+            Self::Cpu(time) => ("cpu", time.as_millis()),
+        }
+    }
+
+    /// Reads what [`Take::words`] wrote; `None` for anything else.
+    #[must_use]
+    pub fn of_words(kind: &str, number: &str) -> Option<Self> {
+        Some(match kind {
+            "memory" => Self::Memory(number.parse().ok()?),
+            "processes" => Self::Processes(number.parse().ok()?),
+            "cpu" => Self::Cpu(Duration::from_millis(number.parse().ok()?)),
+            _ => return None,
+        })
+    }
 }
 
 /// What is below a backend and outlives its processes. Dropping it removes whatever is left.
@@ -194,6 +250,19 @@ pub trait Ground: Send + Sync + Debug {
     async fn reach(&self, _from: Vantage<'_>, _to: SocketAddr) -> Result<Option<String>, Cannot> {
         Err(Cannot::NotOffered("this ground cannot try connections"))
     }
+    /// Sends a datagram and returns what is answered; `None` if nothing is.
+    ///
+    /// # Errors
+    /// `NotOffered` where datagrams cannot be tried.
+    async fn exchange(
+        &self,
+        _from: Vantage<'_>,
+        _to: SocketAddr,
+        _text: &str,
+    ) -> Result<Option<String>, Cannot> {
+        Err(Cannot::NotOffered("this ground cannot try datagrams"))
+    }
+
     /// Connects to `to` from each of these containers in turn, keeps every connection until the last was tried,
     /// and returns how many were answered. One container may stand there more than once.
     ///

@@ -14,12 +14,13 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+pub mod datagrams;
 mod follow;
 mod leases;
 mod pool;
 
 pub use follow::{Followed, follow};
-pub use leases::run_on_leases;
+pub use leases::{Outer, run_on_leases};
 use pool::Pool;
 
 /// Most connections carried at once; more wait in the kernel's queue until one ends.

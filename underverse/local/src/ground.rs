@@ -2,14 +2,14 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
 use async_trait::async_trait;
 
 use crate::claims::Claim;
 use crate::limits::Machine;
-use crate::network::{ProbeAsk, ProbeFound};
+use crate::network::{Carries, ProbeAsk, ProbeFound};
 use crate::{address, mark};
 
 /// What the machine answers and does.
@@ -31,7 +31,7 @@ pub trait Ground: Send + Sync + Debug {
     ///
     /// # Errors
     /// What binding says.
-    fn can_listen(&self, address: SocketAddr) -> io::Result<()>;
+    fn can_listen(&self, address: SocketAddr, carries: Carries) -> io::Result<()>;
 
     /// Whether a directory or file exists.
     fn exists(&self, path: &Path) -> bool;
@@ -81,8 +81,11 @@ impl Ground for ThisMachine {
         Claim::take(host)
     }
 
-    fn can_listen(&self, address: SocketAddr) -> io::Result<()> {
-        TcpListener::bind(address).map(drop)
+    fn can_listen(&self, address: SocketAddr, carries: Carries) -> io::Result<()> {
+        match carries {
+            Carries::Tcp => TcpListener::bind(address).map(drop),
+            Carries::Udp => UdpSocket::bind(address).map(drop),
+        }
     }
 
     fn exists(&self, path: &Path) -> bool {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use underverse::Generation;
 
-use crate::network::Way;
+use crate::network::{Carries, Way};
 
 /// What an execution of ours on the base is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub enum Subject {
         /// Which way it leads.
         #[serde(default)]
         way: Way,
+        /// What it carries.
+        #[serde(default)]
+        carries: Carries,
     },
 }
 

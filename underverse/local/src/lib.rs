@@ -55,7 +55,7 @@ pub use groups::Groups;
 pub use label::{Label, Subject, ordinal_of, rnode_label};
 pub use layout::Home;
 pub use local::Local;
-pub use network::{Granted, OnSwitch, ProbeAsk, ProbeFound, Scope, Way};
+pub use network::{Carries, Granted, OnSwitch, ProbeAsk, ProbeFound, Scope, Way};
 pub use report::capabilities;
 pub use restarts::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET};
 pub use settings::{CELL_GRACE, Settings, VirtualServer};

@@ -14,7 +14,7 @@ use crate::durable;
 use crate::label::{Label, Subject};
 use crate::layout::Home;
 use crate::maintenance::Maintenance;
-use crate::network::{OnSwitch, ProbeFound, Way};
+use crate::network::{Carries, OnSwitch, ProbeFound, Way};
 use crate::servers::Tagging;
 
 /// The durable record of one horde.
@@ -77,6 +77,8 @@ pub(crate) struct Door {
     pub(crate) port: u16,
     #[serde(default)]
     pub(crate) way: Way,
+    #[serde(default)]
+    pub(crate) carries: Carries,
 }
 
 /// What was found when a horde's network was tried.
@@ -169,6 +171,7 @@ impl Record {
                 class: forward.door.class.clone(),
                 port: forward.door.port,
                 way: forward.door.way,
+                carries: forward.door.carries,
             },
         })
     }

@@ -17,6 +17,7 @@ use crate::plan::Observed;
 use crate::record::{Door, Record};
 use crate::settings::Settings;
 use crate::storage::Allotment;
+use crate::wanted::UDP_FOR_COMMANDS;
 
 mod network;
 
@@ -198,6 +199,10 @@ pub fn capabilities(settings: &Settings, uid: u32, abilities: &Abilities) -> Cap
         0 => Strength::Enforced,
         _ => weak("only root can lease users; others run everything as themselves"),
     };
+    let udp = match &abilities.commands {
+        Strength::Absent(_) => absent(UDP_FOR_COMMANDS),
+        _ => Strength::Enforced,
+    };
     network::capabilities(settings, abilities)
         .enforced(&[C::Tags, C::HordeConnected, C::ExposeTcp])
         .enforced(&[C::Resize, C::Heal, C::Adopt, C::ExternalAddresses])
@@ -230,7 +235,7 @@ pub fn capabilities(settings: &Settings, uid: u32, abilities: &Abilities) -> Cap
             C::MountIsolation,
             isolated("this machine grants no mount namespace"),
         )
-        .with(C::ExposeUdp, absent("the forwarder carries TCP only"))
+        .with(C::ExposeUdp, udp)
         .with(C::Ipv6, absent("addresses are leased from 127.0.0.0/8"))
         .with(C::Multicast, absent("loopback carries none"))
         .with(

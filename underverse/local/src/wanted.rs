@@ -13,7 +13,7 @@ use crate::base::Abilities;
 use crate::config::{Isolation, RnodeMount};
 use crate::external::External;
 use crate::groups::{Controller, Group, Groups};
-use crate::network::{OnSwitch, Way};
+use crate::network::{Carries, OnSwitch, Way};
 use crate::record::{Door, NetworkRecord, Record, RoleRecord};
 use crate::servers::{Servers, Tagging};
 use crate::settings::{Settings, VirtualServer};
@@ -141,6 +141,7 @@ pub(crate) fn wanted(
         .iter()
         .map(|port| door(port, way, facts))
         .collect::<Result<Vec<_>, _>>()?;
+    one_each(&doors)?;
     doors.extend(on.and_then(|on| door_out(on, spec, facts)));
     doors.extend(on.map(door_names));
     let Placed {
@@ -215,6 +216,7 @@ fn door_out(on: OnSwitch, spec: &HordeSpec, facts: &Facts<'_>) -> Option<Door> {
         class: String::new(),
         port: 0,
         way: Way::OutOf(on, limit),
+        carries: Carries::Tcp,
     })
 }
 
@@ -225,6 +227,7 @@ fn door_names(on: OnSwitch) -> Door {
         class: String::new(),
         port: 0,
         way: Way::Names(on),
+        carries: Carries::Udp,
     }
 }
 
@@ -304,10 +307,15 @@ fn door(port: &PortConnect, way: Way, facts: &Facts<'_>) -> Result<Door, Error> 
             IpAddr::V4(given.host)
         }
     };
-    if port.protocol == Protocol::Udp {
+    let carries = match port.protocol {
+        Protocol::Tcp => Carries::Tcp,
+        Protocol::Udp => Carries::Udp,
+    };
+    let number = port.external_port;
+    let udp = port.protocol == Protocol::Udp;
+    if let (true, Strength::Absent(reason)) = (udp, &facts.abilities.commands) {
         return refuse(format!(
-            "port {} is UDP, and it forwards TCP only",
-            port.external_port
+            "port {number} is UDP, and {UDP_FOR_COMMANDS}: {reason}"
         ));
     }
     let class = match (&port.members, &facts.abilities.class_doors) {
@@ -318,11 +326,30 @@ fn door(port: &PortConnect, way: Way, facts: &Facts<'_>) -> Result<Door, Error> 
         }
         (Members::Class(class), _) => class.clone(),
     };
+    if udp && !class.is_empty() {
+        return refuse(format!(
+            "port {number} is UDP and leads to class {class}: datagrams go to every member only"
+        ));
+    }
     Ok(Door {
-        listen: SocketAddr::new(host, port.external_port),
+        listen: SocketAddr::new(host, number),
         class,
         port: port.internal_port,
         way,
+        carries,
+    })
+}
+
+/// Refuses two doors at one address, which the records of this backend cannot tell apart.
+fn one_each(doors: &[Door]) -> Result<(), Error> {
+    let mut seen = BTreeSet::new();
+    let twice = doors.iter().find(|door| !seen.insert(door.listen));
+    twice.map_or(Ok(()), |door| {
+        let message = format!(
+            "{} cannot be a door for TCP and for UDP at once",
+            door.listen
+        );
+        Err(Error::unsupported("open a port on backend local", message))
     })
 }
 
@@ -492,6 +519,8 @@ fn on_this_network(spec: &HordeSpec, isolation: Isolation, facts: &Facts<'_>) ->
     }
 }
 
+/// For which hordes there are doors for UDP.
+pub(crate) const UDP_FOR_COMMANDS: &str = "doors for it are for hordes of commands";
 /// Where names are looked up before anybody is asked.
 pub(crate) const HOSTS: &str = "/etc/hosts";
 /// Who is asked for names.

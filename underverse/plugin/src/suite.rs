@@ -207,15 +207,22 @@ impl Below for PluginBelow {
         from: Vantage<'_>,
         to: SocketAddr,
     ) -> Result<Option<String>, Cannot> {
-        let id = match from {
-            Vantage::Inside(running) => running.id.as_str(),
-            Vantage::Outside => NOBODY,
-        };
-        let to = to.to_string();
+        let (id, to) = (from.id().unwrap_or(NOBODY), to.to_string());
         let text = self
             .ask(&["reach".as_ref(), directory, id.as_ref(), to.as_ref()])
             .await?;
         Ok(text.lines().next().map(str::to_owned))
+    }
+    async fn exchange(
+        &self,
+        directory: &Path,
+        from: Vantage<'_>,
+        (to, text): (SocketAddr, &str),
+    ) -> Result<Option<String>, Cannot> {
+        let (id, to) = (from.id().unwrap_or(NOBODY), to.to_string());
+        let words = ["exchange".as_ref(), directory, id.as_ref(), to.as_ref()];
+        let answer = self.ask(&[&words[..], &[text.as_ref()]].concat()).await?;
+        Ok(answer.lines().next().map(str::to_owned))
     }
     async fn hold(&self, directory: &Path, from: &[&str], to: SocketAddr) -> Result<u32, Cannot> {
         let to = to.to_string();
@@ -235,14 +242,7 @@ impl Below for PluginBelow {
         let text = self
             .ask(&["resolve".as_ref(), directory, id, name.as_ref()])
             .await?;
-        let one = |line: &str| {
-            let (address, keep) = line.split_once(' ')?;
-            Some(Resolved {
-                address: address.parse().ok()?,
-                keep: Duration::from_millis(keep.parse().ok()?),
-            })
-        };
-        Ok(text.lines().filter_map(one).collect())
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
     fn internet(&self, directory: &Path) -> Option<SocketAddr> {
         let text = self.ask_now(&["internet".as_ref(), directory])?;
@@ -256,21 +256,12 @@ impl Below for PluginBelow {
         parse(&self.ask_now(&["listener".as_ref(), port.to_string().as_ref()])?).ok()
     }
     fn taker(&self, port: u16, what: Take) -> Option<Program> {
-        let (kind, number) = taking(what);
+        let (kind, number) = what.words();
         let words = [port.to_string(), kind.to_owned(), number.to_string()];
         let [port, kind, number] = words.each_ref().map(Path::new);
         parse(&self.ask_now(&["taker".as_ref(), port, kind, number])?).ok()
     }
     fn program(&self) -> Program {
         self.program.clone()
-    }
-}
-
-/// What a program is to take, in two words.
-pub(crate) fn taking(what: Take) -> (&'static str, u128) {
-    match what {
-        Take::Memory(bytes) => ("memory", bytes.into()),
-        Take::Processes(count) => ("processes", count.into()),
-        Take::Cpu(time) => ("cpu", time.as_millis()),
     }
 }

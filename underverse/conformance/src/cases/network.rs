@@ -322,19 +322,45 @@ async fn door_address(bed: &Bed<'_>) -> Judged {
     Ok(())
 }
 
-/// The door is told as open; datagrams are carried in each backend's own tests, since a ground tries TCP only.
+/// Sends datagrams through a door until one is answered; returns who answered, once what it answered with is what was sent.
+async fn echoed(bed: &Bed<'_>, to: SocketAddr, text: &str) -> Result<String, Stop> {
+    for _ in 0..LOOKS_MAX {
+        let Some(answer) = bed.ground.exchange(Vantage::Outside, to, text).await? else {
+            tokio::time::sleep(LOOK).await;
+            continue;
+        };
+        return match answer.split_once(' ') {
+            Some((label, echo)) if echo == text => Ok(label.to_owned()),
+            _ => Err(Stop::Failed(format!("to {text:?} came {answer:?}"))),
+        };
+    }
+    Err(Stop::Failed(format!("no datagram comes back from {to}")))
+}
+
 async fn door_udp(bed: &Bed<'_>) -> Judged {
     let opened = bed.open().await?;
-    let mut spec = bed.spec(1)?;
+    let mut spec = listening(bed, "suite", 3)?;
+    spec.execables.push(bed.execable("deaf", 1)?);
+    spec.network.flock_private = true;
     spec.network.ports.push(door(Protocol::Udp)?);
     up(&opened, 1, &spec).await?;
     let effective = opened.underverse.effective(&horde()?).await?;
-    let open = effective
-        .network
-        .ports
+    let ports = &effective.network.ports;
+    let open = ports
         .iter()
-        .any(|port| port.state == underverse::PortState::Open);
-    ensure(open, || format!("told as {:?}", effective.network.ports))
+        .find(|port| port.state == underverse::PortState::Open);
+    let Some(at) = open.map(|port| port.address) else {
+        return Err(Stop::Failed(format!("told as {ports:?}")));
+    };
+    let mut answers: BTreeMap<String, usize> = BTreeMap::new();
+    for number in 0..CALLS {
+        // As long as it may be without being taken apart on most links.
+        let text = format!("{number}{}", ".".repeat(number * 100));
+        *answers.entry(echoed(bed, at, &text).await?).or_default() += 1;
+    }
+    // Those that are asked in place of the deaf one get more.
+    let shared = answers.len() == 3 && answers.values().all(|&count| count >= CALLS / 6);
+    ensure(shared, || format!("of {CALLS}: {answers:?}"))
 }
 
 async fn names(bed: &Bed<'_>) -> Judged {

@@ -336,6 +336,19 @@ impl Ground for ModelGround {
         Ok(self.direct(&world, inside.as_ref(), to))
     }
 
+    async fn exchange(
+        &self,
+        _from: Vantage<'_>,
+        to: SocketAddr,
+        text: &str,
+    ) -> Result<Option<String>, Cannot> {
+        let mut world = self.world.lock().expect("nobody panics with it");
+        let cut = usize::from(self.fixture.fault == "network.door-udp");
+        let text = &text[..text.len() - cut];
+        let label = self.through_door(&mut world, to);
+        Ok(label.map(|label| format!("{label} {text}")))
+    }
+
     async fn hold(&self, from: &[&Running], _to: SocketAddr) -> Result<u32, Cannot> {
         let world = self.world.lock().expect("nobody panics with it");
         let (name, ..) = Self::find(&world, from[0].id.as_str())?;

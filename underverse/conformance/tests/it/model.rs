@@ -217,11 +217,7 @@ impl Model {
             address: *address,
             class: String::new(),
             internal_port: network.ports.get(*at).map_or(0, |port| port.internal_port),
-            state: if self.bad("network.door-udp") {
-                PortState::Waiting
-            } else {
-                PortState::Open
-            },
+            state: PortState::Open,
         });
         let probe = || NetworkProbe {
             tried: "n1 to n2".to_owned(),

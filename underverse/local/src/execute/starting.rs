@@ -15,7 +15,7 @@ use crate::command::{self, CommandFile};
 use crate::config::{self, RnodeFile, RnodeMount};
 use crate::label::{Label, rnode_label};
 use crate::layout::LEAVING;
-use crate::network::{OnSwitch, Way};
+use crate::network::{Carries, OnSwitch, Way};
 use crate::plan::rnode_users;
 use crate::record::{ContainerRecord, Door, ForwardRecord};
 use crate::storage::{self, Allotment};
@@ -26,6 +26,8 @@ use crate::{durable, mark};
 const PROBES_MAX: u32 = 20;
 /// File that shows that a rnode has enrolled.
 const ENROLLED: &str = "identity/chain";
+/// Says that a forwarder carries datagrams.
+const UDP: &str = "--udp";
 /// Holds a rnode's invitation until it is claimed.
 const INVITATION: &str = "invitation";
 
@@ -350,6 +352,7 @@ impl Pass<'_> {
             Way::Into(on) => vec![("--switch", self.switch_dir(on))],
             Way::Here | Way::OutOf(..) | Way::Names(_) => Vec::new(),
         };
+        let carries = (door.carries == Carries::Udp).then(|| UDP.to_owned());
         let words: Vec<String> = [
             ("--listen", door.listen.to_string()),
             ("--port", door.port.to_string()),
@@ -358,6 +361,7 @@ impl Pass<'_> {
         .chain(members)
         .chain(switch)
         .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .chain(carries)
         .collect();
         let args = std::iter::once("forward".to_owned()).chain(words).collect();
         self.local

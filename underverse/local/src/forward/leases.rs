@@ -9,12 +9,22 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::datagrams;
 use crate::address;
 
 /// Between two looks at the file: a container that was added gets connections after that.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Follows the addresses in `file` at `port` and serves `listener`, which must not block, until `cancel` ends.
+/// The outer side of a door; it must not block.
+#[derive(Debug)]
+pub enum Outer {
+    /// For connections.
+    Tcp(std::net::TcpListener),
+    /// For datagrams.
+    Udp(std::net::UdpSocket),
+}
+
+/// Follows the addresses in `file` at `port` and serves `outer` until `cancel` ends.
 ///
 /// Members are connected to from the network namespace this process is in, wherever the listener is.
 ///
@@ -23,12 +33,11 @@ const LOOK: Duration = Duration::from_millis(250);
 /// # Errors
 /// The system's; nothing is served then.
 pub async fn run_on_leases(
-    listener: std::net::TcpListener,
+    outer: Outer,
     file: &Path,
     port: u16,
     cancel: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
     let (sender, receiver) = watch::channel(members(file, port).unwrap_or_default());
     let follow = async {
         loop {
@@ -42,11 +51,19 @@ pub async fn run_on_leases(
             }
         }
     };
+    let carried = async {
+        match outer {
+            Outer::Tcp(listener) => {
+                super::run(TcpListener::from_std(listener)?, receiver, cancel).await;
+                Ok(())
+            }
+            Outer::Udp(socket) => datagrams::carry(socket, receiver, cancel).await,
+        }
+    };
     tokio::select! {
-        () = super::run(listener, receiver, cancel) => {}
-        () = follow => {}
+        carried = carried => carried,
+        () = follow => Ok(()),
     }
-    Ok(())
 }
 
 fn members(file: &Path, port: u16) -> Option<Vec<SocketAddr>> {

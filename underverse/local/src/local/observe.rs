@@ -81,7 +81,7 @@ impl Local {
             if ours {
                 continue;
             }
-            if let Err(error) = self.ground.can_listen(door.listen) {
+            if let Err(error) = self.ground.can_listen(door.listen, door.carries) {
                 observed
                     .doors_taken
                     .insert(door.listen, why_closed(door.listen, &error));

@@ -127,6 +127,7 @@ pub(super) fn surplus(wanted: &Wanted, observed: &Observed, work: &mut Work) {
                 class,
                 port,
                 way,
+                carries,
             } => {
                 let current = record.and_then(|record| record.forward_label(*listen));
                 let door = Door {
@@ -134,6 +135,7 @@ pub(super) fn surplus(wanted: &Wanted, observed: &Observed, work: &mut Work) {
                     class: class.clone(),
                     port: *port,
                     way: *way,
+                    carries: *carries,
                 };
                 let asked =
                     current.as_ref() == Some(&execution.label) && wanted.doors.contains(&door);

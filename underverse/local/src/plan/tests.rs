@@ -9,7 +9,7 @@ use crate::address::Lease;
 use crate::base::{Ended, ExecutionView};
 use crate::config::{Executable, Isolation, RnodeFile};
 use crate::label::{Label, Subject};
-use crate::network::{OnSwitch, Scope, Way};
+use crate::network::{Carries, OnSwitch, Scope, Way};
 use crate::record::{
     ContainerRecord, Door, ForwardRecord, NetworkRecord, Probed, Record, RoleRecord,
 };
@@ -63,6 +63,7 @@ fn door(port: u16) -> Door {
         class: "prog1".to_owned(),
         port: 45_271,
         way: Way::Here,
+        carries: Carries::Tcp,
     }
 }
 
@@ -93,6 +94,7 @@ fn forward(port: u16) -> ExecutionView {
         class,
         port,
         way,
+        carries,
     } = door(port);
     execution(
         1,
@@ -101,6 +103,7 @@ fn forward(port: u16) -> ExecutionView {
             class,
             port,
             way,
+            carries,
         },
     )
 }

@@ -20,8 +20,9 @@ use underverse::{
 };
 use underverse_local::limits::Machine;
 use underverse_local::{
-    Abilities, Base, BaseView, Claim, EndSignal, Ended, Executable, ExecutionView, Ground, Home,
-    HostPort, Isolation, Local, ProbeAsk, ProbeFound, Settings, Start, Subject, VirtualServer,
+    Abilities, Base, BaseView, Carries, Claim, EndSignal, Ended, Executable, ExecutionView, Ground,
+    Home, HostPort, Isolation, Local, ProbeAsk, ProbeFound, Settings, Start, Subject,
+    VirtualServer,
 };
 
 /// A directory that goes away with the test.
@@ -386,7 +387,7 @@ impl Ground for FakeGround {
         }
     }
 
-    fn can_listen(&self, address: SocketAddr) -> io::Result<()> {
+    fn can_listen(&self, address: SocketAddr, _: Carries) -> io::Result<()> {
         match self.closed.lock().unwrap().contains(&address) {
             true => Err(io::ErrorKind::AddrInUse.into()),
             false => Ok(()),

@@ -7,6 +7,7 @@
 
 mod backend;
 mod client;
+mod datagrams;
 mod external;
 mod fake;
 mod follow;

@@ -5,6 +5,7 @@
 //! --ground exposure DIR NUMBER          server, source, bind, kind and thin, one a line
 //! --ground taker PORT memory|processes|cpu NUMBER     likewise, of what tries to take so much; cpu in milliseconds
 //! --ground reach DIR ID|- ADDRESS       what is answered; nothing if there is no connection
+//! --ground exchange DIR ID|- ADDRESS TEXT     what is answered to a datagram; nothing if nothing is
 //! --ground hold DIR ADDRESS ID…         how many of the connections were answered, all kept at once
 //! --ground resolve DIR ID NAME          the addresses of a name, one a line, each with the milliseconds it may be kept
 //! --ground internet DIR                 the address that stands for it
@@ -17,7 +18,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use underverse::{
     ContainerId, Generation, Program, Role, Running, RunningState, StorageExposure, StorageKind,
@@ -51,7 +51,7 @@ pub(super) async fn run(below: Option<&dyn Below>, words: &[&str]) -> Result<Str
         }
         ["taker", port, kind, number] => {
             let port = port.parse().map_err(|_| "no port".to_owned())?;
-            let what = take(kind, number).ok_or("nothing that can be taken")?;
+            let what = Take::of_words(kind, number).ok_or("nothing that can be taken")?;
             below
                 .taker(port, what)
                 .map(|found| program(&found))
@@ -60,26 +60,24 @@ pub(super) async fn run(below: Option<&dyn Below>, words: &[&str]) -> Result<Str
         ["reach", directory, id, to] => {
             let to = address(to)?;
             let inside = named(id)?;
-            let from = if id == NOBODY {
-                Vantage::Outside
-            } else {
-                Vantage::Inside(&inside)
-            };
+            let from = vantage(&inside);
             below.reach(Path::new(directory), from, to).await.map(lines)
+        }
+        ["exchange", directory, id, to, text] => {
+            let to = address(to)?;
+            let inside = named(id)?;
+            let from = vantage(&inside);
+            let directory = Path::new(directory);
+            below.exchange(directory, from, (to, text)).await.map(lines)
         }
         ["hold", directory, to, ref from @ ..] => {
             let held = below.hold(Path::new(directory), from, address(to)?).await;
             held.map(|count| lines([count]))
         }
         ["resolve", directory, id, name] => {
-            let found = below.resolve(Path::new(directory), &named(id)?, name).await;
-            found.map(|found| {
-                lines(
-                    found
-                        .iter()
-                        .map(|one| format!("{} {}", one.address, one.keep.as_millis())),
-                )
-            })
+            let directory = Path::new(directory);
+            let found = below.resolve(directory, &named(id)?, name).await;
+            found.map(lines)
         }
         ["internet", directory] => below
             .internet(Path::new(directory))
@@ -112,18 +110,17 @@ pub(super) async fn run(below: Option<&dyn Below>, words: &[&str]) -> Result<Str
     }
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "no address".to_owned())
+/// Where somebody looks from who is named so.
+fn vantage(named: &Running) -> Vantage<'_> {
+    if named.id.as_str() == NOBODY {
+        Vantage::Outside
+    } else {
+        Vantage::Inside(named)
+    }
 }
 
-/// What a program is to take; the words of [`crate::suite::taking`].
-fn take(kind: &str, number: &str) -> Option<Take> {
-    Some(match kind {
-        "memory" => Take::Memory(number.parse().ok()?),
-        "processes" => Take::Processes(number.parse().ok()?),
-        "cpu" => Take::Cpu(Duration::from_millis(number.parse().ok()?)),
-        _ => return None,
-    })
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "no address".to_owned())
 }
 
 fn lines<T: std::fmt::Display>(of: impl IntoIterator<Item = T>) -> String {
