@@ -25,7 +25,7 @@ fn asking(count: u32, rules: &[&str]) -> HordeSpec {
     spec
 }
 
-// Shows in part: TAG-01
+// Shows in part: TAG-01, TAG-03, RND-11
 #[tokio::test]
 async fn containers_list_the_tags_of_their_server_and_their_own() {
     let world = World::new();
@@ -44,6 +44,9 @@ async fn containers_list_the_tags_of_their_server_and_their_own() {
         let file = world.json(&format!("hordes/stix/{}/rnode.json", running.label));
         assert_eq!(file["tags"].as_array().unwrap().len(), tags.len());
     }
+    let on_gpu = running.iter().find(|running| running.server == "a");
+    let both = ["GPU", "mine"].map(|tag| Tag::new(tag).unwrap());
+    assert_eq!(on_gpu.unwrap().tags, both.into());
     let used: std::collections::BTreeSet<_> = running.iter().map(|r| &r.server).collect();
     assert_eq!(used.len(), 4, "spread over all");
 }
