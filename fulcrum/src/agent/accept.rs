@@ -128,12 +128,14 @@ pub(crate) async fn take(
     let namespace = document.namespace.clone();
     let held = agent.documents.newest(&namespace);
     let owner = agent.me.owner.to_string();
+    // One that is held back asks for nothing: the same again, well signed, is news.
+    let acting = agent.documents.acting(&namespace);
     let verdict = judge(
         &Judge {
             owner: &owner,
             own_namespace: (!agent.is_base()).then(|| agent.me.namespace.as_str()),
             highest: agent.documents.highest(&namespace).generation,
-            held: held.as_ref().map(|held| &held.document),
+            held: acting.as_ref().map(|held| &held.document),
             take_over,
         },
         &document,

@@ -230,10 +230,14 @@ async fn what_an_operator_enrolled_outlives_its_denial_where_the_root_vouches() 
     };
     let held = nested.status(&base, held_back).await;
     assert_eq!(held.instances[0].execution, before.instances[0].execution);
-    base.apply(&nested, &base.application(2, "wait")).await;
-    nested
+    // Another operator signs the very same again.
+    let mut again = base.application(2, "wait");
+    again.digest = base.application(1, "wait").digest;
+    base.apply(&nested, &again).await;
+    let settled = nested
         .status(&base, |status| status.generation == 2 && status.settled)
         .await;
+    assert_eq!(settled.problems, Vec::<String>::new());
     let after = [base.contact().await, nested.contact().await].map(|at| at["pid"].clone());
     assert_eq!(after, pids, "neither agent ended");
     for records in [base.memoir(), nested.memoir()] {
