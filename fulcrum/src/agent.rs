@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crux_net::identity::{Invitation, Report, RnodeIdentity};
 use crux_net::rpc::{Answers, Server};
-use crux_net::store::Store;
+use crux_net::store::{self, Store};
 use crux_wire::keeper::v1::Execution;
 use crux_wire::rest::Api;
 use tokio::net::TcpListener;
@@ -270,7 +270,7 @@ async fn build(
     Ok(Agent {
         executions,
         memoir: memoir::Writer::open(&config.memoir_dir)?,
-        store: Arc::new(Store::open(&config.store_dir)?),
+        store: Arc::new(Store::open_with(&config.store_dir, store_limits(&config))?),
         files: files::Files::open(&agent_dir).map_err(io("open what is known of files"))?,
         verifier: Arc::default(),
         paths: paths::Paths::new(dir, &config),
@@ -298,6 +298,13 @@ async fn build(
 }
 
 /// Starts to flock; a flock that cannot keep its floor ends the agent, and its keeper starts another.
+fn store_limits(config: &RnodeConfig) -> store::Limits {
+    store::Limits {
+        total_bytes_max: config.quota_bytes,
+        ..store::Limits::default()
+    }
+}
+
 fn begin_flock(
     config: crux_net::flock::Config,
     shutdown: &CancellationToken,

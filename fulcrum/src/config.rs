@@ -63,6 +63,8 @@ pub struct RnodeConfig {
     pub tags: Vec<String>,
     /// The switch it is plugged into; `None`: it is on the host's network.
     pub network: Option<CellNetwork>,
+    /// What its store, and what copies bring to it, may take; `None`: what the disk has.
+    pub quota_bytes: Option<u64>,
 }
 
 /// How a cell is plugged into a switch.
@@ -267,6 +269,8 @@ struct File {
     tags: Vec<String>,
     #[serde(default)]
     network: Option<FileNetwork>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    quota_bytes: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -370,6 +374,7 @@ impl TryFrom<File> for RnodeConfig {
             user_range_start: file.user_range_start,
             tags: file.tags,
             network: file.network.map(CellNetwork::from),
+            quota_bytes: file.quota_bytes,
         };
         config.check()?;
         Ok(config)
@@ -411,6 +416,7 @@ impl From<&RnodeConfig> for File {
                 switch: network.switch.clone(),
                 address: network.address,
             }),
+            quota_bytes: config.quota_bytes,
         }
     }
 }
@@ -484,6 +490,7 @@ mod tests {
                 switch: "/s/switch".into(),
                 address: Ipv4Addr::new(198, 18, 1, 1),
             }),
+            quota_bytes: Some(20 << 30),
         }
     }
 

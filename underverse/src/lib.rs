@@ -31,7 +31,7 @@ pub use error::{Effect, Error, Kind};
 pub use event::{EventId, EventKind, MaintenancePolicy, Reply, UnderverseEvent};
 pub use generation::Generation;
 pub use horde::{ExecableBuilder, Horde, REALISE_DEADLINE};
-pub use name::{ByteCount, ContainerId, HordeName, NAME_BYTES_MAX, Role};
+pub use name::{ByteCount, ContainerId, HordeName, NAME_BYTES_MAX, NotBytes, Role};
 pub use progress::{
     Action, End, Failure, HordePlan, PlannedStep, Progress, ProgressStream, StepDone, finish,
 };

@@ -100,7 +100,20 @@ impl fmt::Display for ContainerId {
     }
 }
 
-/// A number of bytes. Displays in binary units ("25.0 MiB").
+/// A text that is no number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotBytes;
+
+impl fmt::Display for NotBytes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("read a number of bytes: write 20G, 500M, 64K, or bytes in digits")
+    }
+}
+
+impl std::error::Error for NotBytes {}
+
+/// A number of bytes. Displays in binary units ("25.0 MiB"); reads as digits with or without one of `K M G T`, also
+/// binary.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteCount(u64);
 
@@ -136,6 +149,26 @@ impl ByteCount {
     }
 }
 
+impl std::str::FromStr for ByteCount {
+    type Err = NotBytes;
+
+    fn from_str(text: &str) -> Result<Self, NotBytes> {
+        let (digits, shift) = match text.as_bytes().last() {
+            Some(b'K') => (&text[..text.len() - 1], 10),
+            Some(b'M') => (&text[..text.len() - 1], 20),
+            Some(b'G') => (&text[..text.len() - 1], 30),
+            Some(b'T') => (&text[..text.len() - 1], 40),
+            _ => (text, 0),
+        };
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(NotBytes);
+        }
+        let count: u64 = digits.parse().map_err(|_| NotBytes)?;
+        let count = count.checked_mul(1 << shift).ok_or(NotBytes)?;
+        Ok(Self(count))
+    }
+}
+
 impl fmt::Display for ByteCount {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut scaled = self.0;
@@ -160,6 +193,19 @@ impl fmt::Display for ByteCount {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_of_bytes_is_read_with_its_unit() {
+        let read = |text: &str| text.parse().map(ByteCount::get);
+        assert_eq!(read("0"), Ok(0));
+        assert_eq!(read("17"), Ok(17));
+        assert_eq!(read("64K"), Ok(64 << 10));
+        assert_eq!(read("20G"), Ok(20 << 30));
+        assert_eq!(read("2T"), Ok(2 << 40));
+        for wrong in ["", "G", "-1", "+1", "1.5G", "20 G", "20GB", "99999999T"] {
+            assert_eq!(read(wrong), Err(NotBytes), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_name_that_could_leave_its_directory_is_refused() {

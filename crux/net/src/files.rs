@@ -6,6 +6,7 @@
 
 mod cache;
 mod error;
+mod folders;
 pub mod give;
 pub mod offer;
 mod root;
@@ -18,6 +19,6 @@ pub use error::{Error, Kind};
 pub use give::give;
 pub use offer::{HardLinks, Offered};
 pub use root::Root;
-pub use sink::Sink;
+pub use sink::{Room, Sink};
 pub use take::{RANGES_AT_ONCE, Source, Tally, Told, take};
 pub use ticket::ticket;

@@ -13,6 +13,7 @@
 
 mod arrival;
 pub mod data;
+mod direct;
 mod error;
 mod partial;
 pub mod stream;

@@ -159,7 +159,7 @@ impl FileIo for FileIoService {
                 None => break,
             }
         }
-        writer.commit().map_err(|error| store_status(&error))?;
+        writer.commit().map_err(|error| put_status(&error))?;
         self.hold(&hex, &named)?;
         Ok(Response::new(PutReply { existed: false }))
     }
@@ -440,6 +440,14 @@ fn bounded(count: usize) -> Result<(), Status> {
 fn parse(hex: &str) -> Result<Digest, Status> {
     hex.parse()
         .map_err(|error| Status::invalid_argument(format!("{error}")))
+}
+
+/// What whoever put something is told: bytes that are not what they were announced to be are its own mistake.
+fn put_status(error: &store::Error) -> Status {
+    match error.kind() {
+        store::Kind::Mismatch => Status::invalid_argument(error.to_string()),
+        _ => store_status(error),
+    }
 }
 
 pub(super) fn store_status(error: &store::Error) -> Status {

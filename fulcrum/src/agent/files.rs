@@ -6,6 +6,7 @@ pub(crate) mod copy;
 pub(crate) mod held;
 pub(crate) mod needs;
 pub(crate) mod needs_task;
+pub(crate) mod room;
 pub(crate) mod roots;
 pub(crate) mod tickets;
 

@@ -137,6 +137,7 @@ mod tests {
             user_range_start: None,
             tags: vec![],
             network: None,
+            quota_bytes: None,
         }
     }
 

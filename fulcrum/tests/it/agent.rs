@@ -370,12 +370,12 @@ async fn a_file_is_put_only_under_its_own_digest() {
         .put(tokio_stream::iter([chunk(b"CONTENT", 7)]))
         .await
         .unwrap_err();
-    assert_eq!(wrong.code(), Code::DataLoss);
+    assert_eq!(wrong.code(), Code::InvalidArgument);
     let short = files
         .put(tokio_stream::iter([chunk(b"con", 7)]))
         .await
         .unwrap_err();
-    assert_eq!(short.code(), Code::DataLoss);
+    assert_eq!(short.code(), Code::InvalidArgument);
     assert!(!base.store().has(&digest.parse().unwrap()));
     let pieces = [chunk(b"con", 7), chunk(b"tent", 0)];
     assert!(

@@ -638,3 +638,94 @@ async fn a_full_disk_loses_nothing_and_gets_its_room_back() {
     let from = (offered.ticket.as_str(), address(&n1).await);
     copy(&mut two, from, "fits").await.unwrap();
 }
+
+/// What the gate pushes and fetches, or with `RADIX_FULL=1` the gigabyte that the requirement names.
+fn pushed_bytes() -> usize {
+    if std::env::var_os("RADIX_FULL").is_some() {
+        1_000_000_000
+    } else {
+        10_000_001
+    }
+}
+
+// Shows: FIO-01
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_pushed_and_fetched_back_has_the_hash_that_it_had() {
+    let base = Base::start();
+    let (n1, n2) = (
+        Nested::start(&base, "n1").await,
+        Nested::start(&base, "n2").await,
+    );
+    let (mut one, mut two) = (files(&base, &n1).await, files(&base, &n2).await);
+    let size = pushed_bytes();
+    let source = n1.dir.join("files/first");
+    put(&source, &noise(size, 17), 0o640);
+    let expect = ExpectRequest {
+        path: "there".into(),
+    };
+    let ticket = two.expect(expect).await.unwrap().into_inner().ticket;
+    let push = PushRequest {
+        path: "first".into(),
+        ticket,
+        sink: address(&n2).await,
+    };
+    let pushed = finish(one.push(push).await.unwrap().into_inner()).await;
+    assert!(pushed.unwrap().bytes_moved >= size as u64);
+    let offered = offer(&mut two, "there").await.unwrap();
+    let from = (offered.ticket.as_str(), address(&n2).await);
+    let fetched = copy(&mut one, from, "back").await.unwrap();
+    assert_eq!(fetched.bytes, size as u64);
+    let hash = |path: PathBuf| Digest::of(&fs::read(path).unwrap());
+    let wanted = hash(source);
+    assert_eq!(hash(n2.dir.join("files/there")), wanted);
+    assert_eq!(hash(n1.dir.join("files/back")), wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_refuses_what_it_leaves_no_room_for_and_names_itself() {
+    let base = Base::start();
+    let quota = 3_000_000;
+    let (n1, n2) = (
+        Nested::start(&base, "n1").await,
+        Nested::within(&base, "n2", quota).await,
+    );
+    let (mut one, mut two) = (files(&base, &n1).await, files(&base, &n2).await);
+    put(&n1.dir.join("files/first"), &noise(2_000_000, 1), 0o600);
+    put(&n1.dir.join("files/second"), &noise(1_500_000, 2), 0o600);
+    let from = |offered: OfferReply| async {
+        let address = address(&n1).await;
+        (offered.ticket, address)
+    };
+    let (ticket, source) = from(offer(&mut one, "first").await.unwrap()).await;
+    copy(&mut two, (&ticket, source), "a").await.unwrap();
+    let before = tree(&n2.dir.join("files"));
+    let (ticket, source) = from(offer(&mut one, "second").await.unwrap()).await;
+    let refused = copy(&mut two, (&ticket, source.clone()), "b").await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let named = refused.message().contains("quota of 3000000 bytes");
+    assert!(named, "{refused}");
+    assert_eq!(tree(&n2.dir.join("files")), before);
+    // What is removed makes room.
+    let gone = RemoveRequest {
+        path: "a".into(),
+        ..RemoveRequest::default()
+    };
+    assert!(two.remove(gone).await.unwrap().into_inner().existed);
+    copy(&mut two, (&ticket, source), "b").await.unwrap();
+    // The store keeps to it as well.
+    let bytes = noise(3_000_001, 3);
+    let chunks: Vec<_> = bytes
+        .chunks(1 << 20)
+        .map(|piece| crux_wire::fileio::v1::PutChunk {
+            digest: Digest::of(&bytes).to_string(),
+            total: bytes.len() as u64,
+            bytes: piece.to_vec(),
+            ..crux_wire::fileio::v1::PutChunk::default()
+        })
+        .collect();
+    let refused = two.put(tokio_stream::iter(chunks)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let named = refused.message().contains("quota of 3000000 bytes");
+    assert!(named, "{refused}");
+}

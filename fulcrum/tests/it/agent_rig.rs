@@ -61,6 +61,7 @@ impl Base {
             user_range_start: None,
             tags: Vec::new(),
             network: None,
+            quota_bytes: None,
         };
         fs::create_dir_all(&config.memoir_dir).unwrap();
         config.save(&dir).unwrap();
@@ -223,8 +224,22 @@ impl Nested {
         Self::join(base, label, None).await
     }
 
+    /// The same, which may keep so many bytes.
+    pub(crate) async fn within(base: &Base, label: &str, quota_bytes: u64) -> Self {
+        Self::begin(base, label, None, Some(quota_bytes)).await
+    }
+
     /// The same, told where another rnode is.
     pub(crate) async fn join(base: &Base, label: &str, other: Option<&Self>) -> Self {
+        Self::begin(base, label, other, None).await
+    }
+
+    async fn begin(
+        base: &Base,
+        label: &str,
+        other: Option<&Self>,
+        quota_bytes: Option<u64>,
+    ) -> Self {
         let mut hints = Vec::new();
         if let Some(other) = other {
             let port = other.contact().await["flock_port"].as_u64().unwrap();
@@ -258,6 +273,7 @@ impl Nested {
             user_range_start: None,
             tags: Vec::new(),
             network: None,
+            quota_bytes,
         };
         fs::create_dir_all(&config.memoir_dir).unwrap();
         config.save(&dir).unwrap();

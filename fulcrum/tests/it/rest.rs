@@ -234,8 +234,9 @@ async fn an_upload_that_breaks_off_or_is_misspelt_leaves_nothing() {
     assert_eq!(status, 400);
     // A message is one line: it ends in the middle of the third.
     assert_eq!(misspelt["line"], 3, "{misspelt}");
-    let (_, short) = send(format!("{{\"bytes\":\"{part}\"}}")).await;
-    assert_eq!(short["kind"], "damaged", "{short}");
+    let (status, short) = send(format!("{{\"bytes\":\"{part}\"}}")).await;
+    assert_eq!(status, 400);
+    assert_eq!(short["kind"], "invalid", "{short}");
     let (status, _) = send(format!("{{\"bytes\":\"{part}\"")).await;
     assert_eq!(status, 400);
 }

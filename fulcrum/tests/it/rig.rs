@@ -400,5 +400,6 @@ fn config(dir: &Path, executable: &Path, setup: &Setup) -> RnodeConfig {
         user_range_start: None,
         tags: Vec::new(),
         network: None,
+        quota_bytes: None,
     }
 }

@@ -69,6 +69,12 @@ pub(crate) enum Command {
         after_help = "Examples:\n  radix cp prods.csv n1:/var/stix/data/\n  radix cp n1:/var/stix/data n2,n3:/var/stix/data\n  radix cp n1:report ./report\nA path below a mount is absolute, a relative one lies in the rnode's own files."
     )]
     Cp(Cp),
+    /// What rnodes must have, whatever happens: kept there, fetched anew when it is lost or damaged.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  radix need add n1,n2 ./model.bin\n  radix need list\n  radix need drop n1 4f1c2ab9d07e"
+    )]
+    Need(NeedCommand),
     /// Checks the description files in DIR: every error in all files at once.
     Check(Check),
     /// Formats description files in place.
@@ -302,6 +308,42 @@ pub(crate) enum RnodeCommand {
         label: String,
         #[command(flatten)]
         list: List,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NeedCommand {
+    /// States that rnodes need a blob.
+    Add {
+        /// `RNODE`, `RNODE,RNODE` or `ALL`.
+        rnodes: String,
+        /// A file of this machine, which is put into the first rnode's store, or the digest of a blob (64 hex digits).
+        what: String,
+        /// What people call it; the file's name, or the beginning of the digest, if not given.
+        #[arg(long)]
+        name: Option<String>,
+        /// Keeps it as an executable.
+        #[arg(long)]
+        executable: bool,
+        #[command(flatten)]
+        list: List,
+    },
+    /// Lists needs and how they stand.
+    #[command(name = "list")]
+    All {
+        /// Label of a rnode; all, if not given.
+        rnode: Option<String>,
+        #[command(flatten)]
+        list: List,
+    },
+    /// Takes a need back; what came stays until it is removed.
+    Drop {
+        /// Label of the rnode.
+        rnode: String,
+        /// The need's id, as listed.
+        id: String,
+        #[command(flatten)]
+        running: Running,
     },
 }
 

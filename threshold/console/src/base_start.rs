@@ -205,6 +205,7 @@ async fn start(home: &Home, ourselves: &Ourselves) -> Outcome<Base> {
         user_range_start: None,
         tags: Vec::new(),
         network: None,
+        quota_bytes: None,
     };
     if Contact::of_base(home).is_none() || RnodeConfig::load(&directory).is_err() {
         config.save(&directory).map_err(|error| {

@@ -17,6 +17,7 @@ pub(crate) mod fmt;
 pub(crate) mod logs;
 pub(crate) mod memoir;
 pub(crate) mod myriad;
+pub(crate) mod need;
 pub(crate) mod plan;
 pub(crate) mod ps;
 pub(crate) mod rnode;

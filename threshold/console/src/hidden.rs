@@ -179,6 +179,7 @@ impl RnodeStart<'_> {
             user_range_start: None,
             tags: Vec::new(),
             network: None,
+            quota_bytes: None,
         };
         config.save(self.directory).map_err(chain)
     }

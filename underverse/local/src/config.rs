@@ -67,6 +67,9 @@ pub(crate) struct RnodeFile {
     pub(crate) isolation: Isolation,
     pub(crate) user_range_start: Option<u32>,
     pub(crate) tags: Vec<String>,
+    /// What it may keep; `None`: what the disk has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) quota_bytes: Option<u64>,
 }
 
 impl RnodeFile {

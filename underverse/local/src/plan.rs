@@ -373,6 +373,7 @@ fn differs(rnode: &WantedRnode, wanted: &Wanted, observed: &Observed) -> bool {
     file.mounts != rnode.mounts
         || file.tags != rnode.tags
         || file.isolation != wanted.isolation
+        || file.quota_bytes != wanted.quota_bytes
         || file.user_range_start != rnode_users(wanted, rnode.ordinal)
 }
 

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use underverse::{
-    Error, Execable, ExternalAddress, Generation, HordeSpec, Kind, Limits, Members, MountSource,
-    PortConnect, Program, Protocol, Strength, UserSource,
+    ByteCount, Error, Execable, ExternalAddress, Generation, HordeSpec, Kind, Limits, Members,
+    MountSource, PortConnect, Program, Protocol, Strength, UserSource,
 };
 
 use crate::base::Abilities;
@@ -52,6 +52,8 @@ pub(crate) struct Wanted {
     pub(crate) allotments: Vec<Allotment>,
     pub(crate) user_range_start: Option<u32>,
     pub(crate) isolation: Isolation,
+    /// What each rnode may keep; `None`: what the disk has.
+    pub(crate) quota_bytes: Option<u64>,
     /// `None`: this machine's own network.
     pub(crate) switch: Option<WantedSwitch>,
 }
@@ -132,7 +134,7 @@ pub(crate) fn wanted(
     for execable in &spec.execables {
         check_execable(spec, execable, facts)?;
     }
-    let isolation = isolation(spec, facts)?;
+    let (isolation, quota_bytes) = asked(spec, facts)?;
     let on = switch(spec, isolation, facts);
     let way = on.map_or(Way::Here, Way::Into);
     let mut doors = spec
@@ -186,6 +188,7 @@ pub(crate) fn wanted(
         allotments,
         user_range_start,
         isolation,
+        quota_bytes,
         switch: on.map(|on| WantedSwitch {
             on,
             dir: on.dir(&facts.settings.home, spec.name.as_str()),
@@ -353,15 +356,15 @@ fn one_each(doors: &[Door]) -> Result<(), Error> {
     })
 }
 
-/// The isolation asked for, or the strongest this machine grants.
-fn isolation(spec: &HordeSpec, facts: &Facts<'_>) -> Result<Isolation, Error> {
+/// The isolation asked for, or the strongest this machine grants; and the quota of each rnode.
+fn asked(spec: &HordeSpec, facts: &Facts<'_>) -> Result<(Isolation, Option<u64>), Error> {
     let unknown = |what: String| {
         Err(
             Error::new(Kind::Invalid, "read the settings of backend local", what)
                 .with("horde", &spec.name),
         )
     };
-    let mut isolation = facts.settings.isolation;
+    let (mut isolation, mut quota) = (facts.settings.isolation, None);
     for (key, words) in &spec.settings {
         match (key.as_str(), words.join(",").as_str()) {
             ("isolation", "none") => isolation = Isolation::None,
@@ -371,10 +374,18 @@ fn isolation(spec: &HordeSpec, facts: &Facts<'_>) -> Result<Isolation, Error> {
                     "isolation {other} is neither `none` nor `pid,mount`"
                 ));
             }
+            ("quota", text) => match text.parse::<ByteCount>() {
+                Ok(bytes) if bytes.get() > 0 => quota = Some(bytes.get()),
+                _ => {
+                    return unknown(format!(
+                        "quota {text} is no number of bytes; write 20G, 500M, or bytes in digits"
+                    ));
+                }
+            },
             (other, _) => return unknown(format!("it has no setting {other}")),
         }
     }
-    Ok(isolation)
+    Ok((isolation, quota))
 }
 
 /// The servers that the spec declares, else those of the settings.

@@ -155,8 +155,8 @@ impl Provider {
     #[must_use]
     pub const fn keys(self) -> &'static [&'static str] {
         match self {
-            Self::Local => &["isolation"],
-            Self::Myriad => &["isolation", "image"],
+            Self::Local => &["isolation", "quota"],
+            Self::Myriad => &["isolation", "quota", "image"],
             Self::Docker => &["image", "network"],
             Self::Metal => &["hosts"],
             Self::Kubernetes => &["image", "namespace", "storage_class"],

@@ -16,6 +16,9 @@ const REMEMBERED_MAX: usize = 1 << 18;
 const SEALS_MAX: usize = 1 << 20;
 /// A file changed this recently is not remembered: a second change could bear the same time.
 const SETTLED_AFTER: Duration = Duration::from_millis(50);
+/// Unless its content is older than its status by this much: a second change would show in the time of its
+/// content. 10 ms: the coarsest tick by which a kernel stamps files.
+const TICK: Duration = Duration::from_millis(10);
 /// Bytes read at once.
 const PIECE_BYTES: usize = 256 * 1024;
 
@@ -72,9 +75,11 @@ impl HashCache {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
-        let settled = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX)
-            - i128::try_from(SETTLED_AFTER.as_nanos()).unwrap_or(0);
-        if key.ctime_ns > settled {
+        let after = |ns: i128, pause: Duration| {
+            ns.saturating_add(i128::try_from(pause.as_nanos()).unwrap_or(i128::MAX))
+        };
+        let now = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX);
+        if after(key.ctime_ns, SETTLED_AFTER) > now && after(key.mtime_ns, TICK) > key.ctime_ns {
             return;
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

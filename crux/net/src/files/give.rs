@@ -22,9 +22,7 @@ pub fn pieces(offered: &Arc<Offered>, wants: Vec<Want>) -> mpsc::Receiver<Piece>
     let (tx, rx) = mpsc::channel(PIECES_QUEUED);
     let offered = Arc::clone(offered);
     drop(tokio::task::spawn_blocking(move || {
-        for (index, want) in (0..).zip(&wants) {
-            offered.give(index, want, &mut |piece| tx.blocking_send(piece).is_ok());
-        }
+        offered.give(&wants, &mut |piece| tx.blocking_send(piece).is_ok());
     }));
     rx
 }

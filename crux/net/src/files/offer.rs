@@ -14,6 +14,7 @@ use rustix::fs::{FileType, Stat};
 
 use super::cache::HashCache;
 use super::error::{Error, Kind};
+use super::folders::Folders;
 use super::root::{Root, file_type, open_file, stat_in, stat_key};
 use crate::store::StatKey;
 
@@ -255,20 +256,24 @@ impl Offered {
         )
     }
 
-    /// Gives what `want` asks for, piece by piece; stops when `send` says that nobody listens.
+    /// Gives what is asked for, piece by piece; stops when `send` says that nobody listens.
     /// What cannot be given is said in a piece. Blocks: call it off the runtime.
-    pub fn give(&self, index: u32, want: &Want, send: &mut dyn FnMut(Piece) -> bool) {
-        if let Err(error) = self.try_give(index, want, send) {
-            send(Piece {
-                want: index,
-                refused: error.to_string(),
-                ..Piece::default()
-            });
+    pub fn give(&self, wants: &[Want], send: &mut dyn FnMut(Piece) -> bool) {
+        let mut folders = Folders::new(&self.root);
+        for (index, want) in (0..).zip(wants) {
+            if let Err(error) = self.try_give(&mut folders, index, want, send) {
+                send(Piece {
+                    want: index,
+                    refused: error.to_string(),
+                    ..Piece::default()
+                });
+            }
         }
     }
 
     fn try_give(
         &self,
+        folders: &mut Folders<'_>,
         index: u32,
         want: &Want,
         send: &mut dyn FnMut(Piece) -> bool,
@@ -282,7 +287,7 @@ impl Offered {
             .base
             .join(&at)
             .map_err(|refusal| Error::path(&want.path, refusal))?;
-        let file = self.root.file(&shown)?;
+        let file = folders.file(&shown)?;
         let metadata = file
             .metadata()
             .map_err(|error| Error::io("look at", &shown, error))?;

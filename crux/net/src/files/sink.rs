@@ -1,6 +1,6 @@
 //! The taking side on disk: compare, stage, sync, name. Blocks: call it off the runtime.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -15,7 +15,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
 use super::cache::HashCache;
 use super::error::{Error, Kind};
-use super::root::{Root, file_type, open_file, stat_in, stat_key, sync_folder};
+use super::folders::Folders;
+use super::root::{Root, file_type, stat_key, sync_folder};
 use crate::store::{Partial, StatKey};
 
 /// Staged small files after which one call syncs the file system instead of one for each.
@@ -35,6 +36,16 @@ pub struct Sink {
     cache: Arc<HashCache>,
     /// Whether folders hold new names that are not synced yet.
     unsynced: AtomicBool,
+    room: Option<Room>,
+}
+
+/// What a quota leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// The quota, in bytes.
+    pub quota_bytes: u64,
+    /// What is left of it.
+    pub left_bytes: u64,
 }
 
 /// One file that is wanted.
@@ -83,6 +94,7 @@ pub(crate) struct Large {
 pub(crate) struct Small {
     pub(crate) item: Item,
     pub(crate) bytes: Vec<u8>,
+    pub(crate) groups: Arc<Groups>,
 }
 
 impl Sink {
@@ -95,7 +107,32 @@ impl Sink {
             dest,
             cache,
             unsynced: AtomicBool::new(false),
+            room: None,
         }
+    }
+
+    /// The same, which refuses what is more than `room`; what is staged already counts as new.
+    #[must_use]
+    pub const fn within(mut self, room: Option<Room>) -> Self {
+        self.room = room;
+        self
+    }
+
+    /// Refuses what is wanted if a quota does not leave room for it.
+    pub(crate) fn admit(&self, wanted: &Wanted) -> Result<(), Error> {
+        let Some(room) = self.room else {
+            return Ok(());
+        };
+        let bytes: u64 = wanted.items.iter().map(|item| item.size).sum();
+        if bytes <= room.left_bytes {
+            return Ok(());
+        }
+        let (left, quota) = (room.left_bytes, room.quota_bytes);
+        let text = format!(
+            "copy {}: it brings {bytes} bytes, and the rnode's quota of {quota} bytes leaves {left}",
+            self.dest
+        );
+        Err(Error::new(Kind::Full, text))
     }
 
     /// The staging folder, made when it is first asked for.
@@ -202,11 +239,10 @@ impl Sink {
         let groups = match self.cache.find(&stat_key(&stat)) {
             Some(groups) => groups,
             None => {
-                let Some(folder) = folders.parent(path)? else {
-                    return Ok(Same::No);
+                let mut file = match folders.file(path) {
+                    Err(error) if error.kind() == Kind::NotFound => return Ok(Same::No),
+                    file => file?,
                 };
-                let (_, name) = path.split().unwrap_or_default();
-                let mut file = open_file(folder, name, path)?;
                 let hashed = self.cache.hash(&mut file);
                 hashed.map_err(|error| Error::io("read", path, error))?.1
             }
@@ -342,17 +378,20 @@ impl Sink {
     }
 
     /// Syncs a whole file, names it, and syncs its folder.
-    pub(crate) fn end(&self, dest: &RelPath, item: &Item, large: &Large) -> Result<(), Error> {
+    pub(crate) fn end(&self, dest: &RelPath, item: &Item, large: &mut Large) -> Result<(), Error> {
         let path = below(dest, &item.at)?;
         assert!(large.partial.is_whole(), "only what is whole gets its name");
-        let file = large.partial.file();
-        file.set_permissions(std::fs::Permissions::from_mode(item.mode))
-            .and_then(|()| file.sync_all())
+        let mode = std::fs::Permissions::from_mode(item.mode);
+        let set = large.partial.file().set_permissions(mode);
+        set.and_then(|()| large.partial.sync())
             .map_err(|error| Error::io("sync", &path, error))?;
         let (folder, name) = self.parent(&path)?;
         rustix::fs::renameat(self.staging()?, &large.name, &folder, name)
             .map_err(|errno| Error::io("name", &path, errno))?;
-        self.remember(file, &Arc::new(large.partial.groups().clone()));
+        self.remember(
+            large.partial.file(),
+            &Arc::new(large.partial.groups().clone()),
+        );
         sync_folder(&folder).map_err(|error| Error::io("sync the folder of", &path, error))
     }
 
@@ -422,23 +461,50 @@ struct Staged<'a> {
     staging: &'a OwnedFd,
     /// Whether they are synced all at once, and their folders when the copy ends.
     together: bool,
-    /// By folder, so that each is opened and synced once: staged name, final name.
-    folders: BTreeMap<RelPath, Vec<(String, String)>>,
+    /// By folder, so that each is opened and synced once.
+    folders: BTreeMap<RelPath, Vec<Name>>,
+}
+
+/// What gets its name.
+struct Name {
+    staged: String,
+    last: String,
+    /// What it holds, if it is a file, and what it looked like then.
+    holds: Option<(StatKey, Arc<Groups>)>,
+}
+
+impl Name {
+    /// What it is known to hold now that it has its name; `None` if something else has it.
+    fn known(&self, folder: &OwnedFd) -> Option<(StatKey, &Arc<Groups>)> {
+        let (staged, groups) = self.holds.as_ref()?;
+        let stat = rustix::fs::statat(folder, &self.last, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let named = stat_key(&stat);
+        // Naming changes this time, and nothing else.
+        let expected = StatKey {
+            ctime_ns: named.ctime_ns,
+            ..*staged
+        };
+        (named == expected).then_some((named, groups))
+    }
 }
 
 impl Staged<'_> {
     fn file(&mut self, path: &RelPath, small: &Small) -> Result<(), Error> {
         let failed = |error: io::Error| Error::io("stage", path, error);
-        let name = format!("small-{}", serial());
+        let staged = format!("small-{}", serial());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o600);
-        let mut file = rustix::fs::openat(self.staging, &name, flags, mode)
+        let mut file = rustix::fs::openat(self.staging, &staged, flags, mode)
             .map(File::from)
             .map_err(|errno| failed(errno.into()))?;
-        self.add(path, name);
+        let name = self.add(path, staged);
         file.write_all(&small.bytes).map_err(failed)?;
         file.set_permissions(std::fs::Permissions::from_mode(small.item.mode))
             .map_err(failed)?;
+        let key = StatKey::of(&file.metadata().map_err(failed)?);
+        if let Some(name) = name {
+            name.holds = Some((key, Arc::clone(&small.groups)));
+        }
         if !self.together {
             file.sync_all().map_err(failed)?;
         }
@@ -453,11 +519,15 @@ impl Staged<'_> {
         Ok(())
     }
 
-    fn add(&mut self, path: &RelPath, staged: String) {
-        if let Some((folder, name)) = path.split() {
-            let names = self.folders.entry(folder).or_default();
-            names.push((staged, name.to_owned()));
-        }
+    fn add(&mut self, path: &RelPath, staged: String) -> Option<&mut Name> {
+        let (folder, name) = path.split()?;
+        let names = self.folders.entry(folder).or_default();
+        names.push(Name {
+            staged,
+            last: name.to_owned(),
+            holds: None,
+        });
+        names.last_mut()
     }
 
     fn name_all(mut self) -> Result<(), Error> {
@@ -471,11 +541,14 @@ impl Staged<'_> {
         Ok(())
     }
 
-    fn name_in(&self, at: &RelPath, names: &[(String, String)]) -> Result<(), Error> {
+    fn name_in(&self, at: &RelPath, names: &[Name]) -> Result<(), Error> {
         let folder = self.sink.root.folder(at)?;
-        for (staged, name) in names {
-            rustix::fs::renameat(self.staging, staged, &folder, name)
+        for name in names {
+            rustix::fs::renameat(self.staging, &name.staged, &folder, &name.last)
                 .map_err(|errno| Error::io("name a file in", at, errno))?;
+            if let Some((key, groups)) = name.known(&folder) {
+                self.sink.cache.remember(key, groups);
+            }
         }
         if self.together {
             self.sink.unsynced.store(true, Ordering::Relaxed);
@@ -487,53 +560,8 @@ impl Staged<'_> {
 
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
-        for (staged, _) in self.folders.values().flatten() {
-            let _ = rustix::fs::unlinkat(self.staging, staged, AtFlags::empty());
-        }
-    }
-}
-
-/// Folders below a root, each opened once while neighbours are looked at.
-struct Folders<'a> {
-    root: &'a Root,
-    open: HashMap<RelPath, Option<Arc<OwnedFd>>>,
-}
-
-/// Folders kept open at once.
-const FOLDERS_OPEN_MAX: usize = 64;
-
-impl<'a> Folders<'a> {
-    fn new(root: &'a Root) -> Self {
-        Self {
-            root,
-            open: HashMap::new(),
-        }
-    }
-
-    /// The folder that a path lies in; `None` if it is not there.
-    fn parent(&mut self, path: &RelPath) -> Result<Option<&OwnedFd>, Error> {
-        let (at, _) = path.split().unwrap_or_default();
-        if !self.open.contains_key(&at) {
-            if self.open.len() >= FOLDERS_OPEN_MAX {
-                self.open.clear();
-            }
-            let folder = match self.root.folder(&at) {
-                Ok(folder) => Some(Arc::new(folder)),
-                Err(error) if error.kind() == Kind::NotFound => None,
-                Err(error) => return Err(error),
-            };
-            self.open.insert(at.clone(), folder);
-        }
-        Ok(self.open.get(&at).and_then(Option::as_deref))
-    }
-
-    fn stat(&mut self, path: &RelPath) -> Result<Option<Stat>, Error> {
-        let Some((_, name)) = path.split() else {
-            return self.root.stat(path);
-        };
-        match self.parent(path)? {
-            Some(folder) => stat_in(folder, name, path),
-            None => Ok(None),
+        for name in self.folders.values().flatten() {
+            let _ = rustix::fs::unlinkat(self.staging, &name.staged, AtFlags::empty());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crux_core::digest::{Digest, GROUP_BYTES, Groups, SEAL_BYTES};
+use crux_core::digest::{Digest, GROUP_BYTES, GroupHasher, Groups, SEAL_BYTES};
 use crux_core::files::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crux_core::files::path::RelPath;
 use crux_wire::fileio::v1::file_io_client::FileIoClient;
@@ -229,6 +229,7 @@ pub async fn take(
         let manifest =
             Manifest::parse(&text).map_err(|error| Error::new(Kind::Refused, error.to_string()))?;
         let wanted = comparing.compare(&manifest, &name)?;
+        comparing.admit(&wanted)?;
         let tally = Tally {
             files: manifest.files().count() as u64,
             bytes: manifest.bytes(),
@@ -336,8 +337,10 @@ impl Taking<'_> {
         while let Some(piece) = self.source.piece().await? {
             let index = usize::try_from(piece.want).unwrap_or(usize::MAX);
             let same = batch.get(index).ok_or_else(|| lied(&self.dest, 0))?;
-            let right = piece.bytes.len() as u64 == same[0].size
-                && Digest::of(&piece.bytes) == same[0].digest;
+            let mut hasher = GroupHasher::new();
+            hasher.update(&piece.bytes);
+            let groups = Arc::new(hasher.finish());
+            let right = groups.size() == same[0].size && groups.digest() == same[0].digest;
             if !right || std::mem::replace(&mut come[index], true) {
                 return Err(lied(&same[0].at, 0));
             }
@@ -346,6 +349,7 @@ impl Taking<'_> {
             files.extend(same.iter().map(|item| Small {
                 item: item.clone(),
                 bytes: piece.bytes.clone(),
+                groups: Arc::clone(&groups),
             }));
         }
         match come.iter().position(|come| !come) {
@@ -371,7 +375,7 @@ impl Taking<'_> {
                 large = self.fill(item, large).await?;
             }
             let (sink, dest, of) = (Arc::clone(self.sink), self.dest.clone(), item.clone());
-            off(move || sink.end(&dest, &of, &large)).await?;
+            off(move || sink.end(&dest, &of, &mut large)).await?;
             named.insert(item.digest, item.at.clone());
             self.tally.files_done += 1;
             (self.told)(&self.tally);

@@ -19,6 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::error::Error;
 use crate::identity::{ALPN_GRPC, Credentials, Expect, refusal_in};
 use crate::rpc::ProcessSocket;
+use crate::rpc::server::FRAME_BYTES_MAX;
 
 /// Longest a connection may take to stand, handshake included. 5 s: the server's own limit.
 pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
@@ -225,6 +226,7 @@ const fn not_connected(source: io::Error) -> NotConnected {
 
 fn endpoint() -> Endpoint {
     Endpoint::from_static(ORIGIN)
+        .max_frame_size(FRAME_BYTES_MAX)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)

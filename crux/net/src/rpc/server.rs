@@ -37,6 +37,8 @@ pub const CONNECTIONS_MAX: usize = 1_024;
 const STREAMS_MAX: u32 = 256;
 /// Largest header block of one call.
 const HEADER_BYTES_MAX: u32 = 16_384;
+/// Most bytes of a call in one frame. 256 KiB: several pieces of a file; the default of 16 KiB cuts each into five.
+pub(super) const FRAME_BYTES_MAX: u32 = 256 << 10;
 /// How often an idle peer is asked whether it is still there, and how long it may take to say so.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long open calls may take to end when the server stops. 10 s: as long as a process gets.
@@ -48,7 +50,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
 
-/// Someone who was turned away before any call.
+/// Someone who was turned away before any call, or whose call was a browser's.
 #[derive(Debug, Clone)]
 pub struct RefusedPeer {
     /// Where it came from.
@@ -77,6 +79,8 @@ pub struct Server {
 pub struct Answers {
     routes: Routes,
     twins: Option<Twins>,
+    /// Told of requests that a browser's page made.
+    on_refusal: Option<OnRefusal>,
 }
 
 impl Answers {
@@ -86,6 +90,7 @@ impl Answers {
         Self {
             routes: routes.prepare(),
             twins: None,
+            on_refusal: None,
         }
     }
 
@@ -126,10 +131,11 @@ impl Server {
         }
     }
 
-    /// Tells `tell` of everyone who is turned away. It must not block.
+    /// Tells `tell` of everyone who is turned away, and of requests of browsers' pages. It must not block.
     #[must_use]
     pub fn on_refusal(mut self, tell: impl Fn(RefusedPeer) + Send + Sync + 'static) -> Self {
         self.on_refusal = Arc::new(tell);
+        self.answers.on_refusal = Some(Arc::clone(&self.on_refusal));
         self
     }
 
@@ -372,6 +378,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_BYTES_MAX)
+        .max_frame_size(FRAME_BYTES_MAX)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);
     builder
@@ -390,6 +397,15 @@ async fn answer(
 ) -> Response<Body> {
     if let Some(refused) = rest::refused_origin(request.headers()) {
         tracing::info!(?address, %principal, reason = refused.message, "a request was refused");
+        if let (Some(tell), Some(address)) = (&answers.on_refusal, address) {
+            // Without the origin itself, which whoever asks may choose: refusals are summed by their reason.
+            let reason = "a request with an Origin".to_owned();
+            tell(RefusedPeer {
+                address,
+                refusal: None,
+                reason,
+            });
+        }
         return rest::problem(&refused);
     }
     let mut request = request.map(Body::new);

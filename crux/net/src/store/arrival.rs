@@ -81,7 +81,7 @@ impl Arrival {
     ///
     /// # Panics
     /// If groups are missing.
-    pub fn commit(self, store: &Store, executable: bool) -> Result<Info, Error> {
+    pub fn commit(mut self, store: &Store, executable: bool) -> Result<Info, Error> {
         assert!(self.partial.is_whole(), "only what is whole gets its name");
         let digest = self.partial.groups().digest();
         let put = Put {
@@ -106,11 +106,11 @@ impl Arrival {
     }
 
     /// Data first, then the name, then the folders on the way.
-    fn name(&self, store: &Store, path: &Path, executable: bool) -> io::Result<()> {
+    fn name(&mut self, store: &Store, path: &Path, executable: bool) -> io::Result<()> {
         let mode = if executable { 0o555 } else { 0o444 };
         let file = self.partial.file();
         file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.sync_all()?;
+        self.partial.sync()?;
         let shard = make_shard(&store.dir, path)?;
         fs::rename(&self.path, path)?;
         sync_dir(shard)

@@ -9,6 +9,16 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use crux_core::digest::{GROUP_BYTES, Groups};
+use rustix::fs::Advice;
+
+use super::direct::Direct;
+
+/// Size from which a file is written past the page cache. 1 MiB: one such write.
+const DIRECT_FROM: u64 = 1 << 20;
+/// Bytes read at once to be checked: whole groups.
+const READ_BYTES: usize = 1 << 20;
+/// How far ahead the system is asked to read.
+const AHEAD_BYTES: u64 = 8 << 20;
 
 /// Why a piece was not taken.
 #[derive(Debug)]
@@ -23,6 +33,8 @@ pub enum TakeError {
 #[derive(Debug)]
 pub struct Partial {
     file: File,
+    /// How a large file is written.
+    direct: Option<Direct>,
     groups: Groups,
     have: Vec<bool>,
     missing: usize,
@@ -39,20 +51,21 @@ impl Partial {
             file.set_len(groups.size())?;
         }
         let count = groups.count();
+        let large = groups.size() >= DIRECT_FROM;
         let mut partial = Self {
+            direct: large.then(|| Direct::of(&file)).flatten(),
             file,
             groups,
             have: vec![false; count],
             missing: count,
         };
-        let there = usize::try_from(length.div_ceil(GROUP_BYTES)).unwrap_or(count);
-        let mut buffer = vec![0; buffer_bytes()];
-        for group in 0..there.min(count) {
-            let range = partial.groups.range(group);
-            if let Some(bytes) = read(&partial.file, range, &mut buffer)?
-                && partial.groups.verify(group, bytes)
-            {
-                partial.mark(group);
+        let there = length.min(partial.groups.size());
+        let mut reader = Reader::default();
+        while let Some((start, bytes)) = reader.next(&partial.file, there)? {
+            for (group, bytes) in partial.groups_in(start, bytes) {
+                if partial.groups.verify(group, bytes) {
+                    partial.mark(group);
+                }
             }
         }
         Ok(partial)
@@ -63,23 +76,47 @@ impl Partial {
     /// # Errors
     /// What the files say.
     pub fn seed(&mut self, other: &File) -> io::Result<u64> {
-        let length = other.metadata()?.len();
-        let mut buffer = vec![0; buffer_bytes()];
-        let mut seeded = 0;
-        for group in 0..self.have.len() {
-            let range = self.groups.range(group);
-            if self.have[group] || range.end > length {
-                continue;
-            }
-            if let Some(bytes) = read(other, range.clone(), &mut buffer)?
-                && self.groups.verify(group, bytes)
-            {
-                self.file.write_all_at(bytes, range.start)?;
-                seeded += range.end - range.start;
-                self.mark(group);
+        let there = other.metadata()?.len().min(self.groups.size());
+        let (mut reader, mut seeded) = (Reader::default(), 0);
+        while let Some((start, bytes)) = reader.next(other, there)? {
+            for (group, bytes) in self.groups_in(start, bytes) {
+                if !self.have[group] && self.groups.verify(group, bytes) {
+                    self.put(self.groups.range(group).start, bytes)?;
+                    seeded += bytes.len() as u64;
+                    self.mark(group);
+                }
             }
         }
         Ok(seeded)
+    }
+
+    /// The groups in bytes that were read from `start`, where one begins.
+    fn groups_in<'a>(
+        &self,
+        start: u64,
+        bytes: &'a [u8],
+    ) -> impl Iterator<Item = (usize, &'a [u8])> + use<'a> {
+        let first = self.groups.group_at(start).unwrap_or(self.have.len());
+        let count = self.have.len();
+        (first..count).zip(bytes.chunks(buffer_bytes()))
+    }
+
+    fn put(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.direct {
+            Some(direct) => direct.put(&self.file, offset, bytes),
+            None => self.file.write_all_at(bytes, offset),
+        }
+    }
+
+    /// Writes out what is held back, and syncs the file.
+    ///
+    /// # Errors
+    /// What the file says.
+    pub fn sync(&mut self) -> io::Result<()> {
+        if let Some(direct) = &mut self.direct {
+            direct.end(&self.file, self.groups.size())?;
+        }
+        self.file.sync_all()
     }
 
     /// Where bytes are still missing, in order, neighbouring groups together.
@@ -134,9 +171,7 @@ impl Partial {
             return Err(TakeError::Lied(offset));
         }
         if !self.have[group] {
-            self.file
-                .write_all_at(bytes, offset)
-                .map_err(TakeError::Io)?;
+            self.put(offset, bytes).map_err(TakeError::Io)?;
             self.mark(group);
         }
         Ok(())
@@ -154,7 +189,7 @@ impl Partial {
         &self.groups
     }
 
-    /// The file itself, to be synced and named.
+    /// The file itself; all of what was taken is in it after [`Self::sync`].
     #[must_use]
     pub const fn file(&self) -> &File {
         &self.file
@@ -171,14 +206,45 @@ fn buffer_bytes() -> usize {
     usize::try_from(GROUP_BYTES).unwrap_or(usize::MAX)
 }
 
-/// The bytes of `range`; `None` when the file ends within it.
-fn read<'a>(file: &File, range: Range<u64>, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
-    let length = usize::try_from(range.end - range.start).unwrap_or(0);
-    let buffer = &mut buffer[..length];
-    match file.read_exact_at(buffer, range.start) {
-        Ok(()) => Ok(Some(buffer)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // What cannot be written comes again.
+        if let Some(direct) = &mut self.direct {
+            let _ = direct.end(&self.file, self.groups.size());
+        }
+    }
+}
+
+/// Reads a file from its beginning while the system reads ahead.
+#[derive(Default)]
+struct Reader {
+    buffer: Vec<u8>,
+    at: u64,
+    asked: u64,
+}
+
+impl Reader {
+    /// The next bytes before `end`, and where they begin; `None` at the end, or when the file became shorter.
+    fn next(&mut self, file: &File, end: u64) -> io::Result<Option<(u64, &[u8])>> {
+        let start = self.at;
+        let length = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
+        let length = length.min(READ_BYTES);
+        if length == 0 {
+            return Ok(None);
+        }
+        if self.asked < end && self.asked < start + AHEAD_BYTES {
+            let window = std::num::NonZeroU64::new(AHEAD_BYTES);
+            // Only advice.
+            let _ = rustix::fs::fadvise(file, self.asked, window, Advice::WillNeed);
+            self.asked += AHEAD_BYTES;
+        }
+        self.buffer.resize(length, 0);
+        match file.read_exact_at(&mut self.buffer, start) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
+        }
+        self.at += length as u64;
+        Ok(Some((start, &self.buffer)))
     }
 }
 
@@ -235,6 +301,33 @@ mod tests {
         let (one, end) = (GROUP as u64, bytes.len() as u64);
         assert_eq!(partial.missing(), [one..3 * one, 4 * one..end]);
         assert_eq!(partial.held(), 2 * one);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_large_file_is_written_past_the_cache_in_any_order_and_is_as_long_as_it_should_be() {
+        let (path, bytes) = (scratch("large"), content(100));
+        let mut partial = Partial::resume(open(&path), groups(&bytes)).unwrap();
+        let take = |partial: &mut Partial, group: usize| {
+            let at = group * GROUP;
+            let end = (at + GROUP).min(bytes.len());
+            partial.take(at as u64, &bytes[at..end]).unwrap();
+        };
+        // The last group first, which is no whole block, then runs with a hole between them.
+        for group in [100, 3, 4, 5, 50, 51] {
+            take(&mut partial, group);
+        }
+        drop(partial);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), bytes.len() as u64);
+        let mut partial = Partial::resume(open(&path), groups(&bytes)).unwrap();
+        assert_eq!(partial.held(), (5 * GROUP + 100) as u64);
+        for group in 0..100 {
+            take(&mut partial, group);
+        }
+        assert!(partial.is_whole());
+        partial.sync().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        drop(partial);
         std::fs::remove_file(&path).unwrap();
     }
 

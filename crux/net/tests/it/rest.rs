@@ -264,7 +264,7 @@ async fn what_is_no_call_is_told_why() {
 // Shows in part: FUL-05
 #[tokio::test]
 async fn a_browser_page_is_refused_whatever_it_asks() {
-    let rest = Rest::start().await;
+    let mut rest = Rest::start().await;
     for media in ["application/json", "application/grpc", "text/plain"] {
         let headers = [("content-type", media), ("origin", "https://page.example")];
         let answer = rest
@@ -280,6 +280,11 @@ async fn a_browser_page_is_refused_whatever_it_asks() {
     let answer = rest.ask("OPTIONS", "/", &preflight, b"").await;
     assert_eq!(answer.status, 403);
     assert!(!answer.headers.contains_key("access-control-allow-origin"));
+    for _ in 0..4 {
+        let told = rest.serving.refused.recv().await.expect("it is told");
+        assert_eq!(told.reason, "a request with an Origin");
+        assert!(told.address.ip().is_loopback() && told.refusal.is_none());
+    }
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use crate::fixture::{WhoCalls, World, label};
 /// A server that stops with the test.
 pub(crate) struct Serving {
     pub(crate) address: SocketAddr,
-    refused: mpsc::UnboundedReceiver<RefusedPeer>,
+    pub(crate) refused: mpsc::UnboundedReceiver<RefusedPeer>,
     stop: Option<oneshot::Sender<()>>,
     task: Task<()>,
 }

@@ -1,8 +1,10 @@
 //! One message from proto3 JSON to its wire form and back.
 //!
 //! The mapping is the canonical one: lowerCamelCase names (the proto's own are read too), 64-bit integers as strings, bytes as
-//! base64, enums by name, fields at their default left out. An unknown field is an error.
+//! base64, enums by name, fields at their default left out. An unknown field is an error, and so is a number that could
+//! not be kept exactly.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
@@ -71,11 +73,72 @@ impl Method {
 
 fn from_json(descriptor: MessageDescriptor, json: &[u8]) -> Result<Bytes, Malformed> {
     let name = descriptor.full_name().to_owned();
+    if let Some((text, place)) = inexact(json) {
+        let text = text.into_owned();
+        let text = format!("the number {text} cannot be kept exactly; write it in quotes");
+        return Err(Malformed {
+            message: name,
+            text,
+            place: Some(place),
+        });
+    }
     let mut reader = serde_json::Deserializer::from_slice(json);
     DynamicMessage::deserialize(descriptor, &mut reader)
         .and_then(|message| reader.end().map(|()| message))
         .map(|message| message.encode_to_vec().into())
         .map_err(|error| malformed(name, &error))
+}
+
+/// Where whole numbers that are written as fractions begin to be read wrongly: 2^52.
+const EXACT_MAX: f64 = 4_503_599_627_370_496.0;
+
+/// The first number that a reader would round: none of our messages has a field of floating point.
+///
+/// Texts that are no JSON are left to the parser, which says more of them.
+fn inexact(json: &[u8]) -> Option<(Cow<'_, str>, Place)> {
+    let (mut at, mut quoted) = (0, false);
+    while let Some(byte) = json.get(at) {
+        match byte {
+            b'\\' if quoted => at += 1,
+            b'"' => quoted = !quoted,
+            b'-' | b'0'..=b'9' if !quoted => {
+                let rest = &json[at..];
+                let numeric = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+                let length = rest.iter().take_while(|byte| numeric(byte)).count();
+                let text = String::from_utf8_lossy(&rest[..length]);
+                if is_inexact(&text) {
+                    return Some((text, place_of(json, at)));
+                }
+                at += length - 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+fn is_inexact(number: &str) -> bool {
+    let whole = number.parse::<u64>().is_ok() || number.parse::<i64>().is_ok();
+    // What does not parse at all is refused later, with its own words.
+    !whole
+        && number
+            .parse::<f64>()
+            .is_ok_and(|value| value.abs() >= EXACT_MAX)
+}
+
+fn place_of(json: &[u8], at: usize) -> Place {
+    let before = &json[..at];
+    let lines = before.iter().filter(|byte| **byte == b'\n').count();
+    let column = before
+        .iter()
+        .rev()
+        .take_while(|byte| **byte != b'\n')
+        .count();
+    Place {
+        line: u64::try_from(lines + 1).unwrap_or(u64::MAX),
+        column: u64::try_from(column + 1).unwrap_or(u64::MAX),
+    }
 }
 
 fn malformed(message: String, error: &serde_json::Error) -> Malformed {
@@ -202,6 +265,44 @@ mod tests {
         wrong("Memoir", b"{\"from\":-1}");
         wrong("Memoir", b"{\"from\":1.5}");
         wrong("FileIo/Put", b"{\"bytes\":\"*\"}");
+    }
+
+    #[test]
+    fn a_number_is_kept_exactly_or_refused() {
+        for number in [
+            "9007199254740993",
+            "18446744073709551615",
+            "4503599627370495.0",
+            "1e3",
+        ] {
+            let memoir: MemoirRequest = request("Memoir", &format!(r#"{{"from":{number}}}"#));
+            let exact = number.parse::<u64>().unwrap_or_else(|_| {
+                let small: f64 = number.parse().unwrap();
+                small as u64
+            });
+            assert_eq!(memoir.from, exact, "{number}");
+        }
+        for number in [
+            "9007199254740993.0",
+            "4503599627370496e0",
+            "18446744073709551616",
+            "1.8446744073709551615e19",
+            "1e300",
+        ] {
+            let json = format!("{{\n \"from\": {number}}}");
+            let refused = method("Memoir").request_from_json(json.as_bytes());
+            let refused = refused.unwrap_err();
+            assert_eq!(
+                refused.place,
+                Some(Place {
+                    line: 2,
+                    column: 10
+                })
+            );
+            assert!(refused.text.contains("in quotes"), "{refused}");
+        }
+        let events: EventsRequest = request("Events", r#"{"after":"\"9007199254740993.0"}"#);
+        assert_eq!(events.after, "\"9007199254740993.0");
     }
 
     #[test]

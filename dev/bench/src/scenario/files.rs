@@ -1,7 +1,8 @@
 //! `files`: one large file, many small ones, a large one with edits, from rnode to rnode, beside scp and rsync
 //! over a shared ssh connection (F7, F8, F9).
 //!
-//! Ours includes the start of `radix`, hashing at the source, and syncs what it wrote; the peers do not sync.
+//! Ours includes the start of `radix`, hashing at the source, and syncs what it wrote; the peers do not sync. What the
+//! disk itself takes to write and sync the large file, without any network, stands beside them.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -75,6 +76,16 @@ impl Peers {
         Ok(command)
     }
 
+    fn dd(&self, from: &Path) -> Result<Command, String> {
+        let program = find("dd").ok_or("apt-get install coreutils")?;
+        let mut command = Command::new(program);
+        let to = self.at.join("dd");
+        command.arg(format!("if={}", from.display()));
+        command.arg(format!("of={}", to.display()));
+        command.args(["bs=1M", "conv=fsync"]);
+        Ok(command)
+    }
+
     fn rsync(&self, from: &Path, words: &[&str]) -> Result<Command, String> {
         let ssh = self.ssh.as_ref().map_err(Clone::clone)?;
         let program = self.rsync.as_ref().ok_or("apt-get install rsync")?;
@@ -101,6 +112,7 @@ impl Bench<'_> {
         let at = self.source.join("large");
         write(&at, &noise(LARGE_BYTES, 1))?;
         let (mut ours, mut scp, mut rsync) = (Times::default(), Times::default(), Times::default());
+        let mut disk = Times::default();
         for _ in 0..ROUNDS {
             touch(&at)?;
             clear(&self.sink.join("large"));
@@ -110,6 +122,8 @@ impl Bench<'_> {
             scp.take_peer(self.peers.scp(&at, false));
             clear(&self.peers.at.join("rsync"));
             rsync.take_peer(self.peers.rsync(&at, &["-W"]));
+            clear(&self.peers.at.join("dd"));
+            disk.take_peer(self.peers.dd(&at));
         }
         let what = |ours: Duration| {
             #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
@@ -119,6 +133,7 @@ impl Bench<'_> {
         Ok(vec![
             ours.beside(&what(ours.median()), "scp", &scp),
             ours.beside(&what(ours.median()), "rsync -W", &rsync),
+            ours.beside(&what(ours.median()), "dd conv=fsync, no network", &disk),
         ])
     }
 
@@ -278,10 +293,12 @@ fn edit(at: &Path, round: usize) -> Result<(), String> {
     Ok(())
 }
 
+/// Removes a thing, for good: the work that a disk has with it is not counted to what comes next.
 fn clear(at: &Path) {
     if std::fs::remove_file(at).is_err() {
         drop(std::fs::remove_dir_all(at));
     }
+    drop(Command::new("sync").status());
 }
 
 fn same(one: &Path, other: &Path) -> Result<(), String> {

@@ -1,6 +1,8 @@
 //! `radix cp` between this machine and rnodes.
 
 use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use e2e::{Sandbox, User};
 
@@ -18,13 +20,15 @@ const FILES: [(&str, &str); 4] = [
     ),
 ];
 
-// Shows in part: FIO-01
-#[test]
-fn a_file_goes_up_across_to_many_and_down_again() {
-    let sandbox = Sandbox::empty(User::Ourselves);
+/// Brings the rnodes up, with one more line for where they come from; returns the folder.
+fn begin(sandbox: &Sandbox, line: &str) -> PathBuf {
     let folder = sandbox.root().join("bare");
     fs::create_dir(&folder).expect("a folder can be made");
     for (name, text) in FILES {
+        let text = match name {
+            "bare.rnodes" => text.replace("  n = 3\n", &format!("  n = 3\n{line}")),
+            _ => text.to_owned(),
+        };
         fs::write(folder.join(name), text).expect("a file can be written");
     }
     let up = [
@@ -35,6 +39,14 @@ fn a_file_goes_up_across_to_many_and_down_again() {
         "2m",
     ];
     let _ = sandbox.radix(&up).expect(0);
+    folder
+}
+
+// Shows in part: FIO-01
+#[test]
+fn a_file_goes_up_across_to_many_and_down_again() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let folder = begin(&sandbox, "");
     let file = sandbox.root().join("report");
     let bytes: Vec<u8> = (0..1_000_000u32).map(|at| (at * 7 % 251) as u8).collect();
     fs::write(&file, &bytes).expect("a file can be written");
@@ -71,4 +83,44 @@ fn a_file_goes_up_across_to_many_and_down_again() {
     let _ = copy(&["n1:nothing", "n2:x"]).expect(1);
     let _ = copy(&["n1:/var/bare/in", "n77:x"]).expect(2);
     let _ = copy(&[&here, &back]).expect(2);
+}
+
+#[test]
+fn a_need_is_stated_met_listed_and_taken_back_and_a_quota_names_itself() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let _ = begin(&sandbox, "  quota = 2M\n");
+    let file = sandbox.root().join("model");
+    fs::write(&file, vec![7; 300_000]).expect("a file can be written");
+    let here = file.display().to_string();
+
+    let added = sandbox
+        .radix(&["need", "add", "n1,n3", &here, "--format", "json"])
+        .expect(0)
+        .json();
+    assert_eq!(added.as_array().map(Vec::len), Some(2), "{added}");
+    let id = added[0]["id"].as_str().expect("an id").to_owned();
+    let list = || sandbox.radix(&["need", "list", "--format", "json"]);
+    let met = e2e::wait_for(Duration::from_secs(60), || {
+        let needs = list().expect(0).json();
+        let needs = needs.as_array().cloned().unwrap_or_default();
+        let met = needs.iter().all(|need| need["met"] == true);
+        (needs.len() == 2 && met).then_some(needs)
+    });
+    let met = met.expect("both are met");
+    let on = |at: usize| met[at]["rnode"].as_str().unwrap_or_default().to_owned();
+    assert_eq!((on(0), on(1)), ("n1".to_owned(), "n3".to_owned()));
+    assert_eq!(met[0]["name"], "model");
+
+    let _ = sandbox.radix(&["need", "drop", "n1", &id]).expect(0);
+    let left = list().expect(0).json();
+    assert_eq!(left.as_array().map(Vec::len), Some(1), "{left}");
+    let _ = sandbox.radix(&["need", "drop", "n1", &id]).expect(2);
+    let _ = sandbox
+        .radix(&["need", "add", "n1", "no such file"])
+        .expect(2);
+
+    fs::write(&file, vec![8; 3_000_000]).expect("a file can be written");
+    let refused = sandbox.radix(&["cp", &here, "n2:big"]).expect(3);
+    let said = refused.stderr;
+    assert!(said.contains("quota of 2097152 bytes"), "{said}");
 }

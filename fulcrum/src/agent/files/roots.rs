@@ -9,7 +9,7 @@ use tonic::Status;
 use crate::agent::context::Agent;
 
 /// The folder in the rnode's directory that relative paths lie in.
-const OWN: &str = "files";
+pub(super) const OWN: &str = "files";
 
 /// The declared root that covers `path`, and the path below it.
 ///

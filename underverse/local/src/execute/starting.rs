@@ -295,6 +295,7 @@ impl Pass<'_> {
             isolation: wanted.isolation,
             user_range_start: rnode_users(wanted, ordinal),
             tags: rnode.tags.clone(),
+            quota_bytes: wanted.quota_bytes,
             label,
         })
     }

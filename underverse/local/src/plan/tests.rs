@@ -53,6 +53,7 @@ fn wanted(count: u32, doors: &[u16]) -> Wanted {
         allotments: Vec::new(),
         user_range_start: None,
         isolation: Isolation::PidMount,
+        quota_bytes: None,
         switch: None,
     }
 }
@@ -209,6 +210,7 @@ fn directory(ordinal: u32) -> DirectoryView {
         isolation: Isolation::PidMount,
         user_range_start: None,
         tags: Vec::new(),
+        quota_bytes: None,
     };
     DirectoryView {
         file: Some(file),
