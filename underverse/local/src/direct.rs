@@ -259,9 +259,11 @@ impl Base for Direct {
     async fn forget(&self, namespace: &str) -> Result<(), Error> {
         let _turn = self.turn.lock().await;
         let failed = |error| io_at("forget executions", &self.root)(error);
-        for view in self.look().map_err(failed)?.into_values() {
-            if view.label.namespace == namespace && view.ended.is_some() {
-                durable::remove_tree(&self.root.join(&view.id)).map_err(failed)?;
+        for entry in fs::read_dir(&self.root).map_err(failed)? {
+            let directory = entry.map_err(failed)?.path();
+            if directory.is_dir() {
+                let execution = Execution::new(directory);
+                execution.forget(namespace).map_err(failed)?;
             }
         }
         Ok(())

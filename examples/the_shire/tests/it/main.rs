@@ -213,9 +213,9 @@ fn killed_at_any_moment_it_is_finished_by_running_it_again() {
     let place = Place::new(None);
     let server = place.root.join("server").display().to_string();
     let mut most = 0;
-    // The same command each time, as whoever runs it again would type it.
-    let port = free_port();
     for moment in 0..16 {
+        // Another door each time: what was asked for before must be forgotten as well as ended.
+        let port = free_port();
         let mut command = place.command(&["--port", &port]);
         let mut child = command.stdout(Stdio::null()).spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(moment * 25));
@@ -226,6 +226,7 @@ fn killed_at_any_moment_it_is_finished_by_running_it_again() {
         if moment % 4 != 3 {
             continue;
         }
+        let port = free_port();
         let output = place
             .command(&["--port", &port, "--once", "9"])
             .output()

@@ -200,6 +200,23 @@ impl Execution {
         Ok(Some(view(process.pid, Some(Ended { how, unix_ms }))))
     }
 
+    /// Lets go of it if it is of `namespace` and nothing of it runs.
+    ///
+    /// Also of one that was asked for and never started, or never wholly asked for: after a kill nobody may ask for it again.
+    pub(super) fn forget(&self, namespace: &str) -> io::Result<()> {
+        let theirs = self
+            .asked()
+            .is_some_and(|asked| asked.label.namespace != namespace);
+        if theirs || self.look()?.is_some_and(|view| view.ended.is_none()) {
+            return Ok(());
+        }
+        let Some(_alive) = self.take_alive()? else {
+            return Ok(());
+        };
+        mark::end_marked(DIRECT_MARK, &self.mark())?;
+        durable::remove_tree(&self.directory)
+    }
+
     /// How it ended: as it said itself, else as the kernel tells its parent, if that is us.
     fn how(&self, process: ProcessName) -> String {
         let reaped = reap(process);
