@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use begat_core::manifest::Input;
 use begat_core::record::{Exit, NOT_SEEN, Output, Record, UsedTool};
 use crux_core::digest::Digest;
+use crux_net::boundary::{Kind as Boundary, cross_file};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
@@ -91,6 +92,7 @@ impl Records {
             std::process::id(),
             std::thread::current().id()
         ));
+        cross_file(Boundary::Write, path);
         let result = fs::OpenOptions::new()
             .write(true)
             .create(true)
@@ -98,7 +100,10 @@ impl Records {
             .mode(0o600)
             .open(&beside)
             .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::hard_link(&beside, path));
+            .and_then(|()| {
+                cross_file(Boundary::Rename, path);
+                fs::hard_link(&beside, path)
+            });
         let _ = fs::remove_file(&beside);
         result.and_then(|()| fs::File::open(&self.dir)?.sync_all())
     }

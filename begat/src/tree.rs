@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use begat_core::glob;
 use crux_core::digest::Digest;
+use crux_net::boundary::{Kind as Boundary, cross_file};
 use crux_net::store::{StatKey, hash};
 
 use crate::error::{Error, Kind};
@@ -316,9 +317,10 @@ fn write_remembered(
     }
     let beside = path.with_extension(format!("new-{}", std::process::id()));
     let mut file = fs::File::create(&beside)?;
-    let written = file
-        .write_all(text.as_bytes())
-        .and_then(|()| fs::rename(&beside, path));
+    let written = file.write_all(text.as_bytes()).and_then(|()| {
+        cross_file(Boundary::Rename, path);
+        fs::rename(&beside, path)
+    });
     if written.is_err() {
         let _ = fs::remove_file(&beside);
     }

@@ -143,6 +143,9 @@ async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), AgentError> {
     let config = RnodeConfig::load(dir)?;
+    if config.namespace == BASE {
+        crux_net::boundary::begin("agent");
+    }
     let identity = identity(dir, &config)?;
     let listener = listen(config.host, config.tcp_port)
         .await

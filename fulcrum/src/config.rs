@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use crux_core::digest::Digest;
+use crux_net::boundary::{Kind, cross_file};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
@@ -139,6 +140,7 @@ impl RnodeConfig {
         let path = dir.join(FILE);
         let staged = dir.join(format!(".{FILE}.{}", std::process::id()));
         let text = self.to_string();
+        cross_file(Kind::Write, &path);
         let write = || -> std::io::Result<()> {
             let mut file = fs::OpenOptions::new()
                 .write(true)
@@ -148,6 +150,7 @@ impl RnodeConfig {
                 .open(&staged)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
+            cross_file(Kind::Rename, &path);
             fs::rename(&staged, &path)?;
             fs::File::open(dir)?.sync_all()
         };

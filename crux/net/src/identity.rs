@@ -26,6 +26,6 @@ pub use issued::IssuedCertificate;
 pub use key::SecretKey;
 pub use leaf::{AppLeaf, LeafIssuer};
 pub use owner::OwnerStore;
-pub use rnode::{Place, RnodeIdentity};
+pub use rnode::{Place, RnodeIdentity, enrolled_chain};
 pub use tls::{Expect, refusal_in};
 pub use trust::{AUTHORITY_BYTES_MAX, Acceptance, Report, Taken, Trust};

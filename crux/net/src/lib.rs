@@ -2,11 +2,13 @@
 //!
 //! Not for decisions: those are in `crux-core`.
 
+pub mod boundary;
 pub mod error;
 pub mod files;
 pub mod flock;
 pub mod identity;
 pub mod link;
 pub mod rpc;
+pub mod staged;
 pub mod store;
 pub mod task;

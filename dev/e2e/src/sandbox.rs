@@ -224,11 +224,17 @@ impl Sandbox {
     #[track_caller]
     #[must_use]
     pub fn radix(&self, arguments: &[&str]) -> Reply {
+        self.run(&mut self.command(arguments))
+    }
+
+    /// Runs a command of [`Sandbox::command`] to its end.
+    #[track_caller]
+    #[must_use]
+    pub fn run(&self, command: &mut Command) -> Reply {
         use std::os::unix::process::ExitStatusExt as _;
-        let output = self
-            .command(arguments)
+        let output = command
             .output()
-            .unwrap_or_else(|error| panic!("cannot run radix {arguments:?}: {error}"));
+            .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
         let signal = output.status.signal().map(|signal| 128 + signal);
         Reply {
             code: output.status.code().or(signal).unwrap_or(-1),

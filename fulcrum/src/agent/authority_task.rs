@@ -3,11 +3,13 @@
 //! Every rnode publishes a mark of what it holds. Whoever sees another mark asks for the whole and takes the union, so that
 //! all who meet hold the same; a base also puts it to the rnodes it hosts. Nothing is taken on trust: each part is signed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
-use crux_core::identity::{DOCUMENT_CONTEXT, Principal, Refusal, Signed};
-use crux_net::identity::{AUTHORITY_BYTES_MAX, Acceptance, Credentials, Expect};
+use crux_core::identity::{ClaimTable, DOCUMENT_CONTEXT, Denied, Principal, Refusal, Signed};
+use crux_core::names::RnodeId;
+use crux_net::identity::{AUTHORITY_BYTES_MAX, Acceptance, Credentials, Expect, enrolled_chain};
 use crux_wire::document::v1::{Authority, AuthorityMark, RnodeRecord};
 use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
 use crux_wire::fulcrum::v1::{GetAuthorityRequest, PutAuthorityReply, PutAuthorityRequest};
@@ -136,6 +138,48 @@ pub(crate) async fn judge_documents(agent: &Agent) {
         format!("the document of {namespace} is held back: its signer is denied; run `radix up`")
     });
     agent.trouble.set("authority", trouble.collect());
+}
+
+/// The nested rnodes whose identity no longer counts, as NAMESPACE/LABEL.
+///
+/// Their directories are judged, not their connections: one that does not answer is denied all the same.
+pub(crate) fn denied_rnodes(agent: &Agent) -> Vec<String> {
+    let trust = agent.identity.trust();
+    let hordes = agent.hordes.list("");
+    let all = hordes
+        .iter()
+        .flat_map(|horde| horde.rnodes.iter().map(move |rnode| (horde, rnode)));
+    let denied = all.filter(|(_, rnode)| {
+        let chain = enrolled_chain(&Path::new(&rnode.directory).join("identity"));
+        chain.is_some_and(|chain| matches!(trust.recheck(&chain), Err(Refusal::Denied(_))))
+    });
+    denied
+        .map(|(horde, rnode)| format!("{}/{}", horde.namespace, rnode.label))
+        .collect()
+}
+
+/// The rnodes that are denied by name, or with the invitation they came by.
+pub(crate) fn denied_members(agent: &Agent) -> BTreeSet<RnodeId> {
+    let trust = agent.identity.trust();
+    let denies = trust.denies();
+    let claims = if denies.is_empty() {
+        ClaimTable::default()
+    } else {
+        trust.claims()
+    };
+    let came_by = |invitation| {
+        let holders = claims.iter();
+        holders.filter_map(move |(claim, id)| (claim.invitation == invitation).then_some(*id))
+    };
+    let mut members = BTreeSet::new();
+    for denied in denies.iter() {
+        match denied {
+            Denied::Rnode(id) => members.extend([*id]),
+            Denied::Invitation(invitation) => members.extend(came_by(*invitation)),
+            Denied::Key(_) => {}
+        }
+    }
+    members
 }
 
 /// Whether we ourselves no longer count.

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use crux_net::boundary;
+use crux_wire::keeper::v1::EnvironmentVariable;
+
 use super::context::{Agent, RADIX};
 use super::launch::Launch;
 use super::limits::{BACKEND_RETRY, FINISHED_KEPT_RNODE};
@@ -80,6 +83,7 @@ async fn start(agent: &Arc<Agent>) -> Result<(), String> {
         configuration: RADIX.to_owned(),
         command: RADIX.to_owned(),
         args: vec!["backend".to_owned(), BACKEND.to_owned()],
+        env: boundaries(),
         caller: "base".to_owned(),
         ..Launch::default()
     };
@@ -87,6 +91,16 @@ async fn start(agent: &Arc<Agent>) -> Result<(), String> {
     started
         .map(|_| ())
         .map_err(|status| status.message().to_owned())
+}
+
+/// What lets a test end the backend where it wants; nothing otherwise.
+fn boundaries() -> Vec<EnvironmentVariable> {
+    let directory = boundary::directory().into_iter();
+    let variable = |directory: &std::path::Path| EnvironmentVariable {
+        name: boundary::VARIABLE.to_owned(),
+        value: directory.display().to_string(),
+    };
+    directory.map(variable).collect()
 }
 
 /// Drops the oldest finished executions beyond what is kept.

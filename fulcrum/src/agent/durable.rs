@@ -5,10 +5,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crux_net::boundary::{Kind, cross_file};
+
 /// Replaces `path` by `bytes`, readable by us alone; durable when it returns.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let (file, dir) = write_beside(path, bytes)?;
     file.sync_all()?;
+    cross_file(Kind::Rename, path);
     fs::rename(beside(path), path)?;
     File::open(dir)?.sync_all()
 }
@@ -16,6 +19,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Replaces `path` by `bytes`, whole or not at all for whoever reads it; a power cut may take it back.
 pub(crate) fn replace_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_beside(path, bytes)?;
+    cross_file(Kind::Rename, path);
     fs::rename(beside(path), path)
 }
 
@@ -23,6 +27,7 @@ fn write_beside<'p>(path: &'p Path, bytes: &[u8]) -> io::Result<(File, &'p Path)
     let dir = path.parent().filter(|_| path.file_name().is_some());
     let dir =
         dir.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
+    cross_file(Kind::Write, path);
     let mut options = OpenOptions::new();
     let mut file = options
         .write(true)
@@ -41,6 +46,7 @@ fn beside(path: &Path) -> PathBuf {
 
 /// Removes `path` if it is there; durable when it returns.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    cross_file(Kind::Remove, path);
     match fs::remove_file(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crux_net::boundary::{Kind, cross_file};
 use crux_wire::fulcrum::v1::{Event, Field};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -98,6 +99,7 @@ impl Events {
                 self.compact(&mut ring);
             } else if let (Some(file), Ok(text)) = (&mut ring.file, text) {
                 // Losing an event's line loses a resume token, nothing more.
+                cross_file(Kind::Write, &self.path);
                 let _ = file.write_all(format!("{text}\n").as_bytes());
             }
             ring.last

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crux_core::identity::Who;
 use crux_wire::fulcrum::v1::fulcrum_server::Fulcrum;
 use crux_wire::fulcrum::v1::{
     DescribeReply, DescribeRequest, EntriesReply, EntriesRequest, Event, EventsRequest, ExitReply,
@@ -206,12 +207,18 @@ impl Fulcrum for FulcrumService {
 
     async fn get_authority(
         &self,
-        _: Request<GetAuthorityRequest>,
+        request: Request<GetAuthorityRequest>,
     ) -> Result<Response<GetAuthorityReply>, Status> {
+        let backend = matches!(caller(&request)?.who, Who::Backend { .. });
         let trust = self.0.identity.trust();
         Ok(Response::new(GetAuthorityReply {
             authority: Some(trust.authority()),
             mark: Some(trust.authority_mark()),
+            denied_rnodes: if backend {
+                authority_task::denied_rnodes(&self.0)
+            } else {
+                Vec::new()
+            },
         }))
     }
 

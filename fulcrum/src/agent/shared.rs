@@ -272,6 +272,8 @@ impl Shared {
             .map(|(owner, record)| (owner, record.label))
             .collect();
         let label = |id: &str| labels.get(id).cloned().unwrap_or_default();
+        // It is silent for ever, and nobody need wait for it.
+        let denied = super::authority_task::denied_members(agent);
         let view = self.flock.view();
         let view = view.borrow().clone();
         let leader = view
@@ -281,7 +283,7 @@ impl Shared {
         let members = view
             .members
             .iter()
-            .filter(|member| member.state != State::Left);
+            .filter(|member| member.state != State::Left && !denied.contains(&member.id));
         let counters = view.counters.iter();
         FlockReply {
             namespace: agent.me.namespace.to_string(),

@@ -25,6 +25,7 @@ pub(crate) fn documents(agent: &Arc<Agent>, caller: Principal) -> Replies<GetDoc
     background("watch-documents", async move {
         let mut told: BTreeMap<String, u64> = BTreeMap::new();
         let mut changes = agent.documents.changes();
+        let mut beliefs = agent.identity.trust().changes();
         loop {
             changes.mark_unchanged();
             for accepted in agent.documents.all() {
@@ -48,12 +49,22 @@ pub(crate) fn documents(agent: &Arc<Agent>, caller: Principal) -> Replies<GetDoc
             }
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
+                _ = beliefs.changed() => told_again(&agent, &mut told),
                 () = tx.closed() => return,
                 () = agent.shutdown.cancelled() => return,
             }
         }
     });
     ReceiverStream::new(rx).boxed()
+}
+
+/// The documents of those whose rnodes were denied are told again, so that their backend looks at once.
+fn told_again(agent: &Agent, told: &mut BTreeMap<String, u64>) {
+    for name in super::authority_task::denied_rnodes(agent) {
+        if let Some((namespace, _)) = name.split_once('/') {
+            told.remove(namespace);
+        }
+    }
 }
 
 /// The events after a token of what the caller's grant covers, then, if asked, each new one.

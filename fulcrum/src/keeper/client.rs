@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 
+use crux_net::boundary;
 use crux_wire::keeper::v1::{
     Execution, Forget, FromKeeper, Hello, List, RefusedKind, Retire, Seal, Signal, Spawn, ToKeeper,
     Welcome, from_keeper::Reply, to_keeper::Action,
@@ -298,6 +299,9 @@ impl KeeperRef {
         action: Action,
         fds: Vec<OwnedFd>,
     ) -> Result<(Reply, Vec<OwnedFd>), CallError> {
+        if let Some(word) = changing(&action) {
+            boundary::cross(boundary::Kind::Keeper, word);
+        }
         let (reply_tx, reply_rx) = oneshot::channel();
         let request = Request {
             action,
@@ -315,6 +319,18 @@ impl KeeperRef {
             }),
             reply => Ok(reply),
         }
+    }
+}
+
+/// What a request is called that changes something.
+const fn changing(action: &Action) -> Option<&'static str> {
+    match action {
+        Action::Seal(_) => Some("seal"),
+        Action::Spawn(_) => Some("spawn"),
+        Action::Signal(_) => Some("signal"),
+        Action::Forget(_) => Some("forget"),
+        Action::Retire(_) => Some("retire"),
+        _ => None,
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crux_net::boundary::{Kind, cross_file};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -341,6 +342,7 @@ impl Appender {
         if self.broken {
             return Err(MemoirError::Broken);
         }
+        cross_file(Kind::Write, &self.dir);
         let text = lines.concat();
         let written = self
             .file

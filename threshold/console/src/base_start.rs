@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crux_core::digest::Digest;
+use crux_net::boundary::{self, cross_file};
 use crux_net::store::Store;
 use crux_wire::fulcrum::v1::ExitRequest;
 use fulcrum::config::{Executable, Isolation, RnodeConfig};
@@ -84,6 +85,7 @@ impl StartRight {
     pub(crate) async fn take(home: &Home) -> Outcome<Self> {
         let path = home.join("start.lock");
         let begin = Instant::now();
+        cross_file(boundary::Kind::Write, &path);
         let mut file = File::create(&path)?;
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -173,7 +175,30 @@ fn replace_agent(home: &Home, ourselves: &Ourselves) -> Outcome<()> {
         .map_err(|error| Failure::failed("cannot write the base's configuration").because(&error))
 }
 
+/// Waits for the agent of a keeper that runs; `None` when there is no keeper, or it ends.
+///
+/// A second keeper would lie in wait for the pen, and begin when the first has been told to end.
+async fn kept(home: &Home) -> Outcome<Option<Base>> {
+    let begin = Instant::now();
+    while is_kept(home) {
+        if let Some(base) = Base::find(home).await? {
+            return Ok(Some(base));
+        }
+        if begin.elapsed() > ANSWER_WAIT_MAX {
+            return Err(
+                Failure::failed("the base's keeper runs, and its agent does not answer")
+                    .hint("`radix memoir read base/base` shows what happened to it"),
+            );
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(None)
+}
+
 async fn start(home: &Home, ourselves: &Ourselves) -> Outcome<Base> {
+    if let Some(base) = kept(home).await? {
+        return Ok(base);
+    }
     let directory = home.base();
     let builder = |path: &Path| {
         std::fs::DirBuilder::new()
@@ -181,6 +206,7 @@ async fn start(home: &Home, ourselves: &Ourselves) -> Outcome<Base> {
             .mode(0o700)
             .create(path)
     };
+    cross_file(boundary::Kind::Write, &directory);
     builder(&directory)?;
     builder(&home.join("memoirs/base/base"))?;
     let host = underverse_local::base_host(nix::unistd::geteuid().as_raw()).map_err(|error| {
@@ -214,7 +240,9 @@ async fn start(home: &Home, ourselves: &Ourselves) -> Outcome<Base> {
     }
     operator::invite_base(home)?;
     operator::leave_authority(home)?;
+    cross_file(boundary::Kind::Write, &directory.join("keeper.log"));
     let log = File::create(directory.join("keeper.log"))?;
+    boundary::cross(boundary::Kind::Start, "keep");
     Command::new(&ourselves.path)
         .args(["keep", "--detach", "--dir"])
         .arg(&directory)
@@ -225,6 +253,7 @@ async fn start(home: &Home, ourselves: &Ourselves) -> Outcome<Base> {
         )
         .env("HOME", std::env::var_os("HOME").unwrap_or_default())
         .env("RADIX_HOME", home.root())
+        .envs(boundary::directory().map(|directory| (boundary::VARIABLE, directory)))
         .env("RADIX_RNODE", operator::mark(home, "base", "base")?)
         .current_dir("/")
         .stdin(Stdio::null())

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crux_net::boundary::{Crossing, asks};
 use crux_net::identity::Credentials;
 use crux_net::rpc;
 use crux_net::task::{Policy, spawn};
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use tower::ServiceExt as _;
@@ -356,8 +358,8 @@ async fn pump_in(
 
 impl RnodeConnection {
     /// The control service.
-    pub(crate) fn fulcrum(&self) -> FulcrumClient<Channel> {
-        FulcrumClient::new(self.channel.clone())
+    pub(crate) fn fulcrum(&self) -> FulcrumClient<Crossing> {
+        FulcrumClient::new(InterceptedService::new(self.channel.clone(), asks))
     }
 
     /// Sends a REST request over this session, and gives what comes back.
@@ -371,8 +373,8 @@ impl RnodeConnection {
         FileIoClient::new(self.channel.clone())
     }
 
-    fn rexec(&self) -> RexecClient<Channel> {
-        RexecClient::new(self.channel.clone())
+    fn rexec(&self) -> RexecClient<Crossing> {
+        RexecClient::new(InterceptedService::new(self.channel.clone(), asks))
     }
 
     /// Who this rnode is.

@@ -211,6 +211,7 @@ async fn asked_to_end() {
 }
 
 fn backend() -> Result<u8, String> {
+    crux_net::boundary::begin("backend");
     crate::log();
     let home = std::env::var_os("RADIX_HOME").ok_or("RADIX_HOME is not set")?;
     let home = PathBuf::from(home);

@@ -3,7 +3,20 @@
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crux_net::boundary::{Kind, cross_file};
+
 use crate::failure::{Failure, Outcome};
+
+/// Directories in which a `radix` that was killed may have left the half of a write.
+const STAGED: [&str; 7] = [
+    "owner",
+    "owner/issued",
+    "operator",
+    "generations",
+    "trees",
+    "begat",
+    "begat/records",
+];
 
 /// The state directory of this user, checked.
 #[derive(Debug, Clone)]
@@ -44,6 +57,7 @@ impl Home {
             Err(Failure::usage(what)
                 .hint("set RADIX_HOME to a directory that you own and may write to"))
         };
+        cross_file(Kind::Write, &home.root);
         let made = std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -63,7 +77,7 @@ impl Home {
                 metadata.uid()
             ));
         }
-        let probe = home.root.join(format!(".probe-{}", std::process::id()));
+        let probe = home.root.join(".probe");
         if let Err(error) = std::fs::write(&probe, b"radix") {
             let _ = std::fs::remove_file(&probe);
             return refuse(format!(
@@ -71,7 +85,15 @@ impl Home {
                 home.root.display()
             ));
         }
-        std::fs::remove_file(&probe)?;
+        cross_file(Kind::Remove, &probe);
+        match std::fs::remove_file(&probe) {
+            // Another radix that came at the same time was faster.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        for directory in STAGED {
+            crux_net::staged::sweep(&home.join(directory));
+        }
         Ok(home)
     }
 
@@ -125,6 +147,30 @@ impl Home {
         text.lines().next()?.trim().parse().ok()
     }
 
+    /// The digest of the document that was last asked for from `directory`, until it is noted as applied.
+    pub(crate) fn tree_asked(&self, directory: &Path) -> Option<String> {
+        let text = std::fs::read_to_string(self.tree_file(directory)).ok()?;
+        text.lines().nth(3).map(str::to_owned)
+    }
+
+    /// Notes what is about to be asked for from `directory`, durably.
+    ///
+    /// Whoever dies before it hears that it was accepted finds by this that what runs is its own.
+    pub(crate) fn note_asked(
+        &self,
+        directory: &Path,
+        namespace: &str,
+        digest: &str,
+    ) -> Outcome<()> {
+        let applied = self.tree_generation(directory).unwrap_or(0);
+        let text = format!(
+            "{applied}\n{}\n{namespace}\n{digest}\n",
+            directory.display()
+        );
+        write_durably(&self.tree_file(directory), text.as_bytes())?;
+        Ok(())
+    }
+
     /// The directory from which `generation` was applied, for messages.
     pub(crate) fn tree_of_generation(&self, namespace: &str, generation: u64) -> Option<String> {
         let entries = std::fs::read_dir(self.join("trees")).ok()?;
@@ -158,10 +204,12 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(directory)?;
+    cross_file(Kind::Write, path);
     let temporary = path.with_extension(format!("new-{}", std::process::id()));
     let written = std::fs::File::create(&temporary).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()?;
+        cross_file(Kind::Rename, path);
         std::fs::rename(&temporary, path)?;
         std::fs::File::open(directory)?.sync_all()
     });

@@ -103,6 +103,9 @@ fn run(command: Command) -> Outcome<()> {
 
 /// The commands that talk to rnodes.
 async fn run_talking(command: Command) -> Outcome<()> {
+    if matches!(command, Command::Up(_) | Command::Down(_)) {
+        crux_net::boundary::begin("radix");
+    }
     match command {
         Command::Api(args) => command::api::run(args).await,
         Command::Ca(args) => command::ca::run(args).await,

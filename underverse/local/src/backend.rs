@@ -63,13 +63,12 @@ fn is_ours(document: &Document, backend: &str) -> bool {
     document.namespace != BASE && (document.backend == backend || document.backend.is_empty())
 }
 
-/// Takes the newer document; an older or the same one changes nothing.
+/// Takes the newer document; an older one changes nothing, and the same one again asks for another look.
 fn replace(held: &mut Arc<Document>, offered: &Arc<Document>) -> bool {
-    let newer = offered.generation > held.generation;
-    if newer {
+    if offered.generation > held.generation {
         *held = Arc::clone(offered);
     }
-    newer
+    offered.generation >= held.generation
 }
 
 /// The base's documents; asks again, with pauses, whenever the base is away.

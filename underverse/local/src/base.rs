@@ -1,5 +1,6 @@
 //! What this backend asks of the base rnode, small enough that a table in memory can stand in for it.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use async_trait::async_trait;
@@ -58,6 +59,14 @@ pub trait Base: Send + Sync + Debug {
     /// # Errors
     /// `Denied` if the base has no grant for the namespace.
     async fn invite(&self, namespace: &str, label: &str) -> Result<String, Error>;
+
+    /// Labels of the rnodes of a namespace whose identity no longer counts, as far as the base knows.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn denied(&self, _namespace: &str) -> Result<BTreeSet<String>, Error> {
+        Ok(BTreeSet::new())
+    }
 
     /// Every document that the base holds, then each change.
     ///

@@ -1,11 +1,12 @@
 //! The base rnode over its process socket: [`Base`] by the generated clients.
 
 use async_trait::async_trait;
+use crux_net::boundary::{Crossing, asks};
 use crux_wire::document::v1::Document;
 use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
 use crux_wire::fulcrum::v1::{
-    DescribeRequest, Event, GetDocumentReply, HordeState, InviteRequest, PutHordeStateRequest,
-    WatchDocumentsRequest,
+    DescribeRequest, Event, GetAuthorityRequest, GetDocumentReply, HordeState, InviteRequest,
+    PutHordeStateRequest, WatchDocumentsRequest,
 };
 use crux_wire::keeper::v1::{EnvironmentVariable, Execution, Outcome, OutcomeKind};
 use crux_wire::rexec::v1::rexec_client::RexecClient;
@@ -13,7 +14,9 @@ use crux_wire::rexec::v1::{ListRequest, SignalRequest, StartRequest, WaitRequest
 use futures_util::StreamExt as _;
 use futures_util::stream::{BoxStream, FuturesUnordered};
 use prost::Message as _;
+use std::collections::BTreeSet;
 use std::time::Duration;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use underverse::{Effect, Error, Kind, Strength};
@@ -34,8 +37,8 @@ const SIGNED_ONLY: &str =
 /// A base rnode reached over a channel that connects anew by itself.
 #[derive(Debug, Clone)]
 pub struct BaseClient {
-    fulcrum: FulcrumClient<Channel>,
-    rexec: RexecClient<Channel>,
+    fulcrum: FulcrumClient<Crossing>,
+    rexec: RexecClient<Crossing>,
 }
 
 impl BaseClient {
@@ -43,8 +46,8 @@ impl BaseClient {
     #[must_use]
     pub fn new(channel: Channel) -> Self {
         Self {
-            fulcrum: FulcrumClient::new(channel.clone()),
-            rexec: RexecClient::new(channel),
+            fulcrum: FulcrumClient::new(InterceptedService::new(channel.clone(), asks)),
+            rexec: RexecClient::new(InterceptedService::new(channel, asks)),
         }
     }
 }
@@ -191,6 +194,20 @@ impl Base for BaseClient {
                 .with("rnode", format!("{namespace}/{label}"))
         })?;
         Ok(reply.into_inner().invitation)
+    }
+
+    async fn denied(&self, namespace: &str) -> Result<BTreeSet<String>, Error> {
+        let mut fulcrum = self.fulcrum.clone();
+        let reply = fulcrum
+            .get_authority(request(GetAuthorityRequest {}))
+            .await
+            .map_err(|status| refused("ask the base whom it denies", Effect::None, status))?;
+        let within = |name: &String| {
+            let (of, label) = name.split_once('/')?;
+            (of == namespace).then(|| label.to_owned())
+        };
+        let denied = reply.into_inner().denied_rnodes;
+        Ok(denied.iter().filter_map(within).collect())
     }
 
     async fn documents(&self) -> Result<BoxStream<'static, Result<Document, Error>>, Error> {

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use crux_net::boundary::{Kind, cross_file};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -13,6 +14,7 @@ const STATE_BYTES_MAX: u64 = 16 << 20;
 
 /// Makes `path` and what is missing above it, readable by its owner only.
 pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
+    cross_file(Kind::Write, path);
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -38,6 +40,7 @@ fn replace(
     let directory = path.parent().unwrap_or_else(|| Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let staged = directory.join(format!(".{name}.new"));
+    cross_file(Kind::Write, path);
     let mut options = fs::OpenOptions::new();
     let mut file = options
         .write(true)
@@ -47,6 +50,7 @@ fn replace(
         .open(&staged)?;
     file.write_all(bytes)?;
     settle(&file)?;
+    cross_file(Kind::Rename, path);
     fs::rename(&staged, path)
 }
 
@@ -86,6 +90,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T
 
 /// Removes a file; that it is not there is fine.
 pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
+    cross_file(Kind::Remove, path);
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -94,6 +99,7 @@ pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
 
 /// Removes a tree, also one with directories that nobody may enter (an overlay's work directory); absent is fine.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    cross_file(Kind::Remove, path);
     match fs::remove_dir_all(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

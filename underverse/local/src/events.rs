@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
+use crux_net::boundary::{Kind as Boundary, cross_file};
 use serde::{Deserialize, Serialize};
 use underverse::{EventId, EventKind, HordeName, UnderverseEvent};
 
@@ -144,6 +145,7 @@ impl EventFile {
             let start = lines.len().saturating_sub(EVENTS_KEPT);
             durable::write(&self.path, &encode(&lines[start..])?)?;
         } else {
+            cross_file(Boundary::Write, &self.path);
             let mut file = fs::OpenOptions::new()
                 .append(true)
                 .create(true)

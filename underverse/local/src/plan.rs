@@ -34,6 +34,8 @@ pub(crate) struct Observed {
     pub(crate) executions: Vec<ExecutionView>,
     /// Doors that nobody of ours holds and that cannot be had, with the reason.
     pub(crate) doors_taken: BTreeMap<SocketAddr, String>,
+    /// Rnodes whose identity no longer counts; each is replaced by one of another identity.
+    pub(crate) denied: BTreeSet<u32>,
     /// Last number used of this horde before it was dissolved, and under which generation.
     pub(crate) spent: Option<((u64, u64), u32)>,
     /// Changes of servers that the horde was not told of yet.
@@ -288,19 +290,23 @@ fn rnode_steps(
     let mut reason = "it is asked for";
     let moves = held.is_some_and(|held| held.server != rnode.server);
     let restarts = held.is_some_and(|held| rebooted(observed, &held.server));
+    let denied = observed.denied.contains(&ordinal);
     match standing(label.as_ref(), &observed.executions) {
-        Standing::Running if moves || restarts || differs(rnode, wanted, observed) => {
+        Standing::Running if denied || moves || restarts || differs(rnode, wanted, observed) => {
             // One at a time, so that the flock keeps its members; whoever says that a server goes says how many at once.
-            if *replaced && !rnode.urgent && !restarts {
+            // One that is denied is no member any more.
+            let at_once = rnode.urgent || restarts || denied;
+            if *replaced && !at_once {
                 return;
             }
-            *replaced |= !rnode.urgent && !restarts;
+            *replaced |= !at_once;
             work.mark.push(ordinal);
             let execution = label.map_or_else(String::new, |label| label.execution());
-            let reason = match (moves, restarts) {
-                (_, true) => "its server is rebooted",
-                (true, _) => "it moves to another server",
-                (false, false) => "what it is started with has changed",
+            let reason = match (denied, moves, restarts) {
+                (true, ..) => "its identity is denied",
+                (_, _, true) => "its server is rebooted",
+                (_, true, _) => "it moves to another server",
+                (_, false, false) => "what it is started with has changed",
             };
             work.end_cells.push(Step::EndCell {
                 execution,
@@ -336,6 +342,10 @@ fn rnode_steps(
         }
         Standing::New => work.number_cells.push((ordinal, next)),
         Standing::Requested => {}
+    }
+    if denied {
+        // Its key lies in its directory: what is made there anew is another rnode.
+        work.remove.push(Step::RemoveDirectory { ordinal });
     }
     if !observed.leases.iter().any(|lease| lease.ordinal == ordinal) {
         work.lease.push(ordinal);

@@ -16,6 +16,7 @@ use crux_core::flock::Floor;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::Error;
+use crate::boundary::{Kind, cross_file};
 
 const HEAD: &str = "radix flock floor 1";
 
@@ -116,6 +117,7 @@ impl FloorStore {
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let path = self.dir.join(name);
         let fresh = self.dir.join(format!("{name}.new"));
+        cross_file(Kind::Write, &path);
         let write = || -> io::Result<()> {
             let mut file = OpenOptions::new()
                 .write(true)
@@ -125,6 +127,7 @@ impl FloorStore {
                 .open(&fresh)?;
             file.write_all(bytes)?;
             file.sync_all()?;
+            cross_file(Kind::Rename, &path);
             fs::rename(&fresh, &path)?;
             File::open(&self.dir)?.sync_all()
         };

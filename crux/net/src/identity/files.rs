@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::boundary::{Kind, cross_file};
 use crate::identity::Error;
 
 /// Most bytes any file of identity has: a full table of claims.
@@ -49,8 +50,12 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         NEXT.fetch_add(1, Ordering::Relaxed)
     ));
     let fresh = PathBuf::from(fresh);
+    cross_file(Kind::Write, path);
     let written = write_through(&fresh, bytes)
-        .and_then(|()| fs::rename(&fresh, path))
+        .and_then(|()| {
+            cross_file(Kind::Rename, path);
+            fs::rename(&fresh, path)
+        })
         .and_then(|()| sync_dir(path));
     written.map_err(|source| {
         // What is left of the failed attempt is of no use, and the next one makes its own.
@@ -120,6 +125,7 @@ pub(crate) fn read_secret(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 
 /// Removes `path` if it is there.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    cross_file(Kind::Remove, path);
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io {
             operation: "remove",

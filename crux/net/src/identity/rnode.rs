@@ -35,6 +35,17 @@ pub struct RnodeIdentity {
     claim: Claim,
 }
 
+/// The chain of the rnode whose identity lies in `dir`, as far as one can be read; not judged.
+#[must_use]
+pub fn enrolled_chain(dir: &Path) -> Option<Vec<Vec<u8>>> {
+    let path = dir.join("chain");
+    // The directory is another's: anything but a file might never end.
+    if !std::fs::symlink_metadata(&path).ok()?.is_file() {
+        return None;
+    }
+    decode_chain(&files::read(&path).ok().flatten()?)
+}
+
 impl RnodeIdentity {
     /// Claims `invitation` for the rnode in `dir`: makes its key there, enrols it, and keeps the result.
     ///

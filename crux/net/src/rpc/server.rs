@@ -24,6 +24,7 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt as _;
 
+use crate::boundary;
 use crate::error::Error;
 use crate::identity::{ALPN_GRPC, Credentials, refusal_in};
 use crate::rpc::rest;
@@ -418,8 +419,17 @@ async fn answer(
     {
         return rest::answer(request, twins(), answers.routes).await;
     }
+    let path = boundary::directory().map(|_| request.uri().path().to_owned());
+    if let Some(path) = &path {
+        boundary::cross(boundary::Kind::Serve, path);
+    }
     match answers.routes.oneshot(request).await {
-        Ok(response) => response,
+        Ok(response) => {
+            if let Some(path) = &path {
+                boundary::cross(boundary::Kind::Answer, path);
+            }
+            response
+        }
         Err(never) => match never {},
     }
 }

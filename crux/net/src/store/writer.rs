@@ -11,6 +11,7 @@ use crux_core::digest::DigestHasher;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 
 use super::{Error, Info, Put, Store};
+use crate::boundary::{Kind, cross_file};
 
 /// Tells apart the temporary files of one process.
 static SERIAL: AtomicU64 = AtomicU64::new(0);
@@ -112,7 +113,9 @@ impl<'a> Writer<'a> {
 
     /// Moves the synced file to its final name and syncs the directories on the way.
     fn link(&mut self, path: &Path) -> io::Result<()> {
+        cross_file(Kind::Write, path);
         let shard = make_shard(&self.store.dir, path)?;
+        cross_file(Kind::Rename, path);
         match self.name.take() {
             Some(name) => {
                 // Renaming over a blob of the same name replaces it by the same bytes.

@@ -378,12 +378,16 @@ pub struct ExitRequest {
 pub struct ExitReply {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetAuthorityRequest {}
+/// `denied_rnodes`: the rnodes this base hosts whose identity, as it lies in their directory, no longer counts, as
+/// NAMESPACE/LABEL; told to backends, which replace them.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetAuthorityReply {
     #[prost(message, optional, tag = "1")]
     pub authority: ::core::option::Option<super::super::document::v1::Authority>,
     #[prost(message, optional, tag = "2")]
     pub mark: ::core::option::Option<super::super::document::v1::AuthorityMark>,
+    #[prost(string, repeated, tag = "3")]
+    pub denied_rnodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PutAuthorityRequest {

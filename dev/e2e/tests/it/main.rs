@@ -2,8 +2,10 @@
 
 mod backend;
 mod bad_input;
+mod boundaries;
 mod change;
 mod copy;
+mod deny;
 mod direct;
 mod first_light;
 mod kill;
@@ -37,17 +39,50 @@ fn get(address: &str, path: &str) -> Option<String> {
 /// It is taken from below the ports that the kernel gives to outgoing connections: those come and go.
 #[track_caller]
 fn own_port(sandbox: &Sandbox) -> String {
+    let port = free_port();
+    sandbox.edit("stix.rnodes", "expose 8080", &format!("expose {port}"));
+    format!("127.0.0.1:{port}")
+}
+
+/// A port that is free now and that no other test of this run is given soon.
+#[track_caller]
+fn free_port() -> u16 {
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let port = (0..PORTS.len())
+    (0..PORTS.len())
         .map(|_| {
             let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let offset = (std::process::id() + number) % u32::from(PORTS.end - PORTS.start);
             PORTS.start + u16::try_from(offset).expect("less than the length of a range of ports")
         })
         .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a free port");
-    sandbox.edit("stix.rnodes", "expose 8080", &format!("expose {port}"));
-    format!("127.0.0.1:{port}")
+        .expect("a free port")
+}
+
+/// Writes a small application that needs no compiler into `tiny`: a server with an exposed port, and two that stay.
+///
+/// Returns the port.
+#[track_caller]
+fn tiny(sandbox: &Sandbox, rnodes: u32) -> u16 {
+    let port = free_port();
+    let directory = sandbox.root().join("tiny");
+    std::fs::create_dir_all(&directory).expect("a directory can be made");
+    let container = "cmd = /var/radix/bin/fulcrum";
+    let shape =
+        format!("myriad {{\n  n = {rnodes}\n  {container}\n  expose {port} = cserver:8500\n}}\n");
+    let files = [
+        ("rnodes", shape.as_str()),
+        ("khan", "pick(cserver, 1, ALL)\npick(stay, 2, ALL)\n"),
+        ("rexec", "include(consul)\nsleep = /bin/sleep\n"),
+        (
+            "begat",
+            "include(consul)\nstay: rexec/sleep\n      rexec/sleep 1000000\n",
+        ),
+    ];
+    for (ending, text) in files {
+        let file = directory.join(format!("tiny.{ending}"));
+        std::fs::write(file, text).expect("a file can be written");
+    }
+    port
 }
 
 /// Ports that tests expose.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crux_net::boundary::{Kind, cross_file};
 use crux_wire::document::v1::Document;
 use crux_wire::fulcrum::v1::ExitRequest;
 
@@ -75,7 +76,8 @@ async fn find_or_revive(home: &Home) -> Outcome<Option<Base>> {
     if let Some(base) = Base::find(home).await? {
         return Ok(Some(base));
     }
-    if !home.base().join("rnode.json").exists() {
+    if !home.base().join(fulcrum::config::FILE).exists() {
+        finish_removal(home).await?;
         return Ok(None);
     }
     let ourselves = Ourselves::stored(home)?;
@@ -176,13 +178,19 @@ async fn dissolve(home: &Home, base: &Base, namespace: &str, limit: Duration) ->
 /// Ends the base and removes its directory.
 async fn end_base(home: &Home, base: &Base, limit: Duration) -> Outcome<()> {
     let right = StartRight::take(home).await?;
-    let request = ExitRequest { end_rnode: true };
-    // The base may end before its answer arrives: that it is gone is what counts.
-    let _ = base.itself().fulcrum().exit(request).await;
     let begin = Instant::now();
-    while Contact::of_base(home).is_some() && Base::find(home).await?.is_some()
-        || base_start::is_kept(home)
-    {
+    let mut asked = ask_to_end(base, None).await;
+    loop {
+        let found = match Contact::of_base(home) {
+            Some(_) => Base::find(home).await?,
+            None => None,
+        };
+        if found.is_none() && !base_start::is_kept(home) {
+            break;
+        }
+        if let Some(base) = &found {
+            asked = ask_to_end(base, asked).await;
+        }
         if begin.elapsed() > limit {
             return Err(
                 Failure::new(Fault::Partial, "the base rnode has not ended in time")
@@ -191,12 +199,69 @@ async fn end_base(home: &Home, base: &Base, limit: Duration) -> Outcome<()> {
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    remove(&home.base())?;
-    for name in RUN_TIME_FILES {
-        remove(&home.join(name))?;
+    remove_base(&home.base())?;
+    remove_run_time_files(home)?;
+    drop(right);
+    Ok(())
+}
+
+/// Takes away what a `down` that was killed after the base had ended left of it.
+async fn finish_removal(home: &Home) -> Outcome<()> {
+    let mut names = RUN_TIME_FILES.iter().map(|name| home.join(name));
+    if !home.base().exists() && !names.any(|path| path.exists()) {
+        return Ok(());
+    }
+    // The base ends after its hordes: where one is left, this was not `down`.
+    let hordes = std::fs::read_dir(home.join("hordes"));
+    if hordes.is_ok_and(|mut hordes| hordes.next().is_some()) {
+        return Ok(());
+    }
+    let right = StartRight::take(home).await?;
+    // Whoever had the right before us may have begun anew.
+    if !home.base().join(fulcrum::config::FILE).exists() {
+        remove_base(&home.base())?;
+        remove_run_time_files(home)?;
     }
     drop(right);
     Ok(())
+}
+
+fn remove_run_time_files(home: &Home) -> Outcome<()> {
+    for name in RUN_TIME_FILES {
+        remove(&home.join(name))?;
+    }
+    Ok(())
+}
+
+/// Asks the base to end, unless its present agent, by its pid, was asked already; returns who has been asked.
+///
+/// An agent that died after it was asked has a successor that knows nothing of it.
+async fn ask_to_end(base: &Base, asked: Option<i32>) -> Option<i32> {
+    let Ok(described) = base.itself().describe().await else {
+        return asked;
+    };
+    if asked != Some(described.agent_pid) {
+        let request = ExitRequest { end_rnode: true };
+        // The base may end before its answer arrives: that it is gone is what counts.
+        let _ = base.itself().fulcrum().exit(request).await;
+    }
+    Some(described.agent_pid)
+}
+
+/// Removes the base's directory, last of all the file by which the next `down` knows that there is one.
+fn remove_base(directory: &Path) -> Outcome<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name() != fulcrum::config::FILE {
+            remove(&entry.path())?;
+        }
+    }
+    remove(&directory.join(fulcrum::config::FILE))?;
+    remove(directory)
 }
 
 /// Removes everything but the owner.
@@ -213,6 +278,7 @@ fn purge(home: &Home) -> Outcome<()> {
 
 /// Removes a file or a directory with all in it; that it is not there is fine.
 fn remove(path: &Path) -> Outcome<()> {
+    cross_file(Kind::Remove, path);
     let result = match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
         Ok(_) => std::fs::remove_file(path),

@@ -74,6 +74,7 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
         signed_unix_ms: crate::clock::unix_ms(),
         ..draft
     };
+    home.note_asked(&described.directory, &namespace, &document.digest)?;
     // Somebody else may have asked for the same meanwhile: then theirs is the generation to wait for.
     let generation = put(&home, &base, &document, args.take_over).await?;
     home.note_generation(&namespace, generation)?;
@@ -134,8 +135,13 @@ fn refuse_stale(
     let Some(present) = present else {
         return Ok(());
     };
-    let ours = home.tree_generation(&described.directory);
-    if take_over || ours == Some(present.generation) {
+    let ours = home
+        .tree_generation(&described.directory)
+        .filter(|generation| *generation > 0);
+    // Asked for by an `up` that died before it could note that it was accepted.
+    let asked = home.tree_asked(&described.directory);
+    let is_ours = ours == Some(present.generation) || asked.as_ref() == Some(&present.digest);
+    if take_over || is_ours {
         return Ok(());
     }
     let other = home

@@ -65,6 +65,7 @@ impl Local {
             directories,
             executions,
             doors_taken: BTreeMap::new(),
+            denied: BTreeSet::new(),
             spent: record::spent(home, name),
             exists: directory.exists(),
         })

@@ -12,7 +12,7 @@ use underverse::{
 
 use super::Local;
 use crate::execute::{Pass, follow};
-use crate::label::{Subject, rnode_label};
+use crate::label::{Subject, ordinal_of, rnode_label};
 use crate::plan::{self, Observed, Plan};
 use crate::wanted::Wanted;
 use crate::{address, limits, report};
@@ -68,6 +68,13 @@ impl Local {
                 spec.validate()?;
                 let mut observed = self.observe(&spec.name).await?;
                 self.check_generation(*generation, &spec.name, &observed)?;
+                if !observed.directories.is_empty() {
+                    let denied = self.base.denied(spec.name.as_str()).await?;
+                    observed.denied = denied
+                        .iter()
+                        .filter_map(|label| ordinal_of(label))
+                        .collect();
+                }
                 let running = observed
                     .executions
                     .iter()

@@ -172,6 +172,7 @@ fn running(wanted: &Wanted) -> Observed {
             .chain(wanted.doors.iter().map(|d| forward(d.listen.port())))
             .collect(),
         doors_taken: BTreeMap::new(),
+        denied: BTreeSet::new(),
         spent: None,
         news: Vec::new(),
         boot: String::new(),
@@ -360,6 +361,36 @@ fn the_dead_are_buried_and_started_under_the_next_number() {
     let plan = realise(&wanted, &observed, &hold);
     assert!(plan.is_empty());
     assert_eq!(plan.waiting, [2]);
+}
+
+#[test]
+fn a_denied_rnode_is_replaced_by_one_of_another_identity_running_or_dead() {
+    let wanted = wanted(3, &[]);
+    let mut observed = running(&wanted);
+    observed.denied = BTreeSet::from([2, 3]);
+    observed.executions[2] = ended(cell(3, 1));
+    let steps = [
+        "mark[2]",
+        "end:n2-g7.0-1",
+        "bury:3",
+        "remove:2 remove:3",
+        "number[(2, 2), (3, 2)]+0",
+        "prepare:2 prepare:3",
+        "start:2 start:3",
+        "announce[2, 3]",
+    ];
+    check(&wanted, &observed, &steps);
+    // What is made anew has no identity yet, so a pass that is cut there goes on as for any other.
+    observed.denied.clear();
+    let _ = observed.directories.remove(&3);
+    let steps = [
+        "bury:3",
+        "number[(3, 2)]+0",
+        "prepare:3",
+        "start:3",
+        "announce[3]",
+    ];
+    check(&wanted, &observed, &steps);
 }
 
 #[test]
