@@ -5,6 +5,7 @@ mod exec;
 mod files;
 mod heal;
 mod idle;
+mod plan;
 mod rest;
 mod status;
 mod up;
@@ -57,6 +58,11 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "rest",
         about: "one call as REST, beside the same as gRPC over the same session (FUL-05)",
         run: rest::run,
+    },
+    Scenario {
+        name: "plan",
+        about: "plan of a thousand hordes, to be made and unchanged (U5)",
+        run: plan::run,
     },
     Scenario {
         name: "clone",
