@@ -486,7 +486,8 @@ fn an_invitation_says_what_over_what_and_for_how_long() {
     let grant = &tuner.operator_chain()[0];
     let validity = crux_core::identity::validity_of_certificate(grant).expect("a validity");
     assert_eq!(validity.seconds(), 7 * 86_400);
-    assert_eq!(world.owner.invited().expect("the list").len(), 1);
+    let invited = world.owner.invited().expect("the list").len();
+    assert_eq!(invited, 2, "that of n1, and this one");
 
     let invitation = world.owner.invite_operator(&label("bob"), &terms);
     let bob = enrolled("bob", invitation.expect("an invitation"));
