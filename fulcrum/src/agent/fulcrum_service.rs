@@ -88,7 +88,12 @@ impl Fulcrum for FulcrumService {
         let held = self.0.documents.newest(&namespace);
         let found = held.is_some();
         let document = held.map(|accepted| accepted.signed.clone());
-        Ok(Response::new(GetDocumentReply { document, found }))
+        let held_back = found && self.0.documents.acting(&namespace).is_none();
+        Ok(Response::new(GetDocumentReply {
+            document,
+            found,
+            held_back,
+        }))
     }
 
     type WatchDocumentsStream = Replies<GetDocumentReply>;

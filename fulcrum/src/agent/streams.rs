@@ -42,6 +42,7 @@ pub(crate) fn documents(agent: &Arc<Agent>, caller: Principal) -> Replies<GetDoc
                 let reply = GetDocumentReply {
                     document: Some(accepted.signed.clone()),
                     found: true,
+                    held_back: false,
                 };
                 if tx.send(Ok(reply)).await.is_err() {
                     return;

@@ -420,14 +420,19 @@ impl RnodeConnection {
         &self,
         namespace: &str,
     ) -> Outcome<Option<crux_wire::document::v1::SignedDocument>> {
+        let held = self.held(namespace).await?;
+        Ok(held.document.filter(|_| held.found))
+    }
+
+    /// What it holds for a namespace, and whether it acts on it.
+    pub(crate) async fn held(&self, namespace: &str) -> Outcome<wire::GetDocumentReply> {
         let request = wire::GetDocumentRequest {
             namespace: namespace.to_owned(),
         };
         let reply = self.fulcrum().get_document(limited(request)).await;
-        let reply = reply
-            .map_err(|status| fail("read the document", &status))?
-            .into_inner();
-        Ok(reply.document.filter(|_| reply.found))
+        reply
+            .map(tonic::Response::into_inner)
+            .map_err(|status| fail("read the document", &status))
     }
 
     /// Its events.

@@ -222,6 +222,8 @@ pub struct GetDocumentReply {
     pub document: ::core::option::Option<super::super::document::v1::SignedDocument>,
     #[prost(bool, tag = "2")]
     pub found: bool,
+    #[prost(bool, tag = "3")]
+    pub held_back: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EventsRequest {

@@ -54,3 +54,39 @@ fn a_denied_rnode_is_ended_and_replaced_by_one_of_another_identity() {
         again.stdout
     );
 }
+
+#[test]
+fn what_a_denied_operator_signed_is_signed_again_by_the_next_up() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let _ = crate::tiny(&sandbox, 2);
+    let directory = sandbox.root().join("tiny").display().to_string();
+    let _ = sandbox.radix(&["up", &directory, "--yes"]).expect(0);
+    let counts = [("cserver", 1), ("stay", 2)];
+    let before = sandbox.until_settled(&counts);
+    let pids = |status: &Value| {
+        let instances = status["instances"].as_array().into_iter().flatten();
+        let mut pids: Vec<i64> = instances.filter_map(|one| one["pid"].as_i64()).collect();
+        pids.sort_unstable();
+        pids
+    };
+
+    let _ = sandbox
+        .radix(&["ca", "deny", "operator", "--reason", "a test", "--yes"])
+        .expect(0);
+    let held = sandbox.until("what it signed held back", |status| {
+        let problems = status["problems"].to_string();
+        problems.contains("held back").then(|| status.clone())
+    });
+    assert_eq!(pids(&held), pids(&before), "what runs goes on");
+
+    let again = sandbox.radix(&["up", &directory, "--yes"]).expect(0);
+    assert!(again.stdout.contains("signed again"), "{}", again.stdout);
+    let after = sandbox.until_settled(&counts);
+    assert_eq!(pids(&after), pids(&before), "nothing was restarted");
+    let third = sandbox.radix(&["up", &directory, "--yes"]).expect(0);
+    assert!(
+        third.stdout.contains("nothing to change"),
+        "{}",
+        third.stdout
+    );
+}

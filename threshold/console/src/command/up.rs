@@ -41,7 +41,9 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
     }
     let base = base_start::ensure(&home, &ourselves).await?;
     let namespace = draft.namespace.clone();
-    let present = base.itself().document(&namespace).await?;
+    let held = base.itself().held(&namespace).await?;
+    let held_back = held.held_back;
+    let present = held.document.filter(|_| held.found);
     let present = present
         .as_ref()
         .map(decode)
@@ -52,7 +54,7 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
 
     if let Some(present) = present
         .as_ref()
-        .filter(|present| present.digest == draft.digest)
+        .filter(|present| present.digest == draft.digest && !held_back)
     {
         home.note_tree(&described.directory, &namespace, present.generation)?;
         return unchanged(&base, present, &described, &args).await;
@@ -61,6 +63,9 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
     room::check(&home, &draft, draft.rnodes_wanted.saturating_sub(held))?;
     let proposal = Proposal::make(Some(&base), &described, &draft, present.as_ref()).await?;
     proposal.print();
+    if held_back {
+        output::line("  what it runs by is held back, its signer being denied: it is signed again");
+    }
     if proposal.stops() > 0 {
         output::ask("Apply this plan?", args.yes)?;
     }

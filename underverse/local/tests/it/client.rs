@@ -89,10 +89,12 @@ impl Fulcrum for GrpcBase {
         };
         let replies = [
             GetDocumentReply {
+                held_back: false,
                 document: None,
                 found: false,
             },
             GetDocumentReply {
+                held_back: false,
                 document: Some(signed),
                 found: true,
             },
