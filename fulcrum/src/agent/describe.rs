@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crux_wire::document::v1::{Address, Assignment, InstanceRecord, RnodeRecord};
-use crux_wire::fulcrum::v1::{DescribeReply, Listing, ServicesReply, StatusReply};
+use crux_wire::fulcrum::v1::{DescribeReply, HordeState, Listing, ServicesReply, StatusReply};
 use prost::Message;
 
-use super::context::{Agent, RADIX};
+use super::context::{Agent, BASE, RADIX};
 use super::status::{Facts, fold, service_address};
 use super::{placement, services};
 
@@ -123,6 +123,32 @@ pub(crate) fn status(agent: &Agent) -> StatusReply {
         problems: agent.trouble.list(),
         namespace,
     })
+}
+
+/// The hordes that documents ask for and of which no backend has told anything yet.
+///
+/// Without them a base whose agent died early would pass for one with nothing to end.
+pub(crate) fn asked_for(agent: &Agent, told: &[HordeState]) -> Vec<HordeState> {
+    let held = agent.documents.all().into_iter();
+    held.filter(|held| agent.is_base() && held.document.namespace != BASE)
+        .filter(|held| {
+            let namespace = &held.document.namespace;
+            !told.iter().any(|horde| horde.namespace == *namespace)
+        })
+        .map(|held| HordeState {
+            namespace: held.document.namespace.clone(),
+            backend: held.document.backend.clone(),
+            generation: held.document.generation,
+            phase: if held.document.dissolved {
+                "dissolving"
+            } else {
+                "realising"
+            }
+            .to_owned(),
+            message: "its backend has not begun".to_owned(),
+            ..HordeState::default()
+        })
+        .collect()
 }
 
 /// The newest assignment of each rnode, whoever published it.

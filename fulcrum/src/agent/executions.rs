@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crux_wire::keeper::v1::{Execution, Outcome, OutcomeKind, Spawn};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, mpsc, watch};
 
 use crate::keeper::client::{CallError, KeeperRef};
 
@@ -21,6 +21,8 @@ pub(crate) struct Executions {
     known: Mutex<BTreeMap<String, Arc<Execution>>>,
     changed: watch::Sender<u64>,
     sockets: mpsc::Sender<Socket>,
+    /// Read by each start from its decision until it is listed; written by whoever must see all that were begun.
+    starting: Arc<RwLock<()>>,
 }
 
 impl Executions {
@@ -46,6 +48,7 @@ impl Executions {
             known: Mutex::new(known),
             changed,
             sockets,
+            starting: Arc::default(),
         })
     }
 
@@ -57,6 +60,22 @@ impl Executions {
     /// All of them, sorted by id.
     pub(crate) fn list(&self) -> Vec<Arc<Execution>> {
         self.lock().values().cloned().collect()
+    }
+
+    /// Says that an execution is being started, until the guard is dropped.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub(crate) async fn begin(&self) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.starting).read_owned().await
+    }
+
+    /// Waits until all that were begun before are listed, or have failed.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub(crate) async fn settled(&self) {
+        drop(self.starting.write().await);
     }
 
     /// Wakes at each start, end and forgetting.

@@ -160,7 +160,11 @@ impl Fulcrum for FulcrumService {
         request: Request<HordesRequest>,
     ) -> Result<Response<HordesReply>, Status> {
         let caller = caller(&request)?;
-        let hordes = self.0.hordes.list(&request.into_inner().namespace);
+        let namespace = request.into_inner().namespace;
+        let told = self.0.hordes.list(&namespace);
+        let asked = describe::asked_for(&self.0, &told).into_iter();
+        let asked = asked.filter(|horde| namespace.is_empty() || horde.namespace == namespace);
+        let hordes: Vec<_> = told.iter().cloned().chain(asked).collect();
         let covered = |horde: &HordeState| covers(&caller, &horde.namespace);
         let complete = |horde| self.0.class_watches.complete(horde);
         let hordes = hordes.into_iter().filter(covered).map(complete).collect();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crux_core::adf::rexec::Program;
+use crux_net::task::{self, Policy};
 use crux_wire::document::v1::Pin;
 use crux_wire::keeper::v1::{EnvironmentVariable, Execution, Limits, Spawn, User};
 use tonic::Status;
@@ -172,8 +173,12 @@ impl Agent {
     ///
     /// # Errors
     /// The status that a caller of rexec gets.
+    ///
+    /// # Cancel safety
+    /// What was begun is finished and listed all the same, so whoever asks next finds it: a backend gives up a pass
+    /// in the middle when it is asked for something else.
     pub(crate) async fn launch(
-        &self,
+        self: &Arc<Self>,
         launch: Launch,
         pin: &Pin,
         stdin: Option<OwnedFd>,
@@ -203,18 +208,39 @@ impl Agent {
             }
         };
         let spawn = self.spawn_of(&launch, pin);
+        let begun = self.executions.begin().await;
+        let (agent, digest) = (Arc::clone(self), pin.digest.clone());
+        let started = task::spawn("launch", Policy::DRAIN, async move {
+            let started = agent
+                .start(launch, &digest, (spawn, file.into()), stdin)
+                .await;
+            drop(begun);
+            started
+        });
+        let ended = |error| Status::internal(format!("start an execution: {error}"));
+        started.await.map_err(ended)?
+    }
+
+    /// Writes the start to the memoir, then has the keeper do it.
+    async fn start(
+        &self,
+        launch: Launch,
+        digest: &str,
+        (spawn, file): (Spawn, OwnedFd),
+        stdin: Option<OwnedFd>,
+    ) -> Result<Arc<Execution>, Status> {
         self.record(
             "exec.start",
             fields! {
                 "execution": launch.execution.clone(), "instance": launch.instance,
                 "configuration": launch.configuration, "command": launch.command,
-                "argv": spawn.argv.clone(), "digest": pin.digest.clone(),
+                "argv": spawn.argv.clone(), "digest": digest,
                 "caller": launch.caller, "uid": spawn.user.as_ref().map(|user| user.uid),
             },
         )
         .await
         .map_err(|error| Status::internal(format!("write the memoir: {error}")))?;
-        let started = self.executions.spawn(spawn, file.into(), stdin).await;
+        let started = self.executions.spawn(spawn, file, stdin).await;
         if let Err(error) = &started {
             let reason = error.to_string();
             let execution = launch.execution;

@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::context::{Agent, background, fields};
 use super::guard::caller;
 use super::launch::{Launch, call_status, may_detach};
-use super::limits::{STREAM_CHUNKS, TIMEOUT_GRACE};
+use super::limits::{CALL_TIMEOUT, STREAM_CHUNKS, TIMEOUT_GRACE};
 use super::output::{self, Which};
 
 /// A stream of replies.
@@ -111,6 +111,8 @@ impl Rexec for RexecService {
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListReply>, Status> {
         let wanted = request.into_inner();
+        let settled = tokio::time::timeout(CALL_TIMEOUT, self.0.executions.settled()).await;
+        settled.map_err(|_| Status::unavailable("list executions: one is still being started"))?;
         let executions = self
             .0
             .executions

@@ -8,10 +8,11 @@ use crux_net::boundary::{Kind, cross_file};
 use crate::failure::{Failure, Outcome};
 
 /// Directories in which a `radix` that was killed may have left the half of a write.
-const STAGED: [&str; 7] = [
+const STAGED: [&str; 8] = [
     "owner",
     "owner/issued",
     "operator",
+    "operator/invited",
     "generations",
     "trees",
     "begat",

@@ -290,7 +290,12 @@ fn enumerate(pass: Pass, role: &str) {
     let (whole, kinds) = bench.whole(pass, role);
     assert!(kinds.len() > 3, "{role} crosses {kinds:?}");
     let mut tried = 0;
-    for number in chosen(&kinds, full) {
+    let from = std::env::var("RADIX_FULL_FROM").ok();
+    let from = from.and_then(|text| text.parse().ok()).unwrap_or(1);
+    for number in chosen(&kinds, full)
+        .into_iter()
+        .filter(|number| *number >= from)
+    {
         let afters: &[After] = match (pass, full) {
             (Pass::Down, _) => &[After::Down],
             (Pass::Up, true) => &[After::Again, After::Down],
