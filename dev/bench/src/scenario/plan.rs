@@ -14,6 +14,9 @@ use crate::row::{Row, show};
 use crate::session::block_on;
 
 const HORDES: usize = 1_000;
+/// How many of them are made, for what an unchanged plan takes: each look lists all executions, so making a
+/// thousand takes minutes.
+const MADE: usize = 100;
 const PEER: &str = "Terraform, 1 000 resources, quoted from goals.md";
 
 pub(super) fn run() -> Result<Vec<Row>, String> {
@@ -34,24 +37,24 @@ async fn measured(home: &Path, radix: &Path) -> Result<Vec<Row>, String> {
     let hordes = hordes?;
     let create = plan(&local, &hordes, false).await?;
     let began = Instant::now();
-    let made = realise(&local, &hordes).await;
+    let made = realise(&local, &hordes[..MADE]).await;
     let took = began.elapsed();
     let unchanged = match made {
-        Ok(()) => plan(&local, &hordes, true).await,
+        Ok(()) => plan(&local, &hordes[..MADE], true).await,
         Err(message) => Err(message),
     };
-    release(&local, &hordes).await?;
+    release(&local, &hordes[..MADE]).await?;
     let unchanged = unchanged?;
-    let quoted = |what: &str, ours: Duration, theirs: &str| Row {
-        what: format!("plan of {HORDES} hordes of one container: {what}"),
+    let row = |count: usize, what: &str, ours: Duration, theirs: &str| Row {
+        what: format!("plan of {count} hordes of one container: {what}"),
         ours: show(ours),
         peer: format!("{PEER}: {theirs}"),
         ratio: None,
     };
-    let making = format!("the same realised, one after the other ({HORDES} processes)");
+    let making = format!("{MADE} hordes realised, one after the other");
     Ok(vec![
-        quoted("all to be made", create, "2.6 s"),
-        quoted("nothing to change", unchanged, "4.0 s"),
+        row(HORDES, "all to be made", create, "2.6 s"),
+        row(MADE, "nothing to change", unchanged, "4.0 s"),
         Row::alone(&making, show(took)),
     ])
 }
