@@ -42,7 +42,7 @@ pub trait Below: Send + Sync + Debug {
     /// When it cannot be ended.
     async fn remove(&self, directory: &Path, id: &str) -> Result<(), Cannot>;
 
-    /// Ends every process and unmakes every mount below `directory`, before it is removed.
+    /// Ends every process and unmakes every mount below `directory`, before it is removed and once more when it is gone.
     fn sweep(&self, directory: &Path);
 
     /// As [`Ground::environment`], by the container's id.
@@ -179,11 +179,15 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if std::fs::remove_dir_all(&self.0).is_err() {
-            // The work directories of overlay mounts may not be read, not even by whoever owns them.
-            open_up(&self.0);
-            drop(std::fs::remove_dir_all(&self.0));
-        }
+        remove(&self.0);
+    }
+}
+
+fn remove(folder: &Path) {
+    if std::fs::remove_dir_all(folder).is_err() {
+        // The work directories of overlay mounts may not be read, not even by whoever owns them.
+        open_up(folder);
+        drop(std::fs::remove_dir_all(folder));
     }
 }
 
@@ -351,6 +355,10 @@ impl Ground for DirectoryGround {
 
 impl Drop for DirectoryGround {
     fn drop(&mut self) {
+        self.below.sweep(&self.directory);
+        // A backend that is still ending may have been about to start something: nothing begins where there is no
+        // directory, and what began before is found now.
+        remove(&self.directory);
         self.below.sweep(&self.directory);
     }
 }

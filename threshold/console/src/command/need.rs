@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crux_core::digest::{Digest, DigestHasher};
+use crux_core::digest::Digest;
+use crux_net::store;
 use crux_wire::fileio::v1::{DropNeedRequest, NeedState, NeedsRequest, PutChunk, StateNeedRequest};
 use serde::Serialize;
 use tokio::io::AsyncReadExt as _;
@@ -139,16 +140,10 @@ impl Needed {
 }
 
 async fn hashed(path: &Path) -> Outcome<Digest> {
-    let mut file = opened(path).await?;
-    let mut hasher = DigestHasher::new();
-    let mut bytes = vec![0; PIECE_BYTES];
-    loop {
-        match file.read(&mut bytes).await {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(length) => drop(hasher.update(&bytes[..length])),
-            Err(error) => return Err(unreadable(path, &error)),
-        }
-    }
+    let mut file = opened(path).await?.into_std().await;
+    let hashing = tokio::task::spawn_blocking(move || store::hash(&mut file));
+    let hashed = hashing.await.map_err(std::io::Error::other).flatten();
+    hashed.map_err(|error| unreadable(path, &error))
 }
 
 async fn opened(path: &Path) -> Outcome<tokio::fs::File> {
