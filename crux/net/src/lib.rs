@@ -8,6 +8,7 @@ pub mod files;
 pub mod flock;
 pub mod identity;
 pub mod link;
+pub mod order;
 pub mod rpc;
 pub mod staged;
 pub mod store;

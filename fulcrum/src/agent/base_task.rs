@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crux_net::boundary;
+use crux_net::order::Order;
 use crux_wire::keeper::v1::EnvironmentVariable;
 
 use super::context::{Agent, RADIX};
@@ -83,7 +84,7 @@ async fn start(agent: &Arc<Agent>) -> Result<(), String> {
         configuration: RADIX.to_owned(),
         command: RADIX.to_owned(),
         args: vec!["backend".to_owned(), BACKEND.to_owned()],
-        env: boundaries(),
+        env: for_tests(),
         caller: "base".to_owned(),
         ..Launch::default()
     };
@@ -93,14 +94,18 @@ async fn start(agent: &Arc<Agent>) -> Result<(), String> {
         .map_err(|status| status.message().to_owned())
 }
 
-/// What lets a test end the backend where it wants; nothing otherwise.
-fn boundaries() -> Vec<EnvironmentVariable> {
-    let directory = boundary::directory().into_iter();
-    let variable = |directory: &std::path::Path| EnvironmentVariable {
-        name: boundary::VARIABLE.to_owned(),
-        value: directory.display().to_string(),
+/// What lets a test end the backend where it wants and say in which order it starts; nothing otherwise.
+fn for_tests() -> Vec<EnvironmentVariable> {
+    let directory = boundary::directory().map(|path| path.display().to_string());
+    let boundaries = directory.map(|directory| (boundary::VARIABLE, directory));
+    let variables = boundaries
+        .into_iter()
+        .chain(Order::from_environment().variable());
+    let variable = |(name, value): (&str, String)| EnvironmentVariable {
+        name: name.to_owned(),
+        value,
     };
-    directory.map(variable).collect()
+    variables.map(variable).collect()
 }
 
 /// Drops the oldest finished executions beyond what is kept.

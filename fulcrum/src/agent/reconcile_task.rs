@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crux_core::digest::Digest;
+use crux_net::order::Order;
 use crux_wire::document::v1::{InstanceRecord, InstanceState};
 use nix::sys::signal::Signal;
 use prost::Message;
@@ -43,6 +44,8 @@ struct Driver {
     probed: BTreeSet<String>,
     reports: BTreeMap<InstanceId, Report>,
     remembered: Vec<Remembered>,
+    /// In which order instances are started that are due at once.
+    order: Order,
     fetching: bool,
     fetch_after: Instant,
     tell: mpsc::Sender<Told>,
@@ -135,6 +138,7 @@ impl Driver {
             probed: BTreeSet::new(),
             reports: BTreeMap::new(),
             remembered,
+            order: Order::from_environment(),
             fetching: false,
             fetch_after: Instant::now(),
             tell,
@@ -162,7 +166,10 @@ impl Driver {
         let observation = self.observe();
         let now = self.began.elapsed();
         let decision = self.reconciler.step(now, &observation);
-        for action in decision.actions {
+        let start = |action: &Action| matches!(action, Action::Start { .. });
+        // Ordering: no start needs what another action of the same decision does.
+        let (starts, others): (Vec<_>, Vec<_>) = decision.actions.into_iter().partition(start);
+        for action in others.into_iter().chain(self.order.arrange(starts)) {
             self.act(action).await;
         }
         self.probe(&observation);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crux_core::digest::Digest;
 use crux_net::boundary::{self, cross_file};
+use crux_net::order::Order;
 use crux_net::store::Store;
 use crux_wire::fulcrum::v1::ExitRequest;
 use fulcrum::config::{Executable, Isolation, RnodeConfig};
@@ -254,6 +255,7 @@ async fn start(home: &Home, ourselves: &Ourselves) -> Outcome<Base> {
         .env("HOME", std::env::var_os("HOME").unwrap_or_default())
         .env("RADIX_HOME", home.root())
         .envs(boundary::directory().map(|directory| (boundary::VARIABLE, directory)))
+        .envs(Order::from_environment().variable())
         .env("RADIX_RNODE", operator::mark(home, "base", "base")?)
         .current_dir("/")
         .stdin(Stdio::null())

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crux_net::identity::Invitation;
+use crux_net::order::Order;
 use crux_net::rpc::ProcessSocket;
 use fulcrum::config::{Executable, Isolation, RnodeConfig};
 use underverse_local::forward::{Followed, Outer};
@@ -229,7 +230,10 @@ fn backend() -> Result<u8, String> {
         path: base.executable.path.clone(),
         digest: base.executable.digest.to_string(),
     };
-    let settings = Settings::new(underverse_local::Home::new(home), executable, isolation);
+    let settings = Settings {
+        order: Order::from_environment(),
+        ..Settings::new(underverse_local::Home::new(home), executable, isolation)
+    };
     runtime()?.block_on(async {
         let base = Arc::new(BaseClient::new(agent_channel()?));
         let local = Local::new(settings, base, Arc::new(ThisMachine));

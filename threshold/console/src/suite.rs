@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use crux_net::order::Order;
 use crux_wire::document::v1::Document;
 use crux_wire::fulcrum::v1::{Event, HordeState};
 use futures_util::stream::BoxStream;
@@ -252,6 +253,7 @@ impl Below for LocalBelow {
             servers: servers.to_vec(),
             groups: Groups::probe(),
             granted: self.granted(directory).clone(),
+            order: Order::from_environment(),
             ..Settings::new(home.clone(), executable, self.isolation(directory))
         };
         let admin = LocalAdmin::new(home, settings.servers.clone());

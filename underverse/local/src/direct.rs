@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use crux_core::digest::Digest;
+use crux_net::order::Order;
 use crux_wire::document::v1::Document;
 use crux_wire::fulcrum::v1::{Event, HordeState};
 use futures_util::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
@@ -168,6 +169,7 @@ pub async fn on_this_machine(home: &Path, radix: &Path) -> Result<Local, Error> 
     let settings = Settings {
         granted,
         groups: Groups::probe(),
+        order: Order::from_environment(),
         ..Settings::new(home, executable, isolation)
     };
     Ok(Local::new(settings, Arc::new(base), Arc::new(ThisMachine)))

@@ -229,9 +229,10 @@ pub(crate) async fn follow(
             let result = pass.take(&step).await;
             (step, result)
         };
-        let mut taken = stream::iter(steps)
+        let order = pass.local.settings().order;
+        let mut taken = stream::iter(order.arrange(steps))
             .map(take)
-            .buffer_unordered(STEPS_AT_ONCE);
+            .buffer_unordered(order.at_once(STEPS_AT_ONCE));
         while let Some((step, result)) = taken.next().await {
             let failure = result.err();
             if let Some(planned) = step.planned() {

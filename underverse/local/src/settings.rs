@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crux_net::order::Order;
 use underverse::Tag;
 
 use crate::config::{Executable, Isolation};
@@ -30,6 +31,8 @@ pub struct Settings {
     pub cell_grace: Duration,
     /// What networks this machine grants; probed by the caller, nothing by default.
     pub granted: Granted,
+    /// In which order what a pass may do at once is done; as asked but in tests.
+    pub order: Order,
 }
 
 impl Settings {
@@ -48,6 +51,7 @@ impl Settings {
             groups: Groups::default(),
             cell_grace: CELL_GRACE,
             granted: Granted::default(),
+            order: Order::default(),
         }
     }
 }

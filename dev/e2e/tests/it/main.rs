@@ -11,6 +11,7 @@ mod first_light;
 mod kill;
 mod leave_nothing;
 mod network;
+mod order;
 mod rest;
 mod unbroken;
 

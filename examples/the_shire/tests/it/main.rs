@@ -16,6 +16,8 @@ use nix::unistd::Pid;
 const ORDINARY: u32 = 64_124;
 /// Visits of one run: enough that an uneven share shows.
 const VISITS: u32 = 300;
+/// Holds the seed of another order of starts.
+const ORDER: &str = "RADIX_TEST_ORDER";
 
 /// A directory with copies of the programs that anybody may run, and a home.
 struct Place {
@@ -114,14 +116,15 @@ fn free_port() -> String {
     listener.local_addr().unwrap().port().to_string()
 }
 
-fn shire(user: Option<u32>) {
+fn shire(user: Option<u32>, order: Option<u64>) {
     let place = Place::new(user);
     let port = free_port();
     let visits = VISITS.to_string();
-    let output = place
-        .command(&["--port", &port, "--once", &visits])
-        .output()
-        .unwrap();
+    let mut command = place.command(&["--port", &port, "--once", &visits]);
+    if let Some(seed) = order {
+        command.env(ORDER, seed.to_string());
+    }
+    let output = command.output().unwrap();
     let (told, complained) = (
         String::from_utf8_lossy(&output.stdout).into_owned(),
         String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -163,13 +166,22 @@ fn shire(user: Option<u32>) {
 // Shows in part: NET-05, NET-11
 #[test]
 fn three_hobbits_answer_in_turn_and_the_report_says_what_was_obtained() {
-    shire(None);
+    shire(None, None);
+}
+
+// Shows in part: HRD-04
+#[test]
+fn in_whatever_order_hobbits_are_started_the_same_is_obtained() {
+    for seed in 1..=3 {
+        println!("{ORDER}={seed}");
+        shire(None, Some(seed));
+    }
 }
 
 #[test]
 fn an_ordinary_user_gets_the_same_answers() {
     if nix::unistd::geteuid().is_root() {
-        shire(Some(ORDINARY));
+        shire(Some(ORDINARY), None);
     } else {
         println!("skipped: only root can become an ordinary user, and we are one");
     }

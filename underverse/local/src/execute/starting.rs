@@ -318,6 +318,8 @@ impl Pass<'_> {
         let mut env = rnode.map_or_else(Vec::new, |rnode| rnode.env.clone());
         let mark = mark::rnode_mark(self.horde.as_str(), &name, &self.base.owner);
         env.push((mark::RNODE_MARK.to_owned(), mark));
+        let order = self.local.settings().order.variable();
+        env.extend(order.map(|(name, seed)| (name.to_owned(), seed)));
         let args = vec![
             "cell".to_owned(),
             "--dir".to_owned(),

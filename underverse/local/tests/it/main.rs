@@ -16,6 +16,7 @@ mod heal;
 mod interrupted;
 mod mark;
 mod myriad;
+mod order;
 mod realise;
 mod refused;
 mod servers;
