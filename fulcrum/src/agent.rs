@@ -46,6 +46,7 @@ mod fulcrum_service;
 mod guard;
 mod hordes;
 mod instance;
+mod invitations;
 mod label;
 mod launch;
 mod leader_task;
@@ -181,6 +182,7 @@ async fn serve(
     essential("base", base_task::run(Arc::clone(&agent)));
     essential("needs", files::needs_task::run(Arc::clone(&agent)));
     essential("authority", authority_task::run(Arc::clone(&agent)));
+    essential("invitations", invitations::run(Arc::clone(&agent)));
     background("identity-reports", watch_reports(Arc::clone(&agent)));
 
     let routes = process_sockets::add_services(Routes::default(), &agent);
@@ -289,6 +291,8 @@ async fn build(
         blackboard: blackboard::Blackboard::default(),
         trouble: trouble::Trouble::default(),
         weaker: std::sync::Mutex::default(),
+        invitations: invitations::Invitations::open(&agent_dir, identity.trust())
+            .map_err(io("open the invitations"))?,
         hordes: hordes::Hordes::open(&agent_dir).map_err(io("open the hordes"))?,
         class_watches: class_watch::ClassWatches::default(),
         dir: dir.to_owned(),
@@ -434,8 +438,7 @@ async fn report_one(agent: &Agent, report: Report) {
             format!("invitation {claim} is held by {holder}; {taker} was refused"),
         ),
         Report::Denied { notice, signer } => {
-            let denied: Vec<String> = notice.denied.iter().map(ToString::to_string).collect();
-            let denied = denied.join(", ");
+            let denied = notice.lines().join(", ");
             let text = format!("denied by {signer}: {}", notice.reason);
             ("identity.denied", denied, text)
         }

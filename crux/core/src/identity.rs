@@ -7,6 +7,7 @@ mod certificate;
 mod chain;
 mod charter;
 mod claims;
+mod closing;
 mod codec;
 mod denials;
 mod document;
@@ -22,14 +23,17 @@ mod vouchers;
 mod tests;
 
 pub use certificate::{CERTIFICATE_BYTES_MAX, is_signed_by, validity_of_certificate};
-pub use chain::{CHAIN_LENGTH_MAX, Denied, Denies, Moment, verify};
+pub use chain::{CHAIN_LENGTH_MAX, Denied, Denies, Moment, verify, verify_invitation};
 pub use charter::{CARRIED_MAX, Charter, ROOT_KEYS_MAX};
 pub use claims::{ClaimTable, Conflict, Novelty, Precedence};
+pub use closing::{CLOSING_CLAIMS_MAX, Closing};
 pub use denials::{Denials, Fingerprint, NOTICES_MAX};
 pub use document::{DOCUMENT_CONTEXT, ENTRY_CONTEXT, Signed, verify_document, verify_signed};
 pub use grant::{Enrols, Grant, OID, OID_COMPONENTS, Prefix, Role, Verb, Verbs};
 pub use key::PublicKey;
-pub use notice::{NOTICE_CONTEXT, NOTICE_DENIED_MAX, Notice, REASON_BYTES_MAX, SignedNotice};
+pub use notice::{
+    NOTICE_CLOSED_MAX, NOTICE_CONTEXT, NOTICE_DENIED_MAX, Notice, REASON_BYTES_MAX, SignedNotice,
+};
 pub use principal::{Claim, Enrolment, Principal, Who};
 pub use refusal::Refusal;
 pub use time::{

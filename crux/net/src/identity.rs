@@ -21,8 +21,10 @@ mod trust;
 pub use clock::WallClock;
 pub use credentials::{ALPN_GRPC, Credentials};
 pub use error::Error;
-pub use invitation::{BaseInviter, GrantTerms, INVITATION_LIFE_SECONDS, Invitation};
-pub use issued::IssuedCertificate;
+pub use invitation::{
+    BaseInviter, GrantTerms, INVITATION_LIFE_SECONDS, INVITATION_LIFE_SECONDS_MAX, Invitation,
+};
+pub use issued::{IssuedCertificate, SETTLE_GRACE_SECONDS_MAX};
 pub use key::SecretKey;
 pub use leaf::{AppLeaf, LeafIssuer};
 pub use owner::OwnerStore;

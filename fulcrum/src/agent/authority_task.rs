@@ -12,7 +12,9 @@ use crux_core::names::RnodeId;
 use crux_net::identity::{AUTHORITY_BYTES_MAX, Acceptance, Credentials, Expect, enrolled_chain};
 use crux_wire::document::v1::{Authority, AuthorityMark, RnodeRecord};
 use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
-use crux_wire::fulcrum::v1::{GetAuthorityRequest, PutAuthorityReply, PutAuthorityRequest};
+use crux_wire::fulcrum::v1::{
+    GetAuthorityReply, GetAuthorityRequest, PutAuthorityReply, PutAuthorityRequest,
+};
 use futures_util::future::join_all;
 use prost::Message;
 use tonic::Status;
@@ -171,7 +173,10 @@ pub(crate) fn denied_members(agent: &Agent) -> BTreeSet<RnodeId> {
         let holders = claims.iter();
         holders.filter_map(move |(claim, id)| (claim.invitation == invitation).then_some(*id))
     };
-    let mut members = BTreeSet::new();
+    let closed = claims
+        .iter()
+        .filter(|(claim, id)| denies.closes(claim, **id));
+    let mut members: BTreeSet<RnodeId> = closed.map(|(_, id)| *id).collect();
     for denied in denies.iter() {
         match denied {
             Denied::Rnode(id) => members.extend([*id]),
@@ -236,12 +241,18 @@ impl Exchange {
     async fn ask(&mut self, agent: &Agent, own: &AuthorityMark) -> bool {
         let due = self.due(agent, own);
         let asked = due.into_iter().map(|(owner, address, mark)| async move {
-            (get(&agent.credentials, &address).await, owner, mark)
+            let request = GetAuthorityRequest::default();
+            (
+                get(&agent.credentials, &address, request).await,
+                owner,
+                mark,
+            )
         });
         let mut all = true;
         for (answer, owner, mark) in join_all(asked).await {
             match answer {
-                Ok(authority) => {
+                Ok(reply) => {
+                    let authority = reply.authority.unwrap_or_default();
                     if let Err(error) = agent.identity.trust().take_authority(&authority) {
                         tracing::error!(%error, "what the owner says cannot be kept");
                     }
@@ -288,12 +299,23 @@ impl Exchange {
     }
 }
 
-async fn get(credentials: &Credentials, address: &str) -> Result<Authority, String> {
+/// The claims that the rnode at `address` has seen.
+pub(crate) async fn claims(credentials: &Credentials, address: &str) -> Result<ClaimTable, String> {
+    let request = GetAuthorityRequest { with_claims: true };
+    let reply = get(credentials, address, request).await?;
+    ClaimTable::decode(&reply.claims).map_err(|error| error.to_string())
+}
+
+async fn get(
+    credentials: &Credentials,
+    address: &str,
+    request: GetAuthorityRequest,
+) -> Result<GetAuthorityReply, String> {
     let mut client = client(credentials, address).await?;
-    let asked = tokio::time::timeout(CALL_TIMEOUT, client.get_authority(GetAuthorityRequest {}));
+    let asked = tokio::time::timeout(CALL_TIMEOUT, client.get_authority(request));
     let reply = asked.await.map_err(|_| "it does not answer".to_owned())?;
     let reply = reply.map_err(|status| status.message().to_owned())?;
-    Ok(reply.into_inner().authority.unwrap_or_default())
+    Ok(reply.into_inner())
 }
 
 async fn put_to(agent: &Agent, target: &NestedRnode, authority: Authority) -> Result<(), String> {
@@ -301,6 +323,7 @@ async fn put_to(agent: &Agent, target: &NestedRnode, authority: Authority) -> Re
     let mut client = client(&credentials, &target.address).await?;
     let request = PutAuthorityRequest {
         authority: Some(authority),
+        ..PutAuthorityRequest::default()
     };
     let put = tokio::time::timeout(CALL_TIMEOUT, client.put_authority(request));
     let reply = put.await.map_err(|_| "it does not answer".to_owned())?;
@@ -318,5 +341,5 @@ async fn client(
         .await
         .map_err(|_| "it does not answer".to_owned())?
         .map_err(|error| error.to_string())?;
-    Ok(FulcrumClient::new(channel).max_decoding_message_size(AUTHORITY_BYTES_MAX + 1024))
+    Ok(FulcrumClient::new(channel).max_decoding_message_size(3 * AUTHORITY_BYTES_MAX))
 }

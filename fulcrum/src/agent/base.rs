@@ -48,6 +48,7 @@ pub(crate) async fn invite(
     let invitation = inviter
         .invite_named(&label)
         .map_err(|error| Status::internal(format!("invite into {namespace}: {error}")))?;
+    super::invitations::keep_own(agent, &invitation)?;
     Ok(InviteReply {
         invitation: invitation.encode(),
     })

@@ -22,6 +22,7 @@ use super::events::Events;
 use super::executions::Executions;
 use super::files::Files;
 use super::hordes::Hordes;
+use super::invitations::Invitations;
 use super::paths::Paths;
 use super::placement::Bars;
 use super::registrations::Registrations;
@@ -109,6 +110,8 @@ pub(crate) struct Agent {
     pub(crate) blackboard: Blackboard,
     /// What is wrong here, for the status.
     pub(crate) trouble: Trouble,
+    /// Invitations that wait to be claimed (base).
+    pub(crate) invitations: Invitations,
     /// What backends hold (base).
     pub(crate) hordes: Hordes,
     /// Classes that forwarders watch (base).

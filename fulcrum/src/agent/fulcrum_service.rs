@@ -19,7 +19,7 @@ use super::context::{Agent, background, fields};
 use super::guard::{caller, covers};
 use super::limits::RETIRE_GRACE;
 use super::rexec_service::Replies;
-use super::{accept, authority_task, base, describe, streams, tunnel};
+use super::{accept, authority_task, base, describe, invitations, streams, tunnel};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -218,13 +218,19 @@ impl Fulcrum for FulcrumService {
         &self,
         request: Request<GetAuthorityRequest>,
     ) -> Result<Response<GetAuthorityReply>, Status> {
-        let backend = matches!(caller(&request)?.who, Who::Backend { .. });
+        let who = caller(&request)?.who;
+        let backend = matches!(who, Who::Backend { .. });
         let trust = self.0.identity.trust();
         Ok(Response::new(GetAuthorityReply {
             authority: Some(trust.authority()),
             mark: Some(trust.authority_mark()),
             denied_rnodes: if backend {
                 authority_task::denied_rnodes(&self.0)
+            } else {
+                Vec::new()
+            },
+            claims: if request.get_ref().with_claims {
+                invitations::claims_for(&self.0, &who)
             } else {
                 Vec::new()
             },
@@ -236,9 +242,12 @@ impl Fulcrum for FulcrumService {
         request: Request<PutAuthorityRequest>,
     ) -> Result<Response<PutAuthorityReply>, Status> {
         let caller = caller(&request)?;
-        let offered = request.into_inner().authority.unwrap_or_default();
-        authority_task::put(&self.0, &caller, &offered)
-            .await
-            .map(Response::new)
+        let request = request.into_inner();
+        let offered = request.authority.unwrap_or_default();
+        let mut reply = authority_task::put(&self.0, &caller, &offered).await?;
+        // Its own rights make an invitation count: who hands it over does not matter.
+        let kept = invitations::take(&self.0, &request.invitations)?;
+        reply.refused.extend(kept);
+        Ok(Response::new(reply))
     }
 }

@@ -55,6 +55,11 @@ pub(crate) const EVENTS_KEPT: usize = 1024;
 /// First and longest pause before those who did not answer are asked or told again what the owner says.
 pub(crate) const AUTHORITY_RETRY: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(60));
+/// Most invitations that a base keeps until they are claimed or settled; beyond it none is taken, nor made.
+pub(crate) const PENDING_INVITATIONS_MAX: usize = 4_096;
+/// Shortest and longest pause between two looks at the invitations that wait.
+pub(crate) const SETTLE_LOOK: (Duration, Duration) =
+    (Duration::from_millis(250), Duration::from_secs(60));
 /// Largest document taken, in bytes.
 pub(crate) const DOCUMENT_BYTES_MAX: usize = 1 << 20;
 /// Namespaces a base holds documents of.

@@ -15,6 +15,7 @@ use crate::rig::{until, within};
 fn put(owner: &OwnerStore) -> PutAuthorityRequest {
     PutAuthorityRequest {
         authority: Some(owner.trust().authority()),
+        ..PutAuthorityRequest::default()
     }
 }
 

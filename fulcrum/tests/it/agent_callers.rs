@@ -470,6 +470,7 @@ async fn told(base: &Base, nested: &Nested) -> Vec<Caller> {
     base.owner.deny(vec![denied], "to see it refused").unwrap();
     let told = PutAuthorityRequest {
         authority: Some(base.owner.trust().authority()),
+        ..PutAuthorityRequest::default()
     };
     for mut rnode in [base.fulcrum().await, nested.fulcrum(base).await] {
         rnode.put_authority(told.clone()).await.unwrap();

@@ -14,6 +14,7 @@ mod agent_callers;
 mod agent_files;
 mod agent_flock;
 mod agent_instances;
+mod agent_invitations;
 mod agent_lifecycle;
 mod agent_narrow;
 mod agent_rig;

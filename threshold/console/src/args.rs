@@ -396,6 +396,9 @@ pub(crate) enum CaCommand {
         /// For how many days the operator or tool is let in, from when it comes; 90 without it.
         #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=90), conflicts_with_all = ["label", "pool"])]
         days: Option<u32>,
+        /// How long it may be claimed, 1s to 720h; the base revokes it when nobody was met by then, and a 24th later.
+        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
+        within: std::time::Duration,
     },
     /// Writes a certificate and key to FILE, for curl and the like, good for an hour.
     Leaf {

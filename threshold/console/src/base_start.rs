@@ -124,7 +124,9 @@ pub(crate) async fn ensure(home: &Home, ourselves: &Ourselves) -> Outcome<Base> 
         restart_agent(home, &base, ourselves).await?;
         base = Base::require(home).await?;
     }
-    operator::exchange_authority(&operator::owner(home)?, &base).await?;
+    let owner = operator::owner(home)?;
+    operator::exchange_authority(&owner, &base).await?;
+    operator::hand_over_invitations(&owner, &base).await?;
     operator::apply_base_document(home, &base, ourselves).await?;
     drop(right);
     Ok(base)

@@ -85,7 +85,6 @@ fn run(command: Command) -> Outcome<()> {
         Command::Fmt(args) => command::fmt::run(&args),
         Command::Completions { shell } => command::completions::run(shell),
         Command::Memoir(args) => command::memoir::run(args),
-        Command::Login(args) => command::ca::login(&args),
         Command::Backend(args) => command::backend::run(&args),
         Command::Begat(args) => command::begat::run(args),
         Command::Myriad(args) => command::myriad::run(args),
@@ -107,6 +106,7 @@ async fn run_talking(command: Command) -> Outcome<()> {
         crux_net::boundary::begin("radix");
     }
     match command {
+        Command::Login(args) => command::ca::login(&args).await,
         Command::Api(args) => command::api::run(args).await,
         Command::Ca(args) => command::ca::run(args).await,
         Command::Up(args) => command::up::run(args).await,

@@ -163,7 +163,7 @@ pub(crate) async fn exchange_authority(owner: &OwnerStore, base: &Base) -> Outco
         .itself()
         .fulcrum()
         .max_decoding_message_size(2 * AUTHORITY_BYTES_MAX);
-    let theirs = fulcrum.get_authority(GetAuthorityRequest {}).await;
+    let theirs = fulcrum.get_authority(GetAuthorityRequest::default()).await;
     let theirs = theirs
         .map_err(|status| Failure::status("ask the base for the deny list", &status))?
         .into_inner();
@@ -176,6 +176,7 @@ pub(crate) async fn exchange_authority(owner: &OwnerStore, base: &Base) -> Outco
     }
     let request = PutAuthorityRequest {
         authority: Some(owner.trust().authority()),
+        ..PutAuthorityRequest::default()
     };
     let told = fulcrum.put_authority(request).await;
     let told = told
@@ -189,6 +190,29 @@ pub(crate) async fn exchange_authority(owner: &OwnerStore, base: &Base) -> Outco
         Fault::Refused,
         format!("the base does not take all of it: {reasons}"),
     ))
+}
+
+/// Hands the invitations made here to the base, which revokes what nobody claims in time; answers how many.
+pub(crate) async fn hand_over_invitations(owner: &OwnerStore, base: &Base) -> Outcome<usize> {
+    let invitations = owner
+        .pending_invitations()
+        .map_err(|error| Failure::failed("cannot read the invitations made").because(&error))?;
+    let count = invitations.len();
+    if count == 0 {
+        return Ok(0);
+    }
+    let request = PutAuthorityRequest {
+        invitations,
+        ..PutAuthorityRequest::default()
+    };
+    let told = base.itself().fulcrum().put_authority(request).await;
+    let told = told
+        .map_err(|status| Failure::status("hand the invitations to the base", &status))?
+        .into_inner();
+    for reason in told.refused {
+        crate::output::talk(&format!("note: the base will not revoke this: {reason}"));
+    }
+    Ok(count)
 }
 
 /// Tells the base which radix executable it may run; nothing when it knows already.

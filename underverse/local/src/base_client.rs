@@ -199,7 +199,7 @@ impl Base for BaseClient {
     async fn denied(&self, namespace: &str) -> Result<BTreeSet<String>, Error> {
         let mut fulcrum = self.fulcrum.clone();
         let reply = fulcrum
-            .get_authority(request(GetAuthorityRequest {}))
+            .get_authority(request(GetAuthorityRequest::default()))
             .await
             .map_err(|status| refused("ask the base whom it denies", Effect::None, status))?;
         let within = |name: &String| {

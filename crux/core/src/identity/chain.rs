@@ -7,8 +7,9 @@ use std::str::FromStr;
 use crate::digest::Digest;
 use crate::identity::certificate::Certificate;
 use crate::identity::{
-    Charter, Claim, Enrolment, Enrols, GRANT_LIFE_MAX_SECONDS, LEAF_LIFE_MAX_SECONDS, Prefix,
-    Principal, PublicKey, Refusal, Role, UnixTime, Verb, Verbs, Who, Window,
+    Charter, Claim, Closing, Enrolment, Enrols, GRANT_LIFE_MAX_SECONDS, Grant,
+    LEAF_LIFE_MAX_SECONDS, Prefix, Principal, PublicKey, Refusal, Role, UnixTime, Verb, Verbs, Who,
+    Window,
 };
 use crate::names::{InvitationId, KeyId, ParseIdError, RnodeId};
 
@@ -52,18 +53,22 @@ impl FromStr for Denied {
 
 /// Keys that no longer count, whatever vouches for them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Denies(BTreeSet<Denied>);
+pub struct Denies {
+    denied: BTreeSet<Denied>,
+    /// Closed invitations, each with the names for which that counts.
+    closed: Vec<(Prefix, Closing)>,
+}
 
 impl Denies {
     /// Denies `denied`; answers whether that is new.
     pub fn deny(&mut self, denied: Denied) -> bool {
-        self.0.insert(denied)
+        self.denied.insert(denied)
     }
 
     /// Why `key` is denied, in any of its possible roles; `None`: it is not.
     #[must_use]
     pub fn find(&self, key: &PublicKey) -> Option<Denied> {
-        if self.0.is_empty() {
+        if self.denied.is_empty() {
             return None;
         }
         [
@@ -72,24 +77,58 @@ impl Denies {
             Denied::Invitation(key.invitation_id()),
         ]
         .into_iter()
-        .find(|denied| self.0.contains(denied))
+        .find(|denied| self.denied.contains(denied))
     }
 
     /// Whether nothing is denied.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.denied.is_empty() && self.closed.is_empty()
     }
 
-    /// All that is denied, ascending.
+    /// All that is denied, ascending; without what is closed.
     pub fn iter(&self) -> impl Iterator<Item = &Denied> {
-        self.0.iter()
+        self.denied.iter()
+    }
+
+    /// Closes an invitation for chains whose invitation lies within `scope`.
+    pub(crate) fn close(&mut self, scope: Prefix, closing: Closing) {
+        self.closed.push((scope, closing));
+    }
+
+    /// The same, with what `other` closes.
+    #[must_use]
+    pub fn with_closings_of(mut self, other: &Self) -> Self {
+        self.closed.extend(other.closed.iter().cloned());
+        self
+    }
+
+    /// Whether an invitation was closed without `taker` being listed for `claim`; over whatever names that counts.
+    #[must_use]
+    pub fn closes(&self, claim: &Claim, taker: RnodeId) -> bool {
+        let mut closed = self.closed.iter();
+        closed.any(|(_, closing)| !closing.allows(claim, taker))
+    }
+
+    /// Whether `invitation`, made for `prefix`, is closed to `enrolled`.
+    fn closed_to(&self, invitation: &Certificate<'_>, enrolled: &Certificate<'_>) -> bool {
+        let Some(enrolment) = enrolment_of(enrolled, invitation) else {
+            return false;
+        };
+        let mut closed = self.closed.iter();
+        closed.any(|(scope, closing)| {
+            scope.covers(&invitation.grant.prefix)
+                && !closing.allows(&enrolment.claim, enrolment.taker)
+        })
     }
 }
 
 impl FromIterator<Denied> for Denies {
     fn from_iter<T: IntoIterator<Item = Denied>>(denied: T) -> Self {
-        Self(denied.into_iter().collect())
+        Self {
+            denied: denied.into_iter().collect(),
+            closed: Vec::new(),
+        }
     }
 }
 
@@ -133,6 +172,24 @@ pub(crate) fn verify_signer<C: AsRef<[u8]>>(
         Role::Operator { .. } | Role::Tool { .. } | Role::Host | Role::Rnode { .. } => {
             Ok((principal(&links, rights, charter, moment)?, links[0].key))
         }
+        role => Err(Refusal::WrongUse(role.name())),
+    }
+}
+
+/// Judges an invitation by its own chain, the invitation first, and gives its key and what it says; its claim-by is not judged.
+///
+/// # Errors
+/// The first rule that is broken, or that it is no invitation.
+pub fn verify_invitation<C: AsRef<[u8]>>(
+    chain: &[C],
+    charter: &Charter,
+    denies: &Denies,
+) -> Result<(PublicKey, Grant), Refusal> {
+    let mut links = links(chain, charter)?;
+    walk(&links, charter, denies)?;
+    let shown = links.swap_remove(0);
+    match &shown.grant.role {
+        Role::Invitation { .. } => Ok((shown.key, shown.grant)),
         role => Err(Refusal::WrongUse(role.name())),
     }
 }
@@ -203,6 +260,10 @@ fn walk(links: &[Certificate<'_>], charter: &Charter, denies: &Denies) -> Result
         step(&above, link)?;
         if let Some(issuer) = links.get(at + 1) {
             check_times(issuer, link)?;
+            if denies.closed_to(issuer, link) {
+                let invitation = issuer.key.invitation_id();
+                return Err(Refusal::Denied(Denied::Invitation(invitation)));
+            }
         }
         let grant = &link.grant;
         above = Above {
@@ -409,20 +470,25 @@ fn who(
 
 /// The one link that came in by an invitation, if there is one: the lowest.
 fn enrolment(links: &[Certificate<'_>]) -> Option<Enrolment> {
-    links.windows(2).find_map(|pair| {
-        let ordinal = match (&pair[0].grant.role, &pair[1].grant.role) {
-            (Role::Rnode { ordinal, .. }, Role::Invitation { .. }) => *ordinal,
-            (Role::Operator { .. } | Role::Tool { .. }, Role::Invitation { .. }) => 0,
-            _ => return None,
-        };
-        let claim = Claim {
-            invitation: pair[1].key.invitation_id(),
-            ordinal,
-        };
-        Some(Enrolment {
-            claim,
-            taker: pair[0].key.rnode_id(),
-        })
+    links
+        .windows(2)
+        .find_map(|pair| enrolment_of(&pair[0], &pair[1]))
+}
+
+/// The claim by which `enrolled` came in, if `issuer` is an invitation.
+fn enrolment_of(enrolled: &Certificate<'_>, issuer: &Certificate<'_>) -> Option<Enrolment> {
+    let ordinal = match (&enrolled.grant.role, &issuer.grant.role) {
+        (Role::Rnode { ordinal, .. }, Role::Invitation { .. }) => *ordinal,
+        (Role::Operator { .. } | Role::Tool { .. }, Role::Invitation { .. }) => 0,
+        _ => return None,
+    };
+    let claim = Claim {
+        invitation: issuer.key.invitation_id(),
+        ordinal,
+    };
+    Some(Enrolment {
+        claim,
+        taker: enrolled.key.rnode_id(),
     })
 }
 

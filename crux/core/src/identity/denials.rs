@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 
 use crate::digest::Digest;
 use crate::identity::{
-    Charter, Denied, Denies, Moment, NOTICE_CONTEXT, Notice, Novelty, Principal, PublicKey,
+    Charter, Denied, Denies, Moment, NOTICE_CONTEXT, Notice, Novelty, Prefix, Principal, PublicKey,
     Refusal, Signed, SignedNotice, Verb, Who, verify_signed,
 };
 
 /// Most notices kept.
 pub const NOTICES_MAX: usize = 1_024;
-/// Most of these that operators may fill, so that a root always finds room.
-const OPERATOR_NOTICES_MAX: usize = 896;
+/// Most of these that others than root keys may fill, so that a root always finds room.
+const OTHERS_NOTICES_MAX: usize = 896;
+/// Most of these that hosts may fill, so that an operator always finds room.
+const HOST_NOTICES_MAX: usize = 512;
 
 /// A mark of what a list holds: equal on two sides exactly if they hold the same.
 pub type Fingerprint = Digest;
@@ -31,6 +33,18 @@ struct Held {
 enum Signer {
     Root,
     Operator(String),
+    /// Of these names, and for closings alone.
+    Host(String, Prefix),
+}
+
+impl Signer {
+    /// Over whatever names it closes invitations.
+    fn scope(&self) -> Prefix {
+        match self {
+            Self::Root | Self::Operator(_) => Prefix::EVERYTHING,
+            Self::Host(_, prefix) => prefix.clone(),
+        }
+    }
 }
 
 /// The notices one holder knows.
@@ -50,14 +64,7 @@ impl Denials {
         }
         let notice = Notice::decode(&signed.payload)?;
         let signer = judge(signed, &notice, charter, &self.of_roots(charter))?;
-        let operators = self
-            .0
-            .values()
-            .filter(|held| held.signer != Signer::Root)
-            .count();
-        let full = self.0.len() >= NOTICES_MAX
-            || (signer != Signer::Root && operators >= OPERATOR_NOTICES_MAX);
-        if full {
+        if self.is_full_for(&signer) {
             return Err(Refusal::Malformed("the deny list is full"));
         }
         let signed = signed.clone();
@@ -99,7 +106,7 @@ impl Denials {
             .map(|held| {
                 let signer = match &held.signer {
                     Signer::Root => "the root key".to_owned(),
-                    Signer::Operator(who) => who.clone(),
+                    Signer::Operator(who) | Signer::Host(who, _) => who.clone(),
                 };
                 (&held.notice, signer)
             })
@@ -140,18 +147,39 @@ impl Denials {
         self.0.is_empty()
     }
 
+    fn is_full_for(&self, signer: &Signer) -> bool {
+        let count = |counts: fn(&Signer) -> bool| {
+            let held = self.0.values();
+            held.filter(|held| counts(&held.signer)).count()
+        };
+        let others = count(|of| *of != Signer::Root);
+        let hosts = count(|of| matches!(of, Signer::Host(..)));
+        self.0.len() >= NOTICES_MAX
+            || match signer {
+                Signer::Root => false,
+                Signer::Operator(_) => others >= OTHERS_NOTICES_MAX,
+                Signer::Host(..) => others >= OTHERS_NOTICES_MAX || hosts >= HOST_NOTICES_MAX,
+            }
+    }
+
     fn of_roots(&self, charter: &Charter) -> Denies {
         self.of(charter, |held| held.signer == Signer::Root)
     }
 
     fn of(&self, charter: &Charter, counts: impl Fn(&Held) -> bool) -> Denies {
         let roots: Denies = charter.roots().iter().flat_map(names_of).collect();
-        self.0
-            .values()
-            .filter(|held| counts(held))
+        let held: Vec<&Held> = self.0.values().filter(|held| counts(held)).collect();
+        let mut denies: Denies = held
+            .iter()
             .flat_map(|held| held.notice.denied.iter().copied())
             .filter(|denied| !roots.iter().any(|root| root == denied))
-            .collect()
+            .collect();
+        for held in held {
+            for closing in &held.notice.closed {
+                denies.close(held.signer.scope(), closing.clone());
+            }
+        }
+        denies
     }
 }
 
@@ -198,6 +226,12 @@ fn judge(
         chain: &signed.chain,
     };
     let principal = verify_signed(&thing, charter, denies, Moment::Kept)?;
+    if notice.denied.is_empty() && matches!(principal.who, Who::Host { .. }) {
+        if !principal.verbs.has(Verb::Host) {
+            return Err(Refusal::LacksVerb(Verb::Host));
+        }
+        return Ok(Signer::Host(principal.to_string(), principal.prefix));
+    }
     may_deny(&principal)?;
     Ok(Signer::Operator(principal.to_string()))
 }
@@ -209,7 +243,7 @@ fn may_deny(principal: &Principal) -> Result<(), Refusal> {
     if !principal.verbs.has(Verb::Operator) {
         return Err(Refusal::LacksVerb(Verb::Operator));
     }
-    if principal.prefix != crate::identity::Prefix::EVERYTHING {
+    if principal.prefix != Prefix::EVERYTHING {
         return Err(Refusal::NamesExtended);
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! A notice: what its signer denies from now on, and why.
 
 use crate::identity::codec::Reader;
-use crate::identity::{Denied, Refusal, UnixTime};
+use crate::identity::{Closing, Denied, Refusal, UnixTime};
 use crate::names::{InvitationId, KeyId, OwnerId, RnodeId};
 
 /// Stands before a notice's payload in what is signed.
@@ -11,7 +11,11 @@ pub const NOTICE_DENIED_MAX: usize = 64;
 /// Longest reason of a notice, in bytes.
 pub const REASON_BYTES_MAX: usize = 256;
 
+/// Most invitations that one notice may close.
+pub const NOTICE_CLOSED_MAX: usize = 64;
+
 const VERSION: u8 = 1;
+const VERSION_WITH_CLOSINGS: u8 = 2;
 const MALFORMED: Refusal = Refusal::Malformed("a deny notice cannot be read");
 
 /// What a notice says. One value has one encoding.
@@ -21,8 +25,10 @@ pub struct Notice {
     pub owner: OwnerId,
     /// When it was signed; for people.
     pub at: UnixTime,
-    /// What is denied: 1 to [`NOTICE_DENIED_MAX`].
+    /// What is denied: at most [`NOTICE_DENIED_MAX`], and at least 1 where nothing is closed.
     pub denied: Vec<Denied>,
+    /// Which invitations are closed: at most [`NOTICE_CLOSED_MAX`].
+    pub closed: Vec<Closing>,
     /// Why; for people. At most [`REASON_BYTES_MAX`] bytes.
     pub reason: String,
 }
@@ -39,10 +45,16 @@ pub struct SignedNotice {
 }
 
 impl Notice {
-    /// Its bytes: version, owner, moment (u64), {kind u8, id 32} each after their number (u8), reason (u16 length).
+    /// Its bytes: version, owner, moment (u64), {kind u8, id 32} each after their number (u8), reason (u16 length);
+    /// in version 2 the closings after their number (u8).
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+        let version = if self.closed.is_empty() {
+            VERSION
+        } else {
+            VERSION_WITH_CLOSINGS
+        };
+        let mut out = vec![version];
         out.extend_from_slice(self.owner.as_bytes());
         out.extend_from_slice(&self.at.seconds().to_be_bytes());
         out.push(u8::try_from(self.denied.len()).unwrap_or(u8::MAX));
@@ -58,7 +70,19 @@ impl Notice {
         let length = u16::try_from(self.reason.len()).unwrap_or(u16::MAX);
         out.extend_from_slice(&length.to_be_bytes());
         out.extend_from_slice(self.reason.as_bytes());
+        if version == VERSION_WITH_CLOSINGS {
+            out.push(u8::try_from(self.closed.len()).unwrap_or(u8::MAX));
+            self.closed.iter().for_each(|closing| closing.put(&mut out));
+        }
         out
+    }
+
+    /// What it denies and closes, a line each, for people.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let denied = self.denied.iter().map(ToString::to_string);
+        let closed = self.closed.iter().map(ToString::to_string);
+        denied.chain(closed).collect()
     }
 
     /// Reads what [`encode`](Self::encode) wrote.
@@ -67,7 +91,8 @@ impl Notice {
     /// [`Refusal::Malformed`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
         let mut reader = Reader::new(bytes, MALFORMED);
-        if reader.u8()? != VERSION {
+        let version = reader.u8()?;
+        if version != VERSION && version != VERSION_WITH_CLOSINGS {
             return Err(Refusal::Malformed(
                 "a deny notice has a version this release does not know",
             ));
@@ -75,7 +100,7 @@ impl Notice {
         let owner = OwnerId::from_bytes(reader.array()?);
         let at = UnixTime::from_seconds(reader.u64()?);
         let count = usize::from(reader.u8()?);
-        if count == 0 || count > NOTICE_DENIED_MAX {
+        if (count == 0 && version == VERSION) || count > NOTICE_DENIED_MAX {
             return Err(MALFORMED);
         }
         let denied = (0..count)
@@ -96,12 +121,25 @@ impl Notice {
         }
         let reason = std::str::from_utf8(reader.bytes(length)?).map_err(|_| MALFORMED)?;
         let reason = reason.to_owned();
+        let closed = match version {
+            VERSION => Vec::new(),
+            _ => read_closings(&mut reader)?,
+        };
         reader.end()?;
         Ok(Self {
             owner,
             at,
             denied,
+            closed,
             reason,
         })
     }
+}
+
+fn read_closings(reader: &mut Reader<'_>) -> Result<Vec<Closing>, Refusal> {
+    let count = usize::from(reader.u8()?);
+    if count == 0 || count > NOTICE_CLOSED_MAX {
+        return Err(MALFORMED);
+    }
+    (0..count).map(|_| Closing::read(reader)).collect()
 }

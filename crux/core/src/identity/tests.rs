@@ -2,6 +2,7 @@
 
 mod chains;
 mod claims;
+mod closings;
 mod denials;
 mod properties;
 mod vouchers;

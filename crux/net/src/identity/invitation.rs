@@ -25,6 +25,8 @@ const USES_MAX: u32 = 65_536;
 const HINTS_MAX: usize = 8;
 /// Longest text read as an invitation.
 const TEXT_BYTES_MAX: usize = 16_384;
+/// Longest time in which an invitation may be claimed, in seconds: 30 days.
+pub const INVITATION_LIFE_SECONDS_MAX: u64 = 30 * 86_400;
 const HEAD: &str = "radix1";
 const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 4;
@@ -114,6 +116,8 @@ pub(crate) struct Inviter<'a> {
     pub(crate) chain: &'a [Vec<u8>],
     pub(crate) charter: &'a Charter,
     pub(crate) clock: &'a WallClock,
+    /// How long it may be claimed.
+    pub(crate) life_seconds: u64,
 }
 
 impl Inviter<'_> {
@@ -123,7 +127,7 @@ impl Inviter<'_> {
         }
         let now = self.clock.now();
         let key = SecretKey::generate()?;
-        let claim_by = now.plus(INVITATION_LIFE_SECONDS);
+        let claim_by = now.plus(self.life_seconds);
         let passes_on = match terms.enrols {
             Enrols::Rnode => Verbs::of(&[Verb::Peer, Verb::App]),
             Enrols::Tool => Verbs::of(&[Verb::Tool]).or(terms.verbs),
@@ -230,6 +234,12 @@ impl Invitation {
     #[must_use]
     pub fn hints(&self) -> &[String] {
         &self.hints
+    }
+
+    /// Its certificate and those above, without any secret: what a base is told of it.
+    #[must_use]
+    pub fn certificates(&self) -> &[Vec<u8>] {
+        &self.chain
     }
 
     /// Whose it is.
@@ -488,6 +498,7 @@ impl BaseInviter {
             chain: &self.chain,
             charter: &self.charter,
             clock: &self.clock,
+            life_seconds: INVITATION_LIFE_SECONDS,
         };
         inviter.invite(Terms::rnodes(&self.namespace, Some(label), 1))
     }

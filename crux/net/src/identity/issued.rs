@@ -6,12 +6,17 @@
 use std::path::{Path, PathBuf};
 
 use crux_core::digest::Digest;
-use crux_core::identity::{Grant, PublicKey, Window, validity_of_certificate};
+use crux_core::identity::{
+    Grant, LEAF_BACKDATE_SECONDS, PublicKey, UnixTime, Window, validity_of_certificate,
+};
 
 use crate::identity::{Error, files};
 
 /// Most certificates kept. 1 024: four times what a charter carries over.
 const ISSUED_MAX: usize = 1_024;
+
+/// Longest time after claim-by in which whoever came in by an invitation is to be met. An hour: a 24th of the usual day.
+pub const SETTLE_GRACE_SECONDS_MAX: u64 = 3_600;
 
 /// One certificate that a key of this machine made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +40,15 @@ impl IssuedCertificate {
             validity: validity_of_certificate(&der)?,
             der,
         })
+    }
+
+    /// When an invitation may be settled by a base that has been there since `present`.
+    #[must_use]
+    pub fn settled_from(&self, present: UnixTime) -> UnixTime {
+        let made = self.validity.from.plus(LEAF_BACKDATE_SECONDS);
+        let claimable = self.grant.claim_by.seconds().saturating_sub(made.seconds());
+        let grace = (claimable / 24).min(SETTLE_GRACE_SECONDS_MAX);
+        self.grant.claim_by.max(present).plus(grace)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crux_core::identity::{
     Charter, DOCUMENT_CONTEXT, Denied, Enrols, Grant, LEAF_BACKDATE_SECONDS, NEVER, NOTICE_CONTEXT,
@@ -9,11 +10,14 @@ use crux_core::identity::{
     Role, Signed, UnixTime, Verb, Verbs, Window, is_signed_by, validity_of_certificate,
 };
 use crux_core::names::{Label, OwnerId};
-use crux_wire::document::v1::{Authority, DenyNotice};
+use crux_wire::document::v1::{Authority, DenyNotice, PendingInvitation};
 use prost::Message as _;
 
 use crate::identity::files::{self, decode_chain, encode_chain};
-use crate::identity::invitation::{GrantTerms, Inviter, Terms, operator_passes_on};
+use crate::identity::invitation::{
+    GrantTerms, INVITATION_LIFE_SECONDS, INVITATION_LIFE_SECONDS_MAX, Inviter, Terms,
+    operator_passes_on,
+};
 use crate::identity::issue::issue;
 use crate::identity::issued::{Issued, IssuedCertificate};
 use crate::identity::succession;
@@ -24,6 +28,9 @@ use crate::identity::{
 
 /// An operator's grant is renewed when less than this is left: 60 of its 90 days.
 const RENEW_BELOW_SECONDS: u64 = 60 * 86_400;
+
+/// Why an invitation is withdrawn or closed.
+pub(crate) const UNCLAIMED: &str = "nobody came in by it in time";
 
 /// The keys of the owner and operator of this machine's user.
 ///
@@ -38,6 +45,7 @@ pub struct OwnerStore {
     trust: Trust,
     home: PathBuf,
     made: bool,
+    invitation_life_seconds: u64,
 }
 
 impl OwnerStore {
@@ -59,6 +67,21 @@ impl OwnerStore {
             .ok_or(Refusal::Charter("it is missing"))?;
         let store = Self::with_operator(home, root, charter, clock)?;
         Ok(Self { made, ..store })
+    }
+
+    /// The same, with invitations that may be claimed for this long.
+    ///
+    /// # Errors
+    /// [`Error::Invitation`] unless it is 1 s to 30 days.
+    pub fn claimable_within(self, life: Duration) -> Result<Self, Error> {
+        let invitation_life_seconds = life.as_secs();
+        if invitation_life_seconds == 0 || invitation_life_seconds > INVITATION_LIFE_SECONDS_MAX {
+            return Err(Error::Invitation("it must be claimable for 1 s to 30 days"));
+        }
+        Ok(Self {
+            invitation_life_seconds,
+            ..self
+        })
     }
 
     /// Whether this call made the owner.
@@ -218,6 +241,7 @@ impl OwnerStore {
             chain: &[],
             charter: &self.charter,
             clock: &self.clock,
+            life_seconds: self.invitation_life_seconds,
         };
         let invitation = inviter.invite(Terms::person(Enrols::Operator, label, terms)?)?;
         if let Some(der) = invitation.chain.first() {
@@ -301,6 +325,41 @@ impl OwnerStore {
     /// [`Error::Io`]; [`Error::Refused`] for one that cannot be read.
     pub fn invited(&self) -> Result<Vec<IssuedCertificate>, Error> {
         Issued::by_operator(&self.home).list()
+    }
+
+    /// The invitations made here that may still be claimed, each with its withdrawal: what a base is handed.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Refused`] for one that cannot be read; [`Error::Crypto`].
+    pub fn pending_invitations(&self) -> Result<Vec<PendingInvitation>, Error> {
+        let now = self.clock.now();
+        let denies = self.trust.denies();
+        let held = self.issued()?.into_iter().chain(self.invited()?);
+        let pending = held.filter(|held| {
+            matches!(held.grant.role, Role::Invitation { .. })
+                && held.grant.claim_by >= now
+                && denies.find(&held.key).is_none()
+        });
+        pending.map(|held| self.pending(held)).collect()
+    }
+
+    fn pending(&self, held: IssuedCertificate) -> Result<PendingInvitation, Error> {
+        let withdrawal = self.sign_notice(&Notice {
+            owner: self.owner(),
+            at: held.grant.claim_by,
+            denied: vec![Denied::Invitation(held.key.invitation_id())],
+            closed: Vec::new(),
+            reason: UNCLAIMED.to_owned(),
+        })?;
+        let above = if is_signed_by(&held.der, self.operator.public()) {
+            self.operator_chain.clone()
+        } else {
+            Vec::new()
+        };
+        Ok(PendingInvitation {
+            chain: std::iter::once(held.der).chain(above).collect(),
+            withdrawal: Some(withdrawal),
+        })
     }
 
     /// The operator's side of connections.
@@ -398,6 +457,7 @@ impl OwnerStore {
             owner: self.owner(),
             at: self.clock.now(),
             denied,
+            closed: Vec::new(),
             reason: reason.to_owned(),
         };
         let signed = self.sign_notice(&notice)?;
@@ -452,6 +512,7 @@ impl OwnerStore {
             chain: &self.operator_chain,
             charter: &self.charter,
             clock: &self.clock,
+            life_seconds: self.invitation_life_seconds,
         }
     }
 
@@ -502,6 +563,7 @@ impl OwnerStore {
             trust,
             home: home.to_owned(),
             made: false,
+            invitation_life_seconds: INVITATION_LIFE_SECONDS,
         })
     }
 }

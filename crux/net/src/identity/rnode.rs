@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use crux_core::identity::{
-    Charter, Claim, Enrols, NEVER, Principal, PublicKey, Refusal, Role, Signed, Who, Window,
+    Charter, Claim, Closing, Enrols, NEVER, NOTICE_CONTEXT, Notice, Principal, PublicKey, Refusal,
+    Role, Signed, Who, Window,
 };
 use crux_core::names::{Label, NamespaceId, OwnerId, RnodeId};
+use crux_wire::document::v1::DenyNotice;
 
 use crate::identity::files::{self, decode_chain, encode_chain};
+use crate::identity::owner::UNCLAIMED;
 use crate::identity::trust::Acceptance;
 use crate::identity::{
     BaseInviter, Credentials, Error, Invitation, LeafIssuer, SecretKey, Trust, WallClock,
@@ -308,6 +311,33 @@ impl RnodeIdentity {
             self.trust.charter(),
             clock,
         )))
+    }
+
+    /// Closes an invitation into `namespace`, as its host; `None`: it was not given that.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Refused`] when the grant no longer holds; [`Error::Crypto`].
+    pub fn close_invitation(
+        &self,
+        namespace: &Label,
+        closing: Closing,
+    ) -> Result<Option<DenyNotice>, Error> {
+        let Some(chain) = self.host_chain(namespace)? else {
+            return Ok(None);
+        };
+        let notice = Notice {
+            owner: self.owner(),
+            at: self.trust.clock().now(),
+            denied: Vec::new(),
+            closed: vec![closing],
+            reason: UNCLAIMED.to_owned(),
+        };
+        let payload = notice.encode();
+        Ok(Some(DenyNotice {
+            signature: self.key.sign(NOTICE_CONTEXT, &payload)?,
+            payload,
+            chain,
+        }))
     }
 
     fn host_chain(&self, namespace: &Label) -> Result<Option<Vec<Vec<u8>>>, Error> {

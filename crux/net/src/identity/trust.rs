@@ -14,6 +14,7 @@ use crux_wire::document::v1::{Authority, AuthorityMark, DenyNotice};
 use prost::Message as _;
 use tokio::sync::watch;
 
+use crate::identity::issued::IssuedCertificate;
 use crate::identity::{Error, WallClock, files};
 
 /// Most charters kept so that those who were off can follow; beyond it the oldest go.
@@ -126,7 +127,8 @@ impl State {
         self.denials.settle(&self.charter);
         self.vouchers.settle(&self.charter);
         let of_owner = self.denials.denies(&self.charter);
-        self.denies = of_owner.iter().chain(self.local.iter()).copied().collect();
+        let denied = of_owner.iter().chain(self.local.iter()).copied();
+        self.denies = denied.collect::<Denies>().with_closings_of(&of_owner);
     }
 
     fn succeed(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
@@ -299,6 +301,22 @@ impl Trust {
             state.judge_signed(signed, moment)?
         };
         self.admit(principal)
+    }
+
+    /// Judges an invitation by its own chain, its certificate first; its claim-by is not judged.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn judge_invitation<C: AsRef<[u8]>>(
+        &self,
+        chain: &[C],
+    ) -> Result<IssuedCertificate, Error> {
+        let der = chain.first().ok_or(Refusal::NoCertificate)?;
+        {
+            let state = self.read();
+            judge::verify_invitation(chain, &state.charter, &state.denies)?;
+        }
+        IssuedCertificate::read(der.as_ref().to_vec())
     }
 
     /// Denies a key, rnode or invitation from now on: open connections of whoever falls under it are cut.

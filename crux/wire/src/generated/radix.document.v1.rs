@@ -288,6 +288,16 @@ pub struct DenyNotice {
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub chain: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
+/// An invitation that may still be claimed, as its maker hands it to a base: docs/design/identity.md, section 5.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PendingInvitation {
+    /// its certificate first; never its throwaway key
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub chain: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// of all of it, for when nobody came; absent where the base made the invitation
+    #[prost(message, optional, tag = "2")]
+    pub withdrawal: ::core::option::Option<DenyNotice>,
+}
 /// Shared data: the value of entry `authority`, what its rnode holds.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AuthorityMark {

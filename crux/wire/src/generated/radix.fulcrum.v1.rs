@@ -379,7 +379,10 @@ pub struct ExitRequest {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExitReply {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetAuthorityRequest {}
+pub struct GetAuthorityRequest {
+    #[prost(bool, tag = "1")]
+    pub with_claims: bool,
+}
 /// `denied_rnodes`: the rnodes this base hosts whose identity, as it lies in their directory, no longer counts, as
 /// NAMESPACE/LABEL; told to backends, which replace them.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -390,11 +393,17 @@ pub struct GetAuthorityReply {
     pub mark: ::core::option::Option<super::super::document::v1::AuthorityMark>,
     #[prost(string, repeated, tag = "3")]
     pub denied_rnodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub claims: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PutAuthorityRequest {
     #[prost(message, optional, tag = "1")]
     pub authority: ::core::option::Option<super::super::document::v1::Authority>,
+    #[prost(message, repeated, tag = "2")]
+    pub invitations: ::prost::alloc::vec::Vec<
+        super::super::document::v1::PendingInvitation,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PutAuthorityReply {

@@ -10,10 +10,10 @@ use crux_net::rpc;
 
 use crate::args::{self, CaCommand, ToolVerb};
 use crate::command::ca_deny::{Enrolled, Wanted};
-use crate::connection::Contact;
+use crate::connection::{Base, Contact};
 use crate::failure::{Failure, Outcome};
 use crate::home::Home;
-use crate::operator::{label, owner};
+use crate::operator::{self, label, owner};
 use crate::output;
 
 /// Runs `radix ca …`.
@@ -62,7 +62,11 @@ pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
             tool,
             verbs,
             days,
+            within,
         } => {
+            let owner = owner
+                .claimable_within(within)
+                .map_err(|error| Failure::usage("cannot make an invitation").because(&error))?;
             let given = namespace.as_deref();
             let given = given.map(|text| label("namespace", text)).transpose()?;
             let namespace = given.clone().unwrap_or_else(Label::base);
@@ -88,6 +92,10 @@ pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
                 .map_err(|error| Failure::failed("cannot make an invitation").because(&error))?;
             let base = Contact::of_base(&home).map(|contact| contact.address());
             let invitation = invitation.with_hints(base);
+            match Base::find(&home).await? {
+                Some(base) => drop(operator::hand_over_invitations(&owner, &base).await?),
+                None => output::talk("no base runs to revoke it if nobody comes: `radix up` does"),
+            }
             output::talk("whoever has this line can join once; hand it over by a safe way");
             output::line(&invitation.encode());
             Ok(())
@@ -145,7 +153,7 @@ pub(crate) async fn leaf(file: &Path) -> Outcome<()> {
 }
 
 /// Runs `radix login`.
-pub(crate) fn login(args: &args::Login) -> Outcome<()> {
+pub(crate) async fn login(args: &args::Login) -> Outcome<()> {
     let mut text = args.invitation.clone();
     if text == "-" {
         text.clear();
@@ -162,5 +170,16 @@ pub(crate) fn login(args: &args::Login) -> Outcome<()> {
         .principal();
     let who = who.map_err(|error| Failure::failed("cannot log in").because(&error))?;
     output::line(&format!("{who} of owner {}", owner.owner()));
+    // Who was never met is taken for somebody who did not come.
+    let met = match Base::find(&home).await {
+        Ok(Some(base)) => base.itself().describe().await.is_ok(),
+        Ok(None) | Err(_) => false,
+    };
+    if !met {
+        output::talk(&format!(
+            "the base does not answer: call it, e.g. by `radix ps`, before {}, or the invitation is revoked",
+            invitation.claim_by()
+        ));
+    }
     Ok(())
 }

@@ -242,7 +242,7 @@ pub(crate) fn list(owner: &OwnerStore, format: Format) -> Outcome<()> {
         .notices()
         .into_iter()
         .map(|(notice, signer)| Shown {
-            denied: notice.denied.iter().map(ToString::to_string).collect(),
+            denied: notice.lines(),
             reason: notice.reason,
             signer,
             at: notice.at.seconds(),

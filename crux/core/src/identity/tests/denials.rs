@@ -17,6 +17,7 @@ fn notice(world: &World, denied: Vec<Denied>) -> Notice {
         owner: world.charter.owner(),
         at: NOW,
         denied,
+        closed: Vec::new(),
         reason: "stolen".to_owned(),
     }
 }
