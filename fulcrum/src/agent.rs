@@ -40,6 +40,7 @@ mod events;
 mod executions;
 mod fetch;
 mod fileio_copy;
+mod fileio_mount;
 mod fileio_service;
 mod files;
 mod fulcrum_service;

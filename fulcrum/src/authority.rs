@@ -229,6 +229,8 @@ const TABLE: &[(&str, &[Kind])] = &[
         &[Operator, Steward, Tool, Backend],
     ),
     ("/radix.fileio.v1.FileIo/Remove", &[Operator, Backend]),
+    ("/radix.fileio.v1.FileIo/Mount", &[Operator, Backend]),
+    ("/radix.fileio.v1.FileIo/Unmount", &[Operator, Backend]),
     ("/radix.process.v1.Process/Whoami", &[App, Backend]),
     ("/radix.process.v1.Process/Register", &[App]),
     ("/radix.process.v1.Process/Unregister", &[App]),

@@ -24,7 +24,12 @@ use super::limits::{RANGES_MAX, STREAM_CHUNKS, WANTS_MAX};
 use super::rexec_service::Replies;
 
 /// Writes down a refusal that has to do with a path, with its reason.
-async fn refused(agent: &Agent, path: &str, caller: &Principal, status: Status) -> Status {
+pub(super) async fn refused(
+    agent: &Agent,
+    path: &str,
+    caller: &Principal,
+    status: Status,
+) -> Status {
     if matches!(
         status.code(),
         tonic::Code::InvalidArgument | tonic::Code::PermissionDenied
@@ -83,7 +88,11 @@ pub(super) async fn offer(
     Ok(reply)
 }
 
-async fn recorded(agent: &Agent, kind: &str, record: crate::memoir::Fields) -> Result<(), Status> {
+pub(super) async fn recorded(
+    agent: &Agent,
+    kind: &str,
+    record: crate::memoir::Fields,
+) -> Result<(), Status> {
     let written = agent.record(kind, record).await;
     written.map_err(|error| Status::internal(format!("write the memoir: {error}")))
 }
@@ -440,9 +449,11 @@ fn remove_blob(agent: &Agent, hex: &str) -> Result<RemoveReply, Status> {
         let mut pins = accepted.document.pins.iter();
         pins.any(|pin| pin.digest == hex)
     });
-    if pinned || *agent.own_digest() == *hex || agent.files.needs.covers(hex) {
+    let files = &agent.files;
+    if pinned || *agent.own_digest() == *hex || files.needs.covers(hex) || files.mounted.covers(hex)
+    {
         return Err(Status::failed_precondition(format!(
-            "remove {}: a document pins it or a need asks for it",
+            "remove {}: a document pins it, a need asks for it, or it is mounted",
             digest.short()
         )));
     }

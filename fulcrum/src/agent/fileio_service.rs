@@ -11,9 +11,9 @@ use crux_wire::fileio::v1::file_io_server::FileIo;
 use crux_wire::fileio::v1::{
     Chunk, CopyProgress, CopyRequest, DropNeedReply, DropNeedRequest, ExpectReply, ExpectRequest,
     FileInfo, GetRequest, GiveInput, GiveOutput, HaveReply, HaveRequest, ManifestRequest, Missing,
-    NeedReply, NeedRequest, NeedState, NeedsRequest, OfferReply, OfferRequest, Piece, PushRequest,
-    PutChunk, PutReply, ReadRequest, RemoveReply, RemoveRequest, ScanRequest, StateNeedReply,
-    StateNeedRequest,
+    MountReply, MountRequest, NeedReply, NeedRequest, NeedState, NeedsRequest, OfferReply,
+    OfferRequest, Piece, PushRequest, PutChunk, PutReply, ReadRequest, RemoveReply, RemoveRequest,
+    ScanRequest, StateNeedReply, StateNeedRequest, UnmountReply, UnmountRequest,
 };
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
@@ -22,11 +22,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::context::{Agent, RADIX, background, fields};
 use super::fetch;
-use super::fileio_copy;
-use super::files::held;
+use super::files::{held, mounted};
 use super::guard::{caller, covers};
 use super::limits::{CHUNK_BYTES, DIGESTS_MAX, FILE_BYTES_MAX, NEED_DEADLINE_MAX, STREAM_CHUNKS};
 use super::rexec_service::Replies;
+use super::{fileio_copy, fileio_mount};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -204,7 +204,13 @@ impl FileIo for FileIoService {
         let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
         let agent = Arc::clone(&self.0);
         background("scan", async move {
-            for info in files(&agent)
+            let mut found = files(&agent);
+            // Walks and hashes.
+            match tokio::task::spawn_blocking(move || mounted::infos(&agent)).await {
+                Ok(infos) => found.extend(infos),
+                Err(error) => tracing::error!(%error, "mounted sets cannot be told"),
+            }
+            for info in found
                 .into_iter()
                 .filter(|info| info.name.starts_with(&prefix))
             {
@@ -324,6 +330,22 @@ impl FileIo for FileIoService {
         let removed = fileio_copy::remove(&self.0, &caller, request.into_inner()).await;
         removed.map(Response::new)
     }
+
+    async fn mount(&self, request: Request<MountRequest>) -> Result<Response<MountReply>, Status> {
+        let caller = caller(&request)?;
+        let shown = fileio_mount::mount(&self.0, &caller, request.into_inner()).await;
+        shown.map(Response::new)
+    }
+
+    async fn unmount(
+        &self,
+        request: Request<UnmountRequest>,
+    ) -> Result<Response<UnmountReply>, Status> {
+        let caller = caller(&request)?;
+        let path = request.into_inner().path;
+        let existed = fileio_mount::unmount(&self.0, &caller, &path).await?;
+        Ok(Response::new(UnmountReply { existed }))
+    }
 }
 
 impl FileIoService {
@@ -390,7 +412,7 @@ fn files(agent: &Agent) -> Vec<FileInfo> {
                 kind: if present { "local" } else { "remote" }.to_owned(),
                 persistent: present && (radix || agent.is_base()),
                 executable: pin.executable,
-                corrupt: false,
+                ..FileInfo::default()
             });
         }
     }
@@ -407,6 +429,7 @@ fn files(agent: &Agent) -> Vec<FileInfo> {
             persistent: kept.persistent,
             executable: info.is_some_and(|info| info.executable),
             corrupt: kept.corrupt,
+            ..FileInfo::default()
         });
     }
     let Ok(blobs) = agent.store.list() else {
@@ -422,7 +445,7 @@ fn files(agent: &Agent) -> Vec<FileInfo> {
                 kind: "local".to_owned(),
                 persistent: agent.is_base() || agent.files.needs.covers(&blob.digest.to_string()),
                 executable: blob.executable,
-                corrupt: false,
+                ..FileInfo::default()
             }),
     );
     files

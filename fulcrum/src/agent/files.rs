@@ -4,6 +4,7 @@
 
 pub(crate) mod copy;
 pub(crate) mod held;
+pub(crate) mod mounted;
 pub(crate) mod needs;
 pub(crate) mod needs_task;
 pub(crate) mod room;
@@ -21,6 +22,7 @@ use tokio::sync::Semaphore;
 use super::fetch::Fetching;
 use super::limits::COPIES_MAX;
 use held::Held;
+use mounted::Mounted;
 use needs::Needs;
 use tickets::Tickets;
 
@@ -46,6 +48,8 @@ pub(crate) struct Files {
     pub(crate) needs: Needs,
     /// What was put here by name, and whether it is to stay.
     pub(crate) held: Held,
+    /// Data sets that are mounted.
+    pub(crate) mounted: Mounted,
     /// Copies at once.
     pub(crate) copies: Arc<Semaphore>,
     /// Blobs that are being fetched.
@@ -64,6 +68,7 @@ impl Files {
             places: Tickets::default(),
             needs: Needs::open(agent_dir)?,
             held: Held::open(agent_dir)?,
+            mounted: Mounted::open(agent_dir)?,
             copies: Arc::new(Semaphore::new(COPIES_MAX)),
             fetching: Fetching::default(),
         })

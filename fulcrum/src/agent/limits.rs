@@ -150,3 +150,7 @@ pub(crate) const RANGES_MAX: usize = 8192;
 pub(crate) const NEEDS_MAX: usize = 4096;
 /// How often needs are looked after when nothing wakes them.
 pub(crate) const NEEDS_INTERVAL: Duration = Duration::from_secs(2);
+/// Data sets mounted on one rnode.
+pub(crate) const MOUNTED_MAX: usize = 64;
+/// Members of one mounted set that a scan tells.
+pub(crate) const MEMBERS_MAX: usize = 10_000;

@@ -43,6 +43,11 @@ pub(crate) struct Verifier {
 }
 
 impl Verifier {
+    /// Forgets everything: device numbers may come to mean other file systems now.
+    pub(crate) fn forget(&self) {
+        self.lock().clear();
+    }
+
     /// Opens the regular file at `path` if its content has the digest. May hash: call it off the runtime.
     pub(crate) fn open(&self, path: &Path, wanted: &Digest) -> Result<File, Error> {
         let name = || path.display().to_string();

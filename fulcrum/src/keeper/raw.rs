@@ -1,4 +1,4 @@
-//! The few system calls that have no safe wrapper; all `unsafe` of keeper and cell is here.
+//! The few system calls that have no safe wrapper; all `unsafe` of keeper, cell and mounts is here.
 
 use std::convert::Infallible;
 use std::fs;
@@ -177,3 +177,72 @@ pub(crate) fn default_sigpipe() -> io::Result<()> {
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
     Ok(())
 }
+
+/// Ask `/dev/loop-control` for the number of a device that nothing uses.
+const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
+/// Binds a loop device to a file.
+const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
+/// Of a loop device: nothing is written; and it is freed when its last user closes it.
+const LO_FLAGS: (u32, u32) = (1, 4);
+
+/// `struct loop_config` of the kernel, with its `loop_info64` in place.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    /// Device, inode, raw device, offset and limit of size: none.
+    numbers: [u64; 5],
+    /// Number, type and size of a key: none.
+    keys: [u32; 3],
+    flags: u32,
+    /// Names and keys: none.
+    names: [u8; 64 + 64 + 32],
+    init: [u64; 2],
+    reserved: [u64; 8],
+}
+
+/// The number of a loop device that nothing used just now.
+#[expect(unsafe_code, reason = "ioctl has no safe wrapper")]
+pub(crate) fn free_loop(control: BorrowedFd<'_>) -> io::Result<u32> {
+    // Safety: this request takes no argument and touches no memory of ours.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+    u32::try_from(number).map_err(|_| io::Error::last_os_error())
+}
+
+/// Binds a loop device to an open file until its last user closes it.
+///
+/// # Errors
+/// `ResourceBusy` if another was faster.
+#[expect(unsafe_code, reason = "ioctl has no safe wrapper")]
+pub(crate) fn bind_loop(
+    device: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    writable: bool,
+) -> io::Result<()> {
+    let (read_only, auto_clear) = LO_FLAGS;
+    let config = LoopConfig {
+        fd: u32::try_from(file.as_raw_fd()).map_err(io::Error::other)?,
+        block_size: 0,
+        numbers: [0; 5],
+        keys: [0; 3],
+        flags: auto_clear | if writable { 0 } else { read_only },
+        names: [0; 160],
+        init: [0; 2],
+        reserved: [0; 8],
+    };
+    // Safety: `config` has the kernel's layout (its size is asserted below), is only read, and outlives the call.
+    let result = unsafe {
+        libc::ioctl(
+            device.as_raw_fd(),
+            LOOP_CONFIGURE,
+            std::ptr::from_ref(&config),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+const _: () = assert!(size_of::<LoopConfig>() == 304);

@@ -25,7 +25,12 @@ async fn need_states(files: &mut Files) -> Vec<NeedState> {
     states
 }
 
-async fn put_blob(files: &mut Files, bytes: &[u8], name: &str, persistent: bool) -> String {
+pub(crate) async fn put_blob(
+    files: &mut Files,
+    bytes: &[u8],
+    name: &str,
+    persistent: bool,
+) -> String {
     let digest = Digest::of(bytes).to_string();
     let chunk = PutChunk {
         digest: digest.clone(),
@@ -97,7 +102,7 @@ async fn a_needed_blob_comes_back_when_deleted_and_is_shown_unmet_when_every_sou
     assert_eq!(recorded(&n2, "need.unmet").len(), 1);
 }
 
-async fn scan(files: &mut Files) -> BTreeMap<String, crux_wire::fileio::v1::FileInfo> {
+pub(crate) async fn scan(files: &mut Files) -> BTreeMap<String, crux_wire::fileio::v1::FileInfo> {
     let mut stream = files
         .scan(ScanRequest::default())
         .await

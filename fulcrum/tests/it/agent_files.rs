@@ -97,7 +97,7 @@ pub(crate) fn put(path: &Path, bytes: &[u8], mode: u32) {
 }
 
 /// Path → what it is, of everything below a folder.
-fn tree(at: &Path) -> BTreeMap<String, String> {
+pub(crate) fn tree(at: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![at.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -213,6 +213,7 @@ pub(crate) struct Nested {
     pub(crate) label: String,
     mark: String,
     keeper: Option<Child>,
+    isolation: Isolation,
 }
 
 /// The namespace and application of nested rnodes.
@@ -226,19 +227,34 @@ impl Nested {
 
     /// The same, which may keep so many bytes.
     pub(crate) async fn within(base: &Base, label: &str, quota_bytes: u64) -> Self {
-        Self::begin(base, label, None, Some(quota_bytes)).await
+        Self::begin(base, label, None, (Isolation::None, Some(quota_bytes))).await
     }
 
     /// The same, told where another rnode is.
     pub(crate) async fn join(base: &Base, label: &str, other: Option<&Self>) -> Self {
-        Self::begin(base, label, other, None).await
+        Self::begin(base, label, other, (Isolation::None, None)).await
+    }
+
+    /// The same in a cell of its own, with a mount at `/var/app` over an empty folder of the host.
+    pub(crate) async fn in_cell(base: &Base, label: &str) -> Self {
+        Self::begin(base, label, None, (Isolation::PidMount, None)).await
+    }
+
+    /// The pid of its agent on the host.
+    pub(crate) fn agent_pid(&self) -> i32 {
+        let mut marked = fulcrum::mark::marked(&self.mark).unwrap().into_iter();
+        let agent = marked.find(|one| {
+            let words = fs::read(format!("/proc/{}/cmdline", one.pid)).unwrap_or_default();
+            words.split(|byte| *byte == 0).nth(1) == Some(b"agent")
+        });
+        agent.map_or(0, |agent| agent.pid)
     }
 
     async fn begin(
         base: &Base,
         label: &str,
         other: Option<&Self>,
-        quota_bytes: Option<u64>,
+        (isolation, quota_bytes): (Isolation, Option<u64>),
     ) -> Self {
         let mut hints = Vec::new();
         if let Some(other) = other {
@@ -250,6 +266,12 @@ impl Nested {
         let contact = base.contact().await;
         let port = u16::try_from(contact["port"].as_u64().unwrap()).unwrap();
         let store = base.store();
+        // A layer does not lie within the folder it is laid over.
+        let host = match isolation {
+            Isolation::None => dir.clone(),
+            Isolation::PidMount => base.home.join("host").join(label),
+        };
+        fs::create_dir_all(&host).unwrap();
         let config = RnodeConfig {
             label: label.to_owned(),
             namespace: APP.to_owned(),
@@ -265,11 +287,11 @@ impl Nested {
                 digest: base.testee,
             },
             mounts: vec![Mount {
-                host: dir.clone(),
+                host,
                 target: "/var/app".into(),
                 writable: false,
             }],
-            isolation: Isolation::None,
+            isolation,
             user_range_start: None,
             tags: Vec::new(),
             network: None,
@@ -286,6 +308,7 @@ impl Nested {
             label: label.to_owned(),
             mark,
             keeper: None,
+            isolation,
         };
         nested.start_again(base);
         nested
@@ -313,7 +336,10 @@ impl Nested {
         let _ = fs::remove_file(self.dir.join("agent/contact"));
         let mut command = Command::new(base.store().path(&base.testee));
         command
-            .arg("keep")
+            .arg(match self.isolation {
+                Isolation::None => "keep",
+                Isolation::PidMount => "cell",
+            })
             .arg("--dir")
             .arg(&self.dir)
             .env("RADIX_RNODE", &self.mark)

@@ -110,7 +110,7 @@ fn users() -> Vec<Option<u32>> {
 }
 
 /// Whether this machine lets `uid` have cells; says so where it does not.
-fn has_cells(uid: Option<u32>) -> bool {
+pub(crate) fn has_cells(uid: Option<u32>) -> bool {
     let scratch = Scratch::new();
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let executable = scratch.path().join("radix");

@@ -176,4 +176,10 @@ impl FileIo for Liar {
     async fn remove(&self, _: Request<RemoveRequest>) -> Result<Response<RemoveReply>, Status> {
         no()
     }
+    async fn mount(&self, _: Request<MountRequest>) -> Result<Response<MountReply>, Status> {
+        no()
+    }
+    async fn unmount(&self, _: Request<UnmountRequest>) -> Result<Response<UnmountReply>, Status> {
+        no()
+    }
 }

@@ -16,6 +16,7 @@ mod agent_flock;
 mod agent_instances;
 mod agent_invitations;
 mod agent_lifecycle;
+mod agent_mounts;
 mod agent_narrow;
 mod agent_rig;
 mod cell;

@@ -75,6 +75,12 @@ pub(crate) enum Command {
         after_help = "Examples:\n  radix need add n1,n2 ./model.bin\n  radix need list\n  radix need drop n1 4f1c2ab9d07e"
     )]
     Need(NeedCommand),
+    /// The files and data sets that rnodes have, and what changes them.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  radix data list n1\n  radix data mount n1 9c0f…e2 /var/app/model\n  radix data unmount n1 /var/app/model"
+    )]
+    Data(DataCommand),
     /// Checks the description files in DIR: every error in all files at once.
     Check(Check),
     /// Formats description files in place.
@@ -342,6 +348,53 @@ pub(crate) enum NeedCommand {
         rnode: String,
         /// The need's id, as listed.
         id: String,
+        #[command(flatten)]
+        running: Running,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Lists what rnodes have: what is pinned, put by name, in the store, mounted.
+    #[command(name = "list")]
+    All {
+        /// Label of a rnode; all, if not given.
+        rnode: Option<String>,
+        /// Only what has a name that begins so.
+        #[arg(long, default_value = "")]
+        prefix: String,
+        #[command(flatten)]
+        list: List,
+    },
+    /// Shows a data set that a rnode holds at a path, without copying it, until it is unmounted.
+    Mount {
+        /// Label of the rnode.
+        rnode: String,
+        /// The digest of an image in its store (64 hex digits), or the path of an image or folder there.
+        what: String,
+        /// A missing or empty folder below the target of one of its mounts.
+        path: String,
+        /// Lets it be written to; not for what is in the store.
+        #[arg(long)]
+        writable: bool,
+        #[command(flatten)]
+        list: List,
+    },
+    /// Takes a mounted data set away; the set itself stays.
+    Unmount {
+        /// Label of the rnode.
+        rnode: String,
+        /// Where it is mounted.
+        path: String,
+        #[command(flatten)]
+        running: Running,
+    },
+    /// Removes a blob that nothing asks for, or a file of a declared root.
+    Remove {
+        /// Label of the rnode.
+        rnode: String,
+        /// The digest of a blob (64 hex digits), or a path there.
+        what: String,
         #[command(flatten)]
         running: Running,
     },

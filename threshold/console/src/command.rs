@@ -9,6 +9,7 @@ pub(crate) mod ca_root;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod cp;
+pub(crate) mod data;
 pub(crate) mod down;
 pub(crate) mod events;
 pub(crate) mod exec;

@@ -122,6 +122,7 @@ async fn run_talking(command: Command) -> Outcome<()> {
         Command::Exec(args) => command::exec::run(args).await,
         Command::Cp(args) => command::cp::run(args).await,
         Command::Need(args) => command::need::run(args).await,
+        Command::Data(args) => command::data::run(args).await,
         Command::Rnode(args) => command::rnode::run(args).await,
         other => run(other),
     }

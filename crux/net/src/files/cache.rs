@@ -35,6 +35,11 @@ struct Known {
 }
 
 impl HashCache {
+    /// Forgets everything: device numbers may come to mean other file systems now.
+    pub fn forget(&self) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Known::default();
+    }
+
     /// What is remembered of an untouched file.
     pub(crate) fn find(&self, key: &StatKey) -> Option<Arc<Groups>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -65,7 +65,9 @@ impl Error {
         let source = source.into();
         let kind = match source.kind() {
             io::ErrorKind::NotFound => Kind::NotFound,
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Kind::Denied,
+            io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::CrossesDevices => Kind::Denied,
             io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded
             | io::ErrorKind::FileTooLarge => Kind::Full,
@@ -73,6 +75,9 @@ impl Error {
         };
         let reason = match kind {
             Kind::Full => "no room is left there".to_owned(),
+            Kind::Denied if source.kind() == io::ErrorKind::CrossesDevices => {
+                "another file system is mounted there".to_owned()
+            }
             _ => source.to_string(),
         };
         Self {

@@ -9,7 +9,10 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crux_core::files::path::RelPath;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, mkdirat, openat, statat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, StatxAttributes, StatxFlags, mkdirat, openat,
+    statat, statx,
+};
 use rustix::io::Errno;
 
 use super::error::{Error, Kind};
@@ -56,8 +59,22 @@ impl Root {
         &self.path
     }
 
-    /// Opens a folder below it.
-    pub(crate) fn folder(&self, path: &RelPath) -> Result<OwnedFd, Error> {
+    /// A folder below it as a root of its own.
+    ///
+    /// # Errors
+    /// As [`Root::folder`].
+    pub fn below(&self, path: &RelPath) -> Result<Self, Error> {
+        Ok(Self {
+            folder: self.folder(path)?,
+            path: self.path.join(path.as_str()),
+        })
+    }
+
+    /// Opens a folder below it, for looking at.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] where a link or a file stands on the way, [`Kind::NotFound`], [`Kind::Denied`], [`Kind::Io`].
+    pub fn folder(&self, path: &RelPath) -> Result<OwnedFd, Error> {
         let failed = |errno| not_a_folder(path, errno);
         let mut folder = openat(&self.folder, ".", FOLDER, Mode::empty()).map_err(failed)?;
         for part in path.parts() {
@@ -102,12 +119,92 @@ impl Root {
         }
     }
 
-    /// Opens the regular file at a path.
-    pub(crate) fn file(&self, path: &RelPath) -> Result<File, Error> {
+    /// Opens the regular file at a path, for reading.
+    ///
+    /// # Errors
+    /// As [`Root::folder`].
+    pub fn file(&self, path: &RelPath) -> Result<File, Error> {
         let (folder, name) = path
             .split()
             .ok_or_else(|| Error::refused(path, "a folder stands where a file should"))?;
         open_file(&self.folder(&folder)?, name, path)
+    }
+
+    /// Opens the empty folder at a path, made if nothing stands there; says whether it was made.
+    /// The folder it lies in must exist.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] if something is in it or it is no folder, [`Kind::NotFound`], [`Kind::Denied`], [`Kind::Io`].
+    pub fn empty_folder(&self, path: &RelPath) -> Result<(OwnedFd, bool), Error> {
+        let (parent, name) = path
+            .split()
+            .ok_or_else(|| Error::refused(path, "it is a whole root"))?;
+        let parent = self.folder(&parent)?;
+        let made = match mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => {
+                sync_folder(&parent)
+                    .map_err(|error| Error::io("sync the folder of", path, error))?;
+                true
+            }
+            Err(Errno::EXIST) => false,
+            Err(errno) => return Err(Error::io("make the folder", path, errno)),
+        };
+        let failed = |errno| not_a_folder(path, errno);
+        let folder = openat(&parent, name, FOLDER, Mode::empty()).map_err(failed)?;
+        let mut listing = rustix::fs::Dir::read_from(&folder).map_err(failed)?;
+        let full = listing.any(|found| {
+            found.is_ok_and(|found| !matches!(found.file_name().to_bytes(), b"." | b".."))
+        });
+        if full {
+            return Err(Error::refused(path, "something is in the folder"));
+        }
+        Ok((folder, made))
+    }
+
+    /// Removes the empty folder at a path; its folder is synced. Says whether there was one.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] if it is no folder, [`Kind::Denied`], [`Kind::Io`], also if something is in it.
+    pub fn remove_folder(&self, path: &RelPath) -> Result<bool, Error> {
+        let (parent, name) = path
+            .split()
+            .ok_or_else(|| Error::refused(path, "it is a whole root"))?;
+        let parent = match self.folder(&parent) {
+            Err(error) if error.kind() == Kind::NotFound => return Ok(false),
+            folder => folder?,
+        };
+        match rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR) {
+            Ok(()) => {
+                sync_folder(&parent)
+                    .map_err(|error| Error::io("sync the folder of", path, error))?;
+                Ok(true)
+            }
+            Err(Errno::NOENT) => Ok(false),
+            Err(Errno::NOTDIR) => Err(Error::refused(path, NOT_A_FOLDER)),
+            Err(errno) => Err(Error::io("remove", path, errno)),
+        }
+    }
+
+    /// The folder a path lies in, open, and its name there, if a file system is mounted at the path; links are not followed.
+    ///
+    /// # Errors
+    /// As [`Root::folder`]; what does not exist is not mounted.
+    pub fn mounted<'p>(&self, path: &'p RelPath) -> Result<Option<(OwnedFd, &'p str)>, Error> {
+        let Some((parent, name)) = path.split() else {
+            return Ok(None);
+        };
+        let parent = match self.folder(&parent) {
+            Err(error) if error.kind() == Kind::NotFound => return Ok(None),
+            folder => folder?,
+        };
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        match statx(&parent, name, flags, StatxFlags::BASIC_STATS) {
+            Ok(found) if found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) => {
+                Ok(Some((parent, name)))
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Error::io("look at", path, errno)),
+        }
     }
 
     /// Removes the file or link at a path; its folder is synced. Says whether there was one.

@@ -77,8 +77,10 @@ pub struct FileInfo {
     pub name: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub size: u64,
+    /// of a mounted set: of its manifest
     #[prost(string, tag = "3")]
     pub digest: ::prost::alloc::string::String,
+    /// local, remote, absent; set: a mounted data set; member: of a mounted data set
     #[prost(string, tag = "4")]
     pub kind: ::prost::alloc::string::String,
     #[prost(bool, tag = "5")]
@@ -87,6 +89,12 @@ pub struct FileInfo {
     pub executable: bool,
     #[prost(bool, tag = "7")]
     pub corrupt: bool,
+    /// the path at which it is mounted, or of the set it is a member of
+    #[prost(string, tag = "8")]
+    pub mounted: ::prost::alloc::string::String,
+    /// why a set is not mounted, or its members are not known
+    #[prost(string, tag = "9")]
+    pub reason: ::prost::alloc::string::String,
 }
 /// Absolute paths lie below a mount's target, relative ones in the rnode's own files.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -281,6 +289,41 @@ pub struct RemoveRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveReply {
+    #[prost(bool, tag = "1")]
+    pub existed: bool,
+}
+/// One of digest (an image in the store) and source (an image or a folder of a declared root).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MountRequest {
+    #[prost(string, tag = "1")]
+    pub digest: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(bool, tag = "4")]
+    pub writable: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MountReply {
+    #[prost(bool, tag = "1")]
+    pub existed: bool,
+    #[prost(string, tag = "2")]
+    pub form: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub manifest: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub files: u64,
+    #[prost(uint64, tag = "5")]
+    pub bytes: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnmountRequest {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnmountReply {
     #[prost(bool, tag = "1")]
     pub existed: bool,
 }
@@ -735,6 +778,48 @@ pub mod file_io_client {
                 .insert(GrpcMethod::new("radix.fileio.v1.FileIo", "Remove"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn mount(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MountRequest>,
+        ) -> std::result::Result<tonic::Response<super::MountReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/radix.fileio.v1.FileIo/Mount",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("radix.fileio.v1.FileIo", "Mount"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn unmount(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UnmountRequest>,
+        ) -> std::result::Result<tonic::Response<super::UnmountReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/radix.fileio.v1.FileIo/Unmount",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("radix.fileio.v1.FileIo", "Unmount"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -862,6 +947,14 @@ pub mod file_io_server {
             &self,
             request: tonic::Request<super::RemoveRequest>,
         ) -> std::result::Result<tonic::Response<super::RemoveReply>, tonic::Status>;
+        async fn mount(
+            &self,
+            request: tonic::Request<super::MountRequest>,
+        ) -> std::result::Result<tonic::Response<super::MountReply>, tonic::Status>;
+        async fn unmount(
+            &self,
+            request: tonic::Request<super::UnmountRequest>,
+        ) -> std::result::Result<tonic::Response<super::UnmountReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct FileIoServer<T> {
@@ -1636,6 +1729,92 @@ pub mod file_io_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RemoveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/radix.fileio.v1.FileIo/Mount" => {
+                    #[allow(non_camel_case_types)]
+                    struct MountSvc<T: FileIo>(pub Arc<T>);
+                    impl<T: FileIo> tonic::server::UnaryService<super::MountRequest>
+                    for MountSvc<T> {
+                        type Response = super::MountReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MountRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FileIo>::mount(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MountSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/radix.fileio.v1.FileIo/Unmount" => {
+                    #[allow(non_camel_case_types)]
+                    struct UnmountSvc<T: FileIo>(pub Arc<T>);
+                    impl<T: FileIo> tonic::server::UnaryService<super::UnmountRequest>
+                    for UnmountSvc<T> {
+                        type Response = super::UnmountReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UnmountRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FileIo>::unmount(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UnmountSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::needs::{Need, Standing};
 use crate::agent::context::{Agent, fields};
+use crate::agent::fetch;
+use crate::agent::files::{held, mounted};
 use crate::agent::limits::NEEDS_INTERVAL;
 use crate::agent::paths::digest;
-use crate::agent::{fetch, files::held};
 
 /// Runs until the agent ends. First it settles what the rnode's restart means for what is held.
 pub(crate) async fn run(agent: Arc<Agent>) {
@@ -14,6 +15,7 @@ pub(crate) async fn run(agent: Arc<Agent>) {
     let mut changes = agent.files.needs.changes();
     loop {
         changes.mark_unchanged();
+        mounted::keep(&agent).await;
         for (id, need) in agent.files.needs.all() {
             tokio::select! {
                 () = meet(&agent, &id, &need) => {}

@@ -183,7 +183,11 @@ async fn add(base: &Base, rnodes: &str, needed: &Needed, list: &List) -> Outcome
 }
 
 /// The rnodes that a word names.
-async fn labels(base: &Base, namespace: Option<&str>, word: &str) -> Outcome<Vec<String>> {
+pub(super) async fn labels(
+    base: &Base,
+    namespace: Option<&str>,
+    word: &str,
+) -> Outcome<Vec<String>> {
     if word != "ALL" {
         return Ok(word.split(',').map(str::to_owned).collect());
     }
