@@ -99,6 +99,9 @@ pub(crate) enum Command {
     /// Underverse backends.
     #[command(subcommand)]
     Backend(BackendCommand),
+    /// The servers of this machine and their tags.
+    #[command(subcommand)]
+    Server(ServerCommand),
     /// Builds and their records.
     #[command(subcommand)]
     Begat(BegatCommand),
@@ -529,6 +532,27 @@ pub(crate) struct BackendCheck {
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerCommand {
+    /// Lists the servers, with the tags that were found, given and taken.
+    List {
+        /// How to print.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Gives tags to a server and takes tags from it; containers that run keep those they were started with.
+    Tag {
+        /// The server: `local`, or one that a `.rnodes` file declares and that has rnodes.
+        server: String,
+        /// A tag to give.
+        #[arg(long, value_name = "TAG", required_unless_present = "remove")]
+        add: Vec<String>,
+        /// A tag to take, also one that was found or declared.
+        #[arg(long, value_name = "TAG")]
+        remove: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -23,6 +23,7 @@ pub(crate) mod plan;
 pub(crate) mod ps;
 pub(crate) mod rnode;
 pub(crate) mod rnodes;
+pub(crate) mod server;
 pub(crate) mod services;
 pub(crate) mod status;
 pub(crate) mod up;

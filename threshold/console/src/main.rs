@@ -112,6 +112,7 @@ async fn run_talking(command: Command) -> Outcome<()> {
         Command::Up(args) => command::up::run(args).await,
         Command::Plan(args) => command::plan::run(args).await,
         Command::Down(args) => command::down::run(args).await,
+        Command::Server(args) => command::server::run(args).await,
         Command::Status(args) => command::status::run(args).await,
         Command::Ps(args) => command::ps::run(args).await,
         Command::Rnodes(args) => command::rnodes::run(args).await,

@@ -3,16 +3,17 @@
 //! Everything is kept on disk below the state directory, so that it counts in every process that realises from there.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use underverse::{Error, Exposed, Kind, ServerChange, StorageExposure, Tag, UnderverseAdmin};
 
+use crate::discover;
 use crate::execute::io_at;
 use crate::layout::Home;
 use crate::local::horde_directories;
 use crate::record::Record;
-use crate::servers;
+use crate::servers::{self, Servers};
 use crate::settings::VirtualServer;
 use crate::storage::{self, Exposure, Store};
 
@@ -26,13 +27,61 @@ const MAX: &str = "max=";
 pub struct LocalAdmin {
     home: Home,
     servers: Vec<VirtualServer>,
+    machine_root: PathBuf,
+}
+
+/// Where the tags of a server come from, beside its declaration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerTags {
+    /// The server.
+    pub name: String,
+    /// What the machine is found to have.
+    pub found: BTreeSet<String>,
+    /// What an administrator gave.
+    pub given: BTreeSet<String>,
+    /// What an administrator took, found or declared; none of it is among the server's tags.
+    pub taken: BTreeSet<String>,
 }
 
 impl LocalAdmin {
     /// The administrator of what is realised from `home` on `servers`.
     #[must_use]
-    pub const fn new(home: Home, servers: Vec<VirtualServer>) -> Self {
-        Self { home, servers }
+    pub fn new(home: Home, servers: Vec<VirtualServer>) -> Self {
+        let machine_root = PathBuf::from("/");
+        Self {
+            home,
+            servers,
+            machine_root,
+        }
+    }
+
+    /// The same of a machine whose `/dev`, `/proc` and `/sys` are below `root`.
+    #[must_use]
+    pub(crate) fn with_machine_root(mut self, root: PathBuf) -> Self {
+        self.machine_root = root;
+        self
+    }
+
+    /// Where the tags of each server come from: those we are told of, and those that hordes have containers on; by name.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn server_tags(&self) -> Result<Vec<ServerTags>, Error> {
+        let path = self.home.servers();
+        let said = Servers::read(&self.home).map_err(io_at("read the servers", &path))?;
+        let found = discover::tags(&self.machine_root);
+        let mut names = self.used();
+        names.extend(self.servers.iter().map(|server| server.name.clone()));
+        let tags = |name: String| {
+            let tagging = said.tagging(&name);
+            ServerTags {
+                name,
+                found: found.clone(),
+                given: tagging.add,
+                taken: tagging.remove,
+            }
+        };
+        Ok(names.into_iter().map(tags).collect())
     }
 
     fn known(&self, server: &str) -> Result<(), Error> {

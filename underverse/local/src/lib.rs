@@ -13,6 +13,7 @@ mod claims;
 mod command;
 mod config;
 mod direct;
+mod discover;
 mod document;
 mod durable;
 mod events;
@@ -43,7 +44,7 @@ mod trial;
 mod wanted;
 
 pub use address::base_host;
-pub use admin::LocalAdmin;
+pub use admin::{LocalAdmin, ServerTags};
 pub use base::{Abilities, Base, BaseView, EndSignal, Ended, ExecutionView, Start};
 pub use base_client::BaseClient;
 pub use claims::Claim;

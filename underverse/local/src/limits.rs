@@ -1,6 +1,7 @@
 //! How many rnodes this machine can hold, with the reason when it is fewer than asked.
 
 use std::fs;
+use std::path::Path;
 
 use underverse::{ByteCount, Error, Kind};
 
@@ -32,10 +33,10 @@ impl Machine {
     /// Reads this machine's figures from the kernel; what cannot be read counts as no limit.
     #[must_use]
     pub fn read() -> Self {
-        let memory_limit = number("/sys/fs/cgroup/memory.max").unwrap_or(u64::MAX);
+        let root = Path::new("/");
+        let memory_limit = memory_limit(root).unwrap_or(u64::MAX);
         let memory_used = number("/sys/fs/cgroup/memory.current").unwrap_or(0);
-        let memory = meminfo("MemTotal:").unwrap_or(u64::MAX);
-        let available = meminfo("MemAvailable:").unwrap_or(u64::MAX);
+        let available = meminfo(root, "MemAvailable:").unwrap_or(u64::MAX);
         let tasks_max = [
             number("/proc/sys/kernel/pid_max"),
             number("/proc/sys/kernel/threads-max"),
@@ -44,7 +45,7 @@ impl Machine {
         Self {
             cpus: std::thread::available_parallelism()
                 .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
-            memory: ByteCount::bytes(memory.min(memory_limit)),
+            memory: ByteCount::bytes(memory(root).unwrap_or(u64::MAX)),
             memory_available: ByteCount::bytes(
                 available.min(memory_limit.saturating_sub(memory_used)),
             ),
@@ -54,12 +55,22 @@ impl Machine {
     }
 }
 
-fn number(path: &str) -> Option<u64> {
+/// The memory of the machine whose files are below `root`, or its control group's limit where that is lower, in bytes.
+pub(crate) fn memory(root: &Path) -> Option<u64> {
+    let installed = meminfo(root, "MemTotal:");
+    installed.into_iter().chain(memory_limit(root)).min()
+}
+
+fn memory_limit(root: &Path) -> Option<u64> {
+    number(root.join("sys/fs/cgroup/memory.max"))
+}
+
+fn number(path: impl AsRef<Path>) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-fn meminfo(field: &str) -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
+fn meminfo(root: &Path, field: &str) -> Option<u64> {
+    let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes.saturating_mul(1024))

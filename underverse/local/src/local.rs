@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use crate::ground::Ground;
 use crate::plan::Step;
 use crate::servers::Servers;
 use crate::settings::{Settings, VirtualServer};
-use crate::{answers, external, report};
+use crate::{answers, discover, external, report};
 
 mod observe;
 mod pass;
@@ -69,7 +70,8 @@ impl Local {
     /// The administrator of this machine: whoever holds it may expose storage and change servers.
     #[must_use]
     pub fn administrator(&self) -> LocalAdmin {
-        LocalAdmin::new(self.settings.home.clone(), self.settings.servers.clone())
+        let (home, servers) = (self.settings.home.clone(), self.settings.servers.clone());
+        LocalAdmin::new(home, servers).with_machine_root(self.settings.machine_root.clone())
     }
 
     /// The same with these virtual servers instead of one without tags; must not be empty.
@@ -78,6 +80,18 @@ impl Local {
         assert!(!servers.is_empty(), "a machine is at least one server");
         self.settings.servers = servers;
         self
+    }
+
+    /// The same of a machine whose `/dev`, `/proc` and `/sys` are below `root`, as far as tags are found there.
+    #[must_use]
+    pub fn with_machine_root(mut self, root: impl Into<PathBuf>) -> Self {
+        self.settings.machine_root = root.into();
+        self
+    }
+
+    /// The tags that this machine is found to have.
+    pub(crate) fn found(&self) -> BTreeSet<String> {
+        discover::tags(&self.settings.machine_root)
     }
 
     /// How containers are kept apart from this machine, unless a horde asks for less.
@@ -175,9 +189,14 @@ impl Underverse for Local {
         let machine = self.ground.machine();
         let home = &self.settings.home;
         let said = Servers::read(home).map_err(io_at("read the servers", &home.servers()))?;
+        let found = self.found();
         let tags = |server: &VirtualServer| {
             let own = server.tags.iter().map(ToString::to_string);
-            let tags = said.tagging(&server.name).apply(own).into_iter();
+            let tags = said
+                .tagging(&server.name)
+                .and(&found)
+                .apply(own)
+                .into_iter();
             tags.filter_map(|tag| Tag::new(tag).ok()).collect()
         };
         let mut servers: Vec<Server> = self

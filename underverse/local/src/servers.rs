@@ -162,6 +162,12 @@ impl Servers {
 }
 
 impl Tagging {
+    /// The same with the tags that the machine is found to have, but for those that were taken.
+    pub(crate) fn and(mut self, found: &BTreeSet<String>) -> Self {
+        self.add.extend(found.difference(&self.remove).cloned());
+        self
+    }
+
     /// `tags` with what was given and without what was taken.
     pub(crate) fn apply(&self, tags: impl IntoIterator<Item = String>) -> BTreeSet<String> {
         let all = tags.into_iter().chain(self.add.iter().cloned());

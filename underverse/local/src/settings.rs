@@ -1,6 +1,7 @@
 //! What this backend is told by whoever starts it.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crux_net::order::Order;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub cell_grace: Duration,
     /// What networks this machine grants; probed by the caller, nothing by default.
     pub granted: Granted,
+    /// Where this machine's `/dev`, `/proc` and `/sys` are; `/` but in tests. What is found there tags its servers.
+    pub machine_root: PathBuf,
     /// In which order what a pass may do at once is done; as asked but in tests.
     pub order: Order,
 }
@@ -39,20 +42,26 @@ impl Settings {
     /// Settings with one server named `local` without tags.
     #[must_use]
     pub fn new(home: Home, executable: Executable, isolation: Isolation) -> Self {
-        let local = VirtualServer {
-            name: "local".to_owned(),
-            tags: BTreeSet::new(),
-        };
         Self {
             home,
             executable,
             isolation,
-            servers: vec![local],
+            servers: Self::own_servers(),
             groups: Groups::default(),
             cell_grace: CELL_GRACE,
             granted: Granted::default(),
+            machine_root: PathBuf::from("/"),
             order: Order::default(),
         }
+    }
+
+    /// The servers where none are declared: one named `local`, without tags of its own.
+    #[must_use]
+    pub fn own_servers() -> Vec<VirtualServer> {
+        vec![VirtualServer {
+            name: "local".to_owned(),
+            tags: BTreeSet::new(),
+        }]
     }
 }
 

@@ -112,6 +112,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) store: &'a Store,
     /// What was said of the servers.
     pub(crate) said: &'a Servers,
+    /// Tags that the machine is found to have.
+    pub(crate) found: &'a BTreeSet<String>,
     /// Containers that may leave a server that is maintained.
     pub(crate) leaving: &'a BTreeSet<u32>,
     /// What is kept of this horde.

@@ -105,10 +105,12 @@ impl Local {
         let abilities = self.base.abilities();
         let store = self.store()?;
         let said = self.said()?;
+        let found = self.found();
         let leaving = self.leaving(&spec.name, observed)?;
         let facts = Facts {
             store: &store,
             said: &said,
+            found: &found,
             leaving: &leaving,
             settings: &self.settings,
             abilities: &abilities,

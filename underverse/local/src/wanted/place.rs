@@ -31,7 +31,7 @@ struct Host {
     /// As declared.
     own_tags: BTreeSet<String>,
     tagging: Tagging,
-    /// As declared and changed since.
+    /// As declared, as the machine is found, and as changed since.
     tags: BTreeSet<Tag>,
     standing: Standing,
 }
@@ -39,7 +39,7 @@ struct Host {
 impl Host {
     fn new(server: &VirtualServer, facts: &Facts<'_>) -> Self {
         let own_tags: BTreeSet<String> = server.tags.iter().map(ToString::to_string).collect();
-        let tagging = facts.said.tagging(&server.name);
+        let tagging = facts.said.tagging(&server.name).and(facts.found);
         let tags = tagging.apply(own_tags.clone()).into_iter();
         Self {
             name: server.name.clone(),

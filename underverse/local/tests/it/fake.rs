@@ -461,6 +461,7 @@ impl World {
         let home = Home::new(self.scratch.path());
         Settings {
             cell_grace: Duration::from_millis(200),
+            machine_root: self.scratch.path().join("machine"),
             ..Settings::new(home, executable, Isolation::PidMount)
         }
     }

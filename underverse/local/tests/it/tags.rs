@@ -1,6 +1,6 @@
 //! Tags of virtual servers.
 
-use underverse::{ExecableBuilder, HordeSpec, Kind, Tag, Underverse as _};
+use underverse::{ExecableBuilder, HordeSpec, Kind, Tag, Underverse as _, UnderverseAdmin as _};
 
 use crate::fake::{World, name, realise, realised, refusal, server, spec};
 
@@ -103,4 +103,91 @@ async fn servers_may_be_declared_with_the_horde_and_a_rnode_stays_where_it_is() 
         .map(|running| running.server.as_str())
         .collect();
     assert_eq!(got, ["x", "x", "w"]);
+}
+
+/// A machine with these files below `/dev` and so much memory.
+fn machine(world: &World, devices: &[&str], gibibytes: u64) {
+    let root = world.scratch.path().join("machine");
+    drop(std::fs::remove_dir_all(&root));
+    for directory in ["dev/dri", "proc"] {
+        std::fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    for device in devices {
+        std::fs::write(root.join("dev").join(device), "").unwrap();
+    }
+    let text = format!("MemTotal: {} kB\n", gibibytes << 20);
+    std::fs::write(root.join("proc/meminfo"), text).unwrap();
+}
+
+fn tags(words: &[&str]) -> std::collections::BTreeSet<Tag> {
+    words.iter().map(|word| Tag::new(*word).unwrap()).collect()
+}
+
+/// The tags of the containers, by ordinal.
+async fn told(local: &underverse_local::Local) -> Vec<std::collections::BTreeSet<Tag>> {
+    let running = local.running(&name()).await.unwrap();
+    running.into_iter().map(|running| running.tags).collect()
+}
+
+// Shows in part: TAG-05
+#[tokio::test]
+async fn what_the_machine_has_tags_its_servers_and_an_administrator_has_the_last_word() {
+    let world = World::new();
+    machine(&world, &["dri/renderD128"], 4);
+    let local = world.local();
+    let memory = ["mem-1g", "mem-2g", "mem-4g"];
+    let with = |more: &[&str]| tags(&[&memory[..], more].concat());
+    assert_eq!(local.servers().await.unwrap()[0].tags, with(&["GPU"]));
+    let asked = |count| {
+        let mut spec = asking(count, &["GPU", "mem-4g"]);
+        spec.execables[0].added = tags(&["mine"]);
+        spec
+    };
+    realised(&local, 1, &asked(1)).await;
+    let first = local.running(&name()).await.unwrap().remove(0).id;
+
+    let administrator = local.administrator();
+    let tag = async |add: &[&str], remove: &[&str]| {
+        let words = |words: &[&str]| tags(words).into_iter().collect::<Vec<_>>();
+        let tagged = administrator
+            .tag("local", &words(add), &words(remove))
+            .await;
+        tagged.unwrap();
+    };
+    tag(&["lab"], &["mem-1g"]).await;
+    realised(&local, 2, &asked(2)).await;
+    let second = tags(&["GPU", "mem-2g", "mem-4g", "lab", "mine"]);
+    assert_eq!(told(&local).await, [with(&["GPU", "mine"]), second.clone()]);
+    let running = local.running(&name()).await.unwrap();
+    assert_eq!(running[0].id, first, "no tag starts anybody anew");
+
+    // What was taken stays away, though it is found; what was given goes when it is taken.
+    tag(&[], &["lab", "GPU"]).await;
+    let error = refusal(realise(&local, 3, &asked(3)).await);
+    assert_eq!(error.kind(), Kind::Unsatisfiable);
+    assert!(error.message().contains("GPU"), "{error}");
+    tag(&["GPU"], &[]).await;
+    realised(&local, 3, &asked(3)).await;
+    let third = tags(&["GPU", "mem-2g", "mem-4g", "mine"]);
+    assert_eq!(told(&local).await[1..], [second, third]);
+    let [own] = administrator.server_tags().unwrap().try_into().unwrap();
+    assert_eq!(own.given, ["GPU".to_owned()].into());
+    assert_eq!(own.taken, ["lab", "mem-1g"].map(str::to_owned).into());
+}
+
+// Shows in part: TAG-05
+#[tokio::test]
+async fn a_device_that_is_gone_tags_no_server_any_more_and_declared_servers_inherit_what_is_there()
+{
+    let world = World::new();
+    machine(&world, &["nvidia0"], 1);
+    let local = with(&world);
+    let both = tags(&["GPU", "old", "mem-1g"]);
+    let of = |servers: Vec<underverse::Server>| servers.into_iter().map(|server| server.tags);
+    let found: Vec<_> = of(local.servers().await.unwrap()).collect();
+    assert_eq!(found[1..3], [both.clone(), both]);
+    machine(&world, &[], 1);
+    let found: Vec<_> = of(local.servers().await.unwrap()).collect();
+    assert_eq!(found[0], tags(&["GPU", "mem-1g"]), "declared");
+    assert_eq!(found[3], tags(&["mem-1g"]));
 }
