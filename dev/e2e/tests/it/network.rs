@@ -413,6 +413,89 @@ async fn names() {
     }
 }
 
+/// Set in a run of this program where the kernel refuses network namespaces.
+const REFUSED: &str = "RADIX_TEST_REFUSED";
+/// Runs the words after it as root of a user namespace in which no network namespace may be made.
+const REFUSING: [&str; 5] = [
+    "unshare",
+    "-Ur",
+    "/bin/sh",
+    "-c",
+    "echo 0 > /proc/sys/user/max_net_namespaces && exec \"$0\" \"$@\"",
+];
+
+// Shows in part: NET-06
+#[test]
+fn where_the_kernel_refuses_networks_hordes_are_told_what_they_get_instead() {
+    let name = "network::where_the_kernel_refuses_networks_hordes_are_told_what_they_get_instead";
+    if std::env::var_os(REFUSED).is_some() {
+        return block_on(weaker());
+    }
+    let refusing = || {
+        let mut command = Command::new(REFUSING[0]);
+        command.args(&REFUSING[1..]);
+        command
+    };
+    let can = refusing().arg("true").output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        return skipped_because("no user namespace can be made here");
+    }
+    let output = refusing()
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(REFUSED, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "where networks are refused: {text}\n{errors}"
+    );
+}
+
+async fn weaker() {
+    let world = World::new().await;
+    let record = world.local.capabilities();
+    let strength = record.strength(Capability::HordePrivate);
+    assert!(!strength.is_present(), "{strength}");
+    assert!(
+        strength.reason().unwrap().contains("No space left"),
+        "{strength}"
+    );
+    let private = NetworkSpec {
+        horde_private: true,
+        ..NetworkSpec::default()
+    };
+    let horde = world.horde("the_shire", 2, private.clone());
+    let neighbour = world.horde("rivendell", 1, private);
+    let end = horde.realise(&world.local).await;
+    let underverse::End::Done(warned) = end else {
+        panic!("{end:?}");
+    };
+    let said: Vec<&str> = warned.weaker.iter().map(|one| one.asked.as_str()).collect();
+    assert!(said.contains(&"horde-private network"), "{said:?}");
+    let members = world.realised(&horde).await;
+    let elrond = world.realised(&neighbour).await.remove(0);
+    let effective = world.local.effective(horde.name()).await.unwrap();
+    assert!(!effective.network.horde_private.value, "{effective:?}");
+    assert_eq!(effective.weaker, warned.weaker);
+    assert!(reaches(&elrond, &members[0]), "and that is the truth");
+    assert!(outside_reaches(at(&members[1])));
+    world.released(&horde).await;
+    world.released(&neighbour).await;
+    // What the suite asks of such a backend, it does: in this program and as a plug-in.
+    for way in [&[][..], &["--plug-in"]] {
+        let words = ["backend", "check", "local", "--only", "realise.weaker"];
+        let reply = world.sandbox.radix(&[&words[..], way].concat()).expect(0);
+        let counts = reply.stdout.lines().last().unwrap_or_default();
+        assert!(
+            counts.ends_with("1 cases: 1 passed, 0 refused, 0 skipped, 0 failed"),
+            "{counts}"
+        );
+    }
+}
+
 // What root has in a container on a switch is not enough to leave it, or to hand itself another network.
 #[test]
 fn a_container_of_root_can_neither_leave_its_network_nor_make_one() {
