@@ -7,20 +7,24 @@ mod clock;
 mod credentials;
 mod error;
 mod files;
+mod grant_line;
 mod invitation;
 mod issue;
 mod issued;
+mod issuing;
 mod key;
 mod leaf;
 pub mod owner;
 mod rnode;
 mod succession;
+mod text;
 mod tls;
 mod trust;
 
 pub use clock::WallClock;
 pub use credentials::{ALPN_GRPC, Credentials};
 pub use error::Error;
+pub use grant_line::{GrantLine, decode_key, encode_key};
 pub use invitation::{
     BaseInviter, GrantTerms, INVITATION_LIFE_SECONDS, INVITATION_LIFE_SECONDS_MAX, Invitation,
 };

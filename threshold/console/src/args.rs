@@ -417,8 +417,12 @@ pub(crate) enum MemoirCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct Login {
-    /// The line that `radix ca invite` printed for an operator or tool; `-` reads it from standard input.
-    pub(crate) invitation: String,
+    /// The line that `radix ca invite` or `radix ca issue` printed for an operator or tool; `-` reads it from standard input.
+    #[arg(required_unless_present = "show_key")]
+    pub(crate) invitation: Option<String>,
+    /// Prints the public key that `radix ca issue` wants, and makes it if there is none; enrols nobody.
+    #[arg(long, conflicts_with = "invitation")]
+    pub(crate) show_key: bool,
 }
 
 /// What a tool may be granted beyond looking.
@@ -455,6 +459,27 @@ pub(crate) enum CaCommand {
         /// How long it may be claimed, 1s to 720h; the base revokes it when nobody was met by then, and a 24th later.
         #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
         within: std::time::Duration,
+    },
+    /// Grants the holder of a public key what an invitation would, with nothing secret to hand over.
+    #[command(group = clap::ArgGroup::new("kind").required(true))]
+    Issue {
+        /// The line that `radix login --show-key` printed on the other machine.
+        key: String,
+        /// Namespace that it is good for; everything without it.
+        #[arg(long)]
+        namespace: Option<String>,
+        /// Makes an operator of this name.
+        #[arg(long, value_name = "NAME", group = "kind")]
+        operator: Option<String>,
+        /// Makes a tool of this name.
+        #[arg(long, value_name = "NAME", group = "kind")]
+        tool: Option<String>,
+        /// What the tool may do besides looking: `lifecycle` starts, runs and signals the commands of applications.
+        #[arg(long, value_name = "VERBS", value_delimiter = ',', requires = "tool")]
+        verbs: Vec<ToolVerb>,
+        /// For how many days; 90 without it.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=90))]
+        days: Option<u32>,
     },
     /// Writes a certificate and key to FILE, for curl and the like, good for an hour.
     Leaf {

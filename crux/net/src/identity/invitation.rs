@@ -3,17 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crux_core::identity::{
     CHAIN_LENGTH_MAX, Charter, Denies, Enrols, Grant, LEAF_BACKDATE_SECONDS, OPERATOR_LIFE_SECONDS,
-    Prefix, Refusal, Role, UnixTime, Verb, Verbs, Window, validity_of_certificate,
+    Prefix, PublicKey, Refusal, Role, UnixTime, Verb, Verbs, Window, validity_of_certificate,
 };
 use crux_core::names::{InvitationId, Label};
 
 use crate::identity::files::{encode_chain, take_chain, take_long, take_short};
 use crate::identity::issue::issue;
-use crate::identity::{Error, SecretKey, WallClock};
+use crate::identity::{Error, SecretKey, WallClock, text};
 
 /// How long an invitation may be claimed unless said otherwise: a day.
 pub const INVITATION_LIFE_SECONDS: u64 = 86_400;
@@ -23,13 +21,10 @@ const GRANT_DAYS_MAX: u32 = 90;
 const USES_MAX: u32 = 65_536;
 /// Most hints carried.
 const HINTS_MAX: usize = 8;
-/// Longest text read as an invitation.
-const TEXT_BYTES_MAX: usize = 16_384;
 /// Longest time in which an invitation may be claimed, in seconds: 30 days.
 pub const INVITATION_LIFE_SECONDS_MAX: u64 = 30 * 86_400;
 const HEAD: &str = "radix1";
 const VERSION: u8 = 1;
-const CHECK_BYTES: usize = 4;
 
 /// A delegation to enrol: charter, throwaway key, its chain, and where to begin. A secret until it is claimed.
 #[derive(Clone)]
@@ -270,7 +265,7 @@ impl Invitation {
     pub(crate) fn enrol(
         &self,
         role: Role,
-        joiner: &SecretKey,
+        joiner: &PublicKey,
         validity: Window,
     ) -> Result<Vec<Vec<u8>>, Error> {
         if validity.from > self.grant.claim_by {
@@ -290,7 +285,7 @@ impl Invitation {
             Role::Tool { .. } => grant,
             _ => grant.may_grant(self.grant.may_grant),
         };
-        let mut chain = vec![issue(&grant, validity, joiner.public(), &self.key)?];
+        let mut chain = vec![issue(&grant, validity, joiner, &self.key)?];
         chain.extend(self.chain.iter().cloned());
         Ok(chain)
     }
@@ -310,34 +305,17 @@ impl Invitation {
         self.hints
             .iter()
             .for_each(|hint| put_short(&mut out, hint.as_bytes()));
-        let check = blake3::hash(&out);
-        out.extend_from_slice(&check.as_bytes()[..CHECK_BYTES]);
-        format!("{HEAD}{}", URL_SAFE_NO_PAD.encode(out))
+        text::seal(HEAD, out)
     }
 
     /// Reads the text form; white space around it is ignored.
     ///
     /// # Errors
     /// [`Error::Invitation`] or [`Error::Refused`].
-    pub fn decode(text: &str) -> Result<Self, Error> {
-        let text = text.trim();
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(Error::Invitation("it is too long"));
-        }
-        let text = text
-            .strip_prefix(HEAD)
-            .ok_or(Error::Invitation("it does not begin with radix1"))?;
-        let bytes = URL_SAFE_NO_PAD
-            .decode(text)
-            .map_err(|_| Error::Invitation("it has characters that do not belong there"))?;
+    pub fn decode(line: &str) -> Result<Self, Error> {
+        let content = text::open(HEAD, line)?;
         let damaged = || Error::Invitation("it is damaged or incomplete");
-        let (content, check) = bytes
-            .split_at_checked(bytes.len().saturating_sub(CHECK_BYTES))
-            .ok_or_else(damaged)?;
-        if blake3::hash(content).as_bytes()[..CHECK_BYTES] != *check {
-            return Err(damaged());
-        }
-        let invitation = read(content).ok_or_else(damaged)??;
+        let invitation = read(&content).ok_or_else(damaged)??;
         invitation.check()?;
         Ok(invitation)
     }
@@ -372,7 +350,7 @@ impl Invitation {
             None => return Err(Error::Invitation("its certificate is not an invitation's")),
         };
         let trial = SecretKey::generate()?;
-        let chain = self.enrol(role, &trial, validity)?;
+        let chain = self.enrol(role, trial.public(), validity)?;
         let signature = trial.sign(b"", b"")?;
         let signed = crux_core::identity::Signed {
             context: b"",

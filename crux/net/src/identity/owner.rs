@@ -23,7 +23,7 @@ use crate::identity::issued::{Issued, IssuedCertificate};
 use crate::identity::succession;
 use crate::identity::trust::read_authority;
 use crate::identity::{
-    Acceptance, Credentials, Error, Invitation, SecretKey, Taken, Trust, WallClock,
+    Acceptance, Credentials, Error, GrantLine, Invitation, SecretKey, Taken, Trust, WallClock,
 };
 
 /// An operator's grant is renewed when less than this is left: 60 of its 90 days.
@@ -124,34 +124,30 @@ impl OwnerStore {
         {
             return Err(Error::Claimed(owner));
         }
-        let role: fn(Label) -> Role = match invitation.enrols() {
-            Some(Enrols::Operator) => |label| Role::Operator { label },
-            Some(Enrols::Tool) => |label| Role::Tool { label },
-            Some(Enrols::Rnode) | None => {
-                return Err(Error::Invitation(
-                    "it is for a rnode, not for an operator or tool",
-                ));
-            }
-        };
+        let role = person(invitation)?;
         let clock = WallClock::with_floor(&owner.join("floor"))?;
         let key = SecretKey::open_or_create(&operator.join("operator.key"))?;
-        let label = invitation.label().cloned().unwrap_or_else(operator_label);
-        let now = clock.now();
-        let chain = invitation.enrol(
-            role(label),
-            &key,
-            Window {
-                from: now,
-                until: now.plus(invitation.stay_seconds()),
-            },
-        )?;
-        files::write(&operator.join("grant"), &encode_chain(&chain))?;
-        files::write(
-            &operator.join("hints"),
-            invitation.hints().join("\n").as_bytes(),
-        )?;
-        files::write(&owner.join("charter"), invitation.charter.encoded())?;
-        Self::with_operator(home, None, invitation.charter.clone(), clock)
+        let validity = stay(invitation, clock.now());
+        let chain = invitation.enrol(role, key.public(), validity)?;
+        let line = GrantLine::new(invitation.charter.clone(), chain);
+        let line = line.with_hints(invitation.hints().iter().cloned());
+        keep_grant(home, &line)?;
+        Self::with_operator(home, None, line.charter, clock)
+    }
+
+    /// The same store, with invitations that are over as they are made: only whoever is enrolled at once comes in.
+    pub(crate) fn at_once(&self) -> Self {
+        Self {
+            root: self.root.clone(),
+            charter: self.charter.clone(),
+            operator: self.operator.clone(),
+            operator_chain: self.operator_chain.clone(),
+            clock: self.clock.clone(),
+            trust: self.trust.clone(),
+            home: self.home.clone(),
+            made: false,
+            invitation_life_seconds: 0,
+        }
     }
 
     /// Who owns.
@@ -516,7 +512,7 @@ impl OwnerStore {
         }
     }
 
-    fn with_operator(
+    pub(crate) fn with_operator(
         home: &Path,
         root: Option<SecretKey>,
         charter: Charter,
@@ -568,15 +564,43 @@ impl OwnerStore {
     }
 }
 
+/// What an invitation of a person or tool makes of whoever comes.
+pub(crate) fn person(invitation: &Invitation) -> Result<Role, Error> {
+    let label = invitation.label().cloned().unwrap_or_else(operator_label);
+    match invitation.enrols() {
+        Some(Enrols::Operator) => Ok(Role::Operator { label }),
+        Some(Enrols::Tool) => Ok(Role::Tool { label }),
+        Some(Enrols::Rnode) | None => Err(Error::Invitation(
+            "it is for a rnode, not for an operator or tool",
+        )),
+    }
+}
+
+/// How long whoever comes in now may stay.
+pub(crate) fn stay(invitation: &Invitation, now: UnixTime) -> Window {
+    Window {
+        from: now,
+        until: now.plus(invitation.stay_seconds()),
+    }
+}
+
+/// Writes down who somebody has become; the charter last, with it they are.
+pub(crate) fn keep_grant(home: &Path, line: &GrantLine) -> Result<(), Error> {
+    let operator = home.join("operator");
+    files::write(&operator.join("grant"), &encode_chain(&line.chain))?;
+    files::write(&operator.join("hints"), line.hints().join("\n").as_bytes())?;
+    files::write(&home.join("owner/charter"), line.charter.encoded())
+}
+
 /// Whether an owner may be made.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Creation {
+pub(crate) enum Creation {
     Allowed,
     Refused,
 }
 
 /// The root key, if it is here, and the charter. A root key without charter is a first `up` that died: finished here.
-fn open_owner(
+pub(crate) fn open_owner(
     dir: &Path,
     creation: Creation,
 ) -> Result<Option<(Option<SecretKey>, Charter)>, Error> {

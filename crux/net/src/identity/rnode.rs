@@ -98,7 +98,7 @@ impl RnodeIdentity {
         };
         let chain = invitation.enrol(
             role,
-            &key,
+            key.public(),
             Window {
                 from: clock.now(),
                 until: NEVER,

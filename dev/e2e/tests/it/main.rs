@@ -13,6 +13,7 @@ mod leave_nothing;
 mod network;
 mod order;
 mod rest;
+mod spawned;
 mod tags;
 mod unbroken;
 

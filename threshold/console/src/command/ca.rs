@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use base64::Engine as _;
-use crux_core::identity::Verb;
+use crux_core::identity::{UnixTime, Verb};
 use crux_core::names::Label;
-use crux_net::identity::{GrantTerms, Invitation, OwnerStore};
+use crux_net::identity::{GrantLine, GrantTerms, Invitation, OwnerStore};
 use crux_net::rpc;
 
 use crate::args::{self, CaCommand, ToolVerb};
@@ -54,6 +54,23 @@ pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
         CaCommand::Recovery { erase } => super::ca_root::recovery(&owner, erase),
         // Handled above: they need no owner.
         CaCommand::Recover { .. } | CaCommand::Leaf { .. } => Ok(()),
+        CaCommand::Issue {
+            key,
+            namespace,
+            operator,
+            tool,
+            verbs,
+            days,
+        } => {
+            let who = match (&operator, &tool) {
+                (Some(name), _) => Kind::Operator(name),
+                (None, Some(name)) => Kind::Tool(name),
+                (None, None) => return Err(Failure::usage("nobody is named")),
+            };
+            let terms = terms(namespace.as_deref(), &verbs, days)?;
+            let key = &key;
+            issue(&home, &owner, &Issued { key, who, terms })
+        }
         CaCommand::Invite {
             namespace,
             label: name,
@@ -67,17 +84,8 @@ pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
             let owner = owner
                 .claimable_within(within)
                 .map_err(|error| Failure::usage("cannot make an invitation").because(&error))?;
-            let given = namespace.as_deref();
-            let given = given.map(|text| label("namespace", text)).transpose()?;
-            let namespace = given.clone().unwrap_or_else(Label::base);
-            let verbs = verbs.into_iter().map(|verb| match verb {
-                ToolVerb::Lifecycle => Verb::Lifecycle,
-            });
-            let terms = GrantTerms {
-                namespace: given,
-                verbs: verbs.collect(),
-                days,
-            };
+            let terms = terms(namespace.as_deref(), &verbs, days)?;
+            let namespace = terms.namespace.clone().unwrap_or_else(Label::base);
             let invitation = match (operator, tool, pool, name) {
                 (Some(name), ..) => owner.invite_operator(&label("operator", &name)?, &terms),
                 (_, Some(name), ..) => owner.invite_tool(&label("tool", &name)?, &terms),
@@ -101,6 +109,51 @@ pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
             Ok(())
         }
     }
+}
+
+fn terms(namespace: Option<&str>, verbs: &[ToolVerb], days: Option<u32>) -> Outcome<GrantTerms> {
+    let namespace = namespace.map(|text| label("namespace", text)).transpose()?;
+    let verbs = verbs.iter().map(|verb| match verb {
+        ToolVerb::Lifecycle => Verb::Lifecycle,
+    });
+    Ok(GrantTerms {
+        namespace,
+        verbs: verbs.collect(),
+        days,
+    })
+}
+
+/// Runs `radix ca issue`.
+fn issue(home: &Home, owner: &OwnerStore, wanted: &Issued<'_>) -> Outcome<()> {
+    let key = crux_net::identity::decode_key(wanted.key).map_err(|error| {
+        Failure::usage("this is not a public key")
+            .because(&error)
+            .hint("`radix login --show-key` prints it, where the grant is to be used")
+    })?;
+    let line = match wanted.who {
+        Kind::Operator(name) => {
+            owner.issue_operator(&label("operator", name)?, &wanted.terms, &key)
+        }
+        Kind::Tool(name) => owner.issue_tool(&label("tool", name)?, &wanted.terms, &key),
+    };
+    let line = line.map_err(|error| Failure::failed("cannot issue a grant").because(&error))?;
+    let base = Contact::of_base(home).map(|contact| contact.address());
+    output::talk("this line is no secret: it helps nobody but the holder of that key");
+    output::line(&line.with_hints(base).encode());
+    Ok(())
+}
+
+/// What `radix ca issue` is asked for.
+struct Issued<'a> {
+    key: &'a str,
+    who: Kind<'a>,
+    terms: GrantTerms,
+}
+
+/// As whom somebody comes in, under a name.
+enum Kind<'a> {
+    Operator(&'a str),
+    Tool(&'a str),
 }
 
 fn show(owner: &OwnerStore) {
@@ -154,16 +207,20 @@ pub(crate) async fn leaf(file: &Path) -> Outcome<()> {
 
 /// Runs `radix login`.
 pub(crate) async fn login(args: &args::Login) -> Outcome<()> {
-    let mut text = args.invitation.clone();
+    if args.show_key {
+        let home = Home::open()?;
+        let key = OwnerStore::shown_key(home.root())
+            .map_err(|error| Failure::failed("cannot show a key").because(&error))?;
+        output::line(&crux_net::identity::encode_key(&key));
+        return Ok(());
+    }
+    let mut text = args.invitation.clone().unwrap_or_default();
     if text == "-" {
         text.clear();
         std::io::stdin().read_line(&mut text)?;
     }
-    let invitation = Invitation::decode(text.trim())
-        .map_err(|error| Failure::usage("this is not an invitation").because(&error))?;
     let home = Home::open()?;
-    let owner = OwnerStore::login(home.root(), &invitation)
-        .map_err(|error| Failure::failed("cannot log in").because(&error))?;
+    let (owner, claim_by) = enrol(&home, text.trim())?;
     let who = owner
         .credentials()
         .map_err(|error| Failure::failed("cannot log in").because(&error))?
@@ -175,11 +232,25 @@ pub(crate) async fn login(args: &args::Login) -> Outcome<()> {
         Ok(Some(base)) => base.itself().describe().await.is_ok(),
         Ok(None) | Err(_) => false,
     };
-    if !met {
+    if let Some(claim_by) = claim_by.filter(|_| !met) {
         output::talk(&format!(
-            "the base does not answer: call it, e.g. by `radix ps`, before {}, or the invitation is revoked",
-            invitation.claim_by()
+            "the base does not answer: call it, e.g. by `radix ps`, before {claim_by}, or the invitation is revoked"
         ));
     }
     Ok(())
+}
+
+/// Comes in by an invitation, which says until when, or with a grant for a key that was shown.
+fn enrol(home: &Home, line: &str) -> Outcome<(OwnerStore, Option<UnixTime>)> {
+    let failed = |error| Failure::failed("cannot log in").because(&error);
+    if GrantLine::is_meant(line) {
+        let grant = GrantLine::decode(line)
+            .map_err(|error| Failure::usage("this is not a grant").because(&error))?;
+        let owner = OwnerStore::login_with_grant(home.root(), &grant).map_err(failed)?;
+        return Ok((owner, None));
+    }
+    let invitation = Invitation::decode(line)
+        .map_err(|error| Failure::usage("this is not an invitation").because(&error))?;
+    let owner = OwnerStore::login(home.root(), &invitation).map_err(failed)?;
+    Ok((owner, Some(invitation.claim_by())))
 }
