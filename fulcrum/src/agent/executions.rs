@@ -3,6 +3,7 @@
 //! Not for deciding; the keeper's records are the truth and this is filled from them at every start.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -60,6 +61,20 @@ impl Executions {
     /// All of them, sorted by id.
     pub(crate) fn list(&self) -> Vec<Arc<Execution>> {
         self.lock().values().cloned().collect()
+    }
+
+    /// Those whose id begins with one of `prefixes`, sorted by id; all of them if there is none.
+    pub(crate) fn beginning_with(&self, prefixes: &[String]) -> Vec<Arc<Execution>> {
+        if prefixes.is_empty() {
+            return self.list();
+        }
+        let known = self.lock();
+        let mut found = BTreeMap::new();
+        for prefix in prefixes {
+            let from = known.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
+            found.extend(from.take_while(|(id, _)| id.starts_with(prefix.as_str())));
+        }
+        found.into_values().cloned().collect()
     }
 
     /// Says that an execution is being started, until the guard is dropped.

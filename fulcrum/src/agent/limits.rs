@@ -101,6 +101,8 @@ pub(crate) const ARGS_MAX: usize = 1024;
 pub(crate) const ARGS_BYTES_MAX: usize = 128 << 10;
 /// Longest execution id.
 pub(crate) const EXECUTION_ID_MAX: usize = 128;
+/// Most beginnings of names that one `rexec` `List` may ask for.
+pub(crate) const LIST_PREFIXES_MAX: usize = 64;
 /// Time between TERM and KILL when a command's time is over.
 pub(crate) const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
 /// Streams served at once on one process socket.

@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::context::{Agent, background, fields};
 use super::guard::caller;
 use super::launch::{Launch, call_status, may_detach};
-use super::limits::{CALL_TIMEOUT, STREAM_CHUNKS, TIMEOUT_GRACE};
+use super::limits::{CALL_TIMEOUT, LIST_PREFIXES_MAX, STREAM_CHUNKS, TIMEOUT_GRACE};
 use super::output::{self, Which};
 
 /// A stream of replies.
@@ -111,12 +111,18 @@ impl Rexec for RexecService {
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListReply>, Status> {
         let wanted = request.into_inner();
+        if wanted.prefixes.len() > LIST_PREFIXES_MAX {
+            let asked = wanted.prefixes.len();
+            return Err(Status::invalid_argument(format!(
+                "list executions: {asked} prefixes are more than {LIST_PREFIXES_MAX}"
+            )));
+        }
         let settled = tokio::time::timeout(CALL_TIMEOUT, self.0.executions.settled()).await;
         settled.map_err(|_| Status::unavailable("list executions: one is still being started"))?;
         let executions = self
             .0
             .executions
-            .list()
+            .beginning_with(&wanted.prefixes)
             .iter()
             .filter(|known| wanted.finished || known.outcome.is_none())
             .filter(|known| {

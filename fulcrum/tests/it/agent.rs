@@ -274,6 +274,21 @@ async fn an_execution_and_its_output_outlive_the_agent() {
     assert_eq!(find("waiting").pid, pid);
     assert!(find("waiting").outcome.is_none());
     assert_eq!(find("done").outcome.as_ref().unwrap().code, 0);
+    let mut named = async |prefixes: &[&str]| {
+        let request = ListRequest {
+            finished: true,
+            prefixes: prefixes.iter().map(|&prefix| prefix.to_owned()).collect(),
+            ..ListRequest::default()
+        };
+        let listed = rexec.list(request).await.map(|reply| reply.into_inner());
+        listed.map(|reply| reply.executions.into_iter().map(|known| known.execution))
+    };
+    let found = named(&["wait", "waiting", "none"]).await.unwrap();
+    assert_eq!(found.collect::<Vec<_>>(), ["waiting"]);
+    let found = named(&["wait", "don"]).await.unwrap();
+    assert_eq!(found.collect::<Vec<_>>(), ["done", "waiting"]);
+    let refused = named(&["x"; 65]).await.err().unwrap();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
     let attach = RunInput {
         input: Some(Input::Attach("done".into())),
     };

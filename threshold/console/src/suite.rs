@@ -55,8 +55,8 @@ impl Base for Tapped {
         self.base.start(start).await
     }
 
-    async fn list(&self) -> Result<Vec<ExecutionView>, Error> {
-        self.base.list().await
+    async fn list(&self, of: Option<&str>) -> Result<Vec<ExecutionView>, Error> {
+        self.base.list(of).await
     }
 
     async fn until_ended(&self, executions: &[String]) {

@@ -30,11 +30,11 @@ pub trait Base: Send + Sync + Debug {
     /// Effect `Unknown` where the answer was lost; the same call may be repeated.
     async fn start(&self, start: Start) -> Result<(), Error>;
 
-    /// Every execution of ours: running, and finished as long as the base keeps them.
+    /// The executions of ours, of all namespaces or of one: running, and finished as long as the base keeps them.
     ///
     /// # Errors
     /// `Unavailable`.
-    async fn list(&self) -> Result<Vec<ExecutionView>, Error>;
+    async fn list(&self, of: Option<&str>) -> Result<Vec<ExecutionView>, Error>;
 
     /// Returns when one of `executions` has ended, or when that cannot be watched any more.
     ///

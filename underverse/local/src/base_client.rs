@@ -133,10 +133,12 @@ impl Base for BaseClient {
         })
     }
 
-    async fn list(&self) -> Result<Vec<ExecutionView>, Error> {
+    async fn list(&self, of: Option<&str>) -> Result<Vec<ExecutionView>, Error> {
+        let prefixes = of.map(|namespace| Label::execution_prefixes(namespace).to_vec());
         let message = ListRequest {
             configuration: RADIX.to_owned(),
             finished: true,
+            prefixes: prefixes.unwrap_or_default(),
         };
         let reply = self.rexec.clone().list(request(message)).await;
         let reply = reply.map_err(|s| refused("list the base's executions", Effect::None, s))?;
@@ -145,6 +147,7 @@ impl Base for BaseClient {
             .executions
             .into_iter()
             .filter_map(view)
+            .filter(|view| of.is_none_or(|namespace| view.label.namespace == namespace))
             .collect())
     }
 

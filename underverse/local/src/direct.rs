@@ -4,7 +4,7 @@
 //! each has a directory below `direct/` with what was asked, which process it became and how it ended
 //! (`direct/execution.rs`). It spawns no task; a dead child is reaped when somebody looks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -39,7 +39,7 @@ mod radix;
 use execution::Execution;
 pub use radix::find_radix;
 
-/// Most ended executions that are kept; the oldest go first.
+/// Most ended executions that are kept of a namespace; the oldest go first.
 const ENDED_MAX: usize = 1024;
 /// Time an earlier process of the same home is given to let go of it.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -61,8 +61,8 @@ pub struct Direct {
     inviter: Option<Arc<Inviter>>,
     /// Held for as long as we live; the kernel lets go of it if we are killed.
     _lock: fs::File,
-    /// One look or start at a time.
-    turn: Mutex<()>,
+    /// What lies below `root`, for one look or start at a time; nobody else changes it while we hold the lock.
+    index: Mutex<Index>,
 }
 
 impl fmt::Debug for Direct {
@@ -72,6 +72,57 @@ impl fmt::Debug for Direct {
             .field("radix", &self.radix)
             .field("root", &self.root)
             .finish_non_exhaustive()
+    }
+}
+
+/// Names of executions by namespace.
+#[derive(Debug, Default)]
+struct Index {
+    of: BTreeMap<String, BTreeSet<String>>,
+    /// Those that were never wholly asked for: a kill came between.
+    unasked: BTreeSet<String>,
+}
+
+impl Index {
+    fn read(root: &Path) -> io::Result<Self> {
+        let mut index = Self::default();
+        for entry in fs::read_dir(root)? {
+            let entry = entry?;
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+                continue;
+            };
+            if !entry.file_type()?.is_dir() {
+                continue;
+            }
+            match Execution::new(entry.path()).namespace() {
+                Some(namespace) => drop(index.of.entry(namespace).or_default().insert(name)),
+                None => drop(index.unasked.insert(name)),
+            }
+        }
+        Ok(index)
+    }
+
+    fn names(&self, of: Option<&str>) -> Vec<String> {
+        match of {
+            Some(namespace) => self
+                .of
+                .get(namespace)
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
+            None => self.of.values().flatten().cloned().collect(),
+        }
+    }
+
+    fn remove(&mut self, namespace: &str, name: &str) {
+        self.unasked.remove(name);
+        if let Some(names) = self.of.get_mut(namespace) {
+            names.remove(name);
+            if names.is_empty() {
+                self.of.remove(namespace);
+            }
+        }
     }
 }
 
@@ -89,6 +140,7 @@ impl Direct {
         let root =
             fs::canonicalize(&root).map_err(io_at("find the directory of executions", &root))?;
         let lock = take(&root).await?;
+        let index = Index::read(&root).map_err(io_at("list the executions", &root))?;
         let text = Digest::of(root.as_os_str().as_encoded_bytes()).to_string();
         Ok(Self {
             radix: radix.into(),
@@ -96,7 +148,7 @@ impl Direct {
             root,
             inviter: None,
             _lock: lock,
-            turn: Mutex::new(()),
+            index: Mutex::new(index),
         })
     }
 
@@ -112,29 +164,28 @@ impl Direct {
         Execution::new(self.root.join(name))
     }
 
-    /// Every execution that was ever started and is kept, by name.
-    fn look(&self) -> io::Result<BTreeMap<String, ExecutionView>> {
-        let mut views = BTreeMap::new();
-        for entry in fs::read_dir(&self.root)? {
-            let entry = entry?;
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+    /// The executions that were ever started and are kept.
+    fn look(&self, index: &mut Index, of: Option<&str>) -> io::Result<Vec<ExecutionView>> {
+        let mut views = Vec::new();
+        let mut ended: BTreeMap<String, Vec<(u64, String)>> = BTreeMap::new();
+        for name in index.names(of) {
+            let Some(view) = self.execution(&name).look()? else {
                 continue;
             };
-            if entry.file_type()?.is_dir()
-                && let Some(view) = self.execution(&name).look()?
-            {
-                views.insert(name, view);
+            if let Some(end) = &view.ended {
+                let of = ended.entry(view.label.namespace.clone()).or_default();
+                of.push((end.unix_ms, name));
             }
+            views.push(view);
         }
-        let mut ended: Vec<_> = views
-            .values()
-            .filter_map(|view| Some((view.ended.as_ref()?.unix_ms, view.id.clone())))
-            .collect();
-        ended.sort();
-        let surplus = ended.len().saturating_sub(ENDED_MAX);
-        for (_, name) in ended.into_iter().take(surplus) {
-            durable::remove_tree(&self.root.join(&name))?;
-            views.remove(&name);
+        for (namespace, mut ended) in ended {
+            ended.sort();
+            let surplus = ended.len().saturating_sub(ENDED_MAX);
+            for (_, name) in ended.into_iter().take(surplus) {
+                durable::remove_tree(&self.root.join(&name))?;
+                index.remove(&namespace, &name);
+                views.retain(|view| view.id != name);
+            }
         }
         Ok(views)
     }
@@ -224,18 +275,19 @@ impl Base for Direct {
     }
 
     async fn start(&self, start: Start) -> Result<(), Error> {
-        let _turn = self.turn.lock().await;
+        let mut index = self.index.lock().await;
         let name = start.label.execution();
+        let of = index.of.entry(start.label.namespace.clone()).or_default();
+        of.insert(name.clone());
+        index.unasked.remove(&name);
         let started = self.execution(&name).start(&self.radix, &start);
         started.map_err(|error| error.with("execution", name))
     }
 
-    async fn list(&self) -> Result<Vec<ExecutionView>, Error> {
-        let _turn = self.turn.lock().await;
-        let views = self
-            .look()
-            .map_err(io_at("list the executions", &self.root))?;
-        Ok(views.into_values().collect())
+    async fn list(&self, of: Option<&str>) -> Result<Vec<ExecutionView>, Error> {
+        let mut index = self.index.lock().await;
+        self.look(&mut index, of)
+            .map_err(io_at("list the executions", &self.root))
     }
 
     async fn until_ended(&self, executions: &[String]) {
@@ -252,20 +304,20 @@ impl Base for Direct {
     }
 
     async fn signal(&self, execution: &str, signal: EndSignal) -> Result<(), Error> {
-        let _turn = self.turn.lock().await;
+        let _index = self.index.lock().await;
         let held = self.execution(execution);
         held.signal(signal)
             .map_err(|error| error.with("execution", execution))
     }
 
     async fn forget(&self, namespace: &str) -> Result<(), Error> {
-        let _turn = self.turn.lock().await;
-        let failed = |error| io_at("forget executions", &self.root)(error);
-        for entry in fs::read_dir(&self.root).map_err(failed)? {
-            let directory = entry.map_err(failed)?.path();
-            if directory.is_dir() {
-                let execution = Execution::new(directory);
-                execution.forget(namespace).map_err(failed)?;
+        let mut index = self.index.lock().await;
+        let mut names = index.names(Some(namespace));
+        names.extend(index.unasked.iter().cloned());
+        for name in names {
+            let forgotten = self.execution(&name).forget();
+            if forgotten.map_err(io_at("forget executions", &self.root))? {
+                index.remove(namespace, &name);
             }
         }
         Ok(())

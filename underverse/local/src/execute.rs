@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, mpsc};
 use underverse::{Effect, Error, EventKind, Failure, HordeName, Kind, Progress, StepDone};
 
 use crate::address::{self, Lease};
-use crate::base::{BaseView, ExecutionView};
+use crate::base::BaseView;
 use crate::durable;
 use crate::events::{EventFile, News};
 use crate::ground::Ground;
@@ -301,9 +301,4 @@ fn boot_of(held: Option<&Record>, ground: &dyn Ground) -> String {
         .map(|held| held.boot.clone())
         .filter(|boot| !boot.is_empty());
     known.unwrap_or_else(|| ground.boot())
-}
-
-/// Whether a listed execution is of this namespace.
-pub(crate) fn is_of(view: &ExecutionView, namespace: &str) -> bool {
-    view.label.namespace == namespace
 }

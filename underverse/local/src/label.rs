@@ -84,6 +84,12 @@ impl Label {
         }
     }
 
+    /// What the names of a namespace's executions begin with. So may those of another one: `a-n1` begins with `a-`.
+    #[must_use]
+    pub fn execution_prefixes(namespace: &str) -> [String; 2] {
+        ["cell", "forward"].map(|what| format!("{what}-{namespace}-"))
+    }
+
     /// The generation it was started under.
     #[must_use]
     pub const fn generation(&self) -> Generation {

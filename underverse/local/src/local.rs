@@ -350,7 +350,7 @@ impl Underverse for Local {
             .map_err(io_at("list the hordes", &hordes))?
             .into_iter()
             .collect();
-        let executions = self.base.list().await?;
+        let executions = self.base.list(None).await?;
         let running = executions.into_iter().filter(|view| view.ended.is_none());
         names.extend(running.map(|view| view.label.namespace));
         Ok(names

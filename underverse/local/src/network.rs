@@ -125,7 +125,7 @@ impl OnSwitch {
     pub(crate) fn choose(
         asked: &NetworkSpec,
         held: Option<Self>,
-        taken: &BTreeSet<u8>,
+        taken: &dyn Fn() -> BTreeSet<u8>,
     ) -> Option<Self> {
         let limited = asked.external_connections_max.is_some();
         if !asked.horde_private && !asked.flock_private && !limited {
@@ -135,8 +135,11 @@ impl OnSwitch {
             true => Scope::Horde,
             false => Scope::Flock,
         };
-        let mut free = (1..=NUMBER_MAX).filter(|number| !taken.contains(number));
-        let number = held.map(|held| held.number).or_else(|| free.next())?;
+        let free = || {
+            let taken = taken();
+            (1..=NUMBER_MAX).find(|number| !taken.contains(number))
+        };
+        let number = held.map(|held| held.number).or_else(free)?;
         Some(Self { scope, number })
     }
 
@@ -191,7 +194,7 @@ mod tests {
     #[test]
     fn a_horde_is_on_a_switch_if_it_asks_for_anything_and_on_its_own_if_it_is_private() {
         let scope = |spec: &NetworkSpec| {
-            let chosen = OnSwitch::choose(spec, None, &BTreeSet::new());
+            let chosen = OnSwitch::choose(spec, None, &BTreeSet::new);
             chosen.map(|chosen| chosen.scope)
         };
         assert_eq!(scope(&asked(false, false, None)), None);
@@ -204,14 +207,17 @@ mod tests {
     #[test]
     fn a_number_is_kept_else_the_first_free_one_while_there_is_one() {
         let spec = asked(true, false, None);
-        let taken = BTreeSet::from([1, 2]);
-        let first = OnSwitch::choose(&spec, None, &taken).unwrap();
+        let taken: BTreeSet<u8> = BTreeSet::from([1, 2]);
+        let first = OnSwitch::choose(&spec, None, &|| taken.clone()).unwrap();
         assert_eq!(first.number, 3);
         assert_eq!(first.address(7), Some(Ipv4Addr::new(198, 18, 3, 7)));
         assert_eq!((first.address(0), first.address(255)), (None, None));
         let held = OnSwitch { number: 2, ..first };
-        assert_eq!(OnSwitch::choose(&spec, Some(held), &taken), Some(held));
-        let all = (1..=NUMBER_MAX).collect();
+        assert_eq!(
+            OnSwitch::choose(&spec, Some(held), &|| taken.clone()),
+            Some(held)
+        );
+        let all = || (1..=NUMBER_MAX).collect::<BTreeSet<u8>>();
         assert_eq!(OnSwitch::choose(&spec, None, &all), None);
     }
 }

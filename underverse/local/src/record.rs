@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use underverse::Generation;
+use underverse::{Generation, NetworkSpec};
 
 use crate::config::Isolation;
 use crate::durable;
@@ -66,6 +66,17 @@ pub(crate) struct NetworkRecord {
     pub(crate) flock_private: bool,
     pub(crate) horde_connected: bool,
     pub(crate) external_connections_max: Option<u32>,
+}
+
+impl NetworkRecord {
+    pub(crate) const fn of(asked: &NetworkSpec) -> Self {
+        Self {
+            horde_private: asked.horde_private,
+            flock_private: asked.flock_private,
+            horde_connected: asked.horde_connected,
+            external_connections_max: asked.external_connections_max,
+        }
+    }
 }
 
 /// An external port and where it leads.

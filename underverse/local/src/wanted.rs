@@ -118,10 +118,10 @@ pub(crate) struct Facts<'a> {
     pub(crate) leaving: &'a BTreeSet<u32>,
     /// What is kept of this horde.
     pub(crate) record: Option<&'a Record>,
-    /// User ranges of other hordes.
-    pub(crate) user_ranges_taken: &'a BTreeSet<u32>,
-    /// Numbers of other hordes on switches.
-    pub(crate) numbers_taken: &'a BTreeSet<u8>,
+    /// Reads the user ranges of other hordes.
+    pub(crate) user_ranges_taken: &'a dyn Fn() -> BTreeSet<u32>,
+    /// Reads the numbers of other hordes on switches.
+    pub(crate) numbers_taken: &'a dyn Fn() -> BTreeSet<u8>,
     /// External addresses that are given out.
     pub(crate) externals: &'a [External],
 }
@@ -179,12 +179,7 @@ pub(crate) fn wanted(
         rnodes,
         unplaced,
         servers_serial: facts.said.serial,
-        network: NetworkRecord {
-            horde_private: spec.network.horde_private,
-            flock_private: spec.network.flock_private,
-            horde_connected: spec.network.horde_connected,
-            external_connections_max: spec.network.external_connections_max,
-        },
+        network: NetworkRecord::of(&spec.network),
         doors,
         weaker: weaker(spec, (isolation, on, &allotments), facts),
         allotments,
@@ -209,6 +204,13 @@ fn switch(spec: &HordeSpec, isolation: Isolation, facts: &Facts<'_>) -> Option<O
         return None;
     }
     let held = facts.record.and_then(|record| record.switch);
+    // Running containers are not replaced because a number has become free.
+    let stays = |record: &&Record| {
+        !record.containers.is_empty() && record.network == NetworkRecord::of(&spec.network)
+    };
+    if held.is_none() && facts.record.filter(stays).is_some() {
+        return None;
+    }
     OnSwitch::choose(&spec.network, held, facts.numbers_taken)
 }
 
@@ -416,8 +418,11 @@ fn user_range(spec: &HordeSpec, facts: &Facts<'_>) -> Option<u32> {
         return None;
     }
     let held = facts.record.and_then(|record| record.user_range_start);
-    let mut ranges = (0..USER_RANGES).map(|index| USER_RANGE_FIRST + index * USERS_PER_HORDE);
-    held.or_else(|| ranges.find(|start| !facts.user_ranges_taken.contains(start)))
+    held.or_else(|| {
+        let taken = (facts.user_ranges_taken)();
+        let mut ranges = (0..USER_RANGES).map(|index| USER_RANGE_FIRST + index * USERS_PER_HORDE);
+        ranges.find(|start| !taken.contains(start))
+    })
 }
 
 fn weaker(

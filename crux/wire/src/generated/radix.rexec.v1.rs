@@ -100,6 +100,9 @@ pub struct ListRequest {
     pub configuration: ::prost::alloc::string::String,
     #[prost(bool, tag = "2")]
     pub finished: bool,
+    /// only executions whose name begins with one of these; empty: all
+    #[prost(string, repeated, tag = "3")]
+    pub prefixes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListReply {

@@ -65,6 +65,31 @@ fn said(running: &Running) -> String {
         .unwrap_or_else(|| panic!("{} stays empty", path.display()))
 }
 
+#[tokio::test]
+async fn hordes_whose_names_begin_alike_keep_to_themselves() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let local = local(&sandbox).await;
+    let horde = |name: &str| {
+        let horde = Horde::new(name).expect("as the test needs it");
+        horde.execables([hobbits(1, STAY)])
+    };
+    // The names of the second one's executions begin with those of the first: `cell-shire-n1-…`.
+    let (shire, alike) = (horde("shire"), horde("shire-n1"));
+    realised(&shire, &local).await;
+    realised(&alike, &local).await;
+    let (first, second) = (running(&shire, &local).await, running(&alike, &local).await);
+    assert_eq!((first.len(), second.len()), (1, 1));
+    assert_ne!(first[0].id, second[0].id);
+    released(&shire, &local).await;
+    assert_eq!(running(&alike, &local).await, second);
+    // Another process finds from disk what this one knew.
+    drop(local);
+    let local = self::local(&sandbox).await;
+    assert_eq!(running(&alike, &local).await, second);
+    released(&alike, &local).await;
+    assert!(local.list().await.expect("as the test needs it").is_empty());
+}
+
 async fn released(horde: &Horde, local: &Local) {
     let end = horde.release(local, Keep::Nothing).await;
     assert!(end.is_done(), "{end:?}");

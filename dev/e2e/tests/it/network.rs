@@ -496,6 +496,64 @@ async fn weaker() {
     }
 }
 
+/// Numbers of hordes on switches, as network.md has them.
+const NUMBERS: u8 = 253;
+
+// Shows in part: NET-06
+#[test]
+fn a_horde_that_found_no_network_free_is_left_running_where_it_is_when_one_becomes_free() {
+    block_on(async {
+        let world = World::new().await;
+        if world.local.capabilities().strength(Capability::Names) != Strength::Enforced {
+            return skipped_because("this machine grants no networks");
+        }
+        let [first, late] = ["first", "late"].map(|name| {
+            let horde = world.horde(name, 1, NetworkSpec::default());
+            horde.generation(Generation::of_document(1))
+        });
+        world.realised(&first).await;
+        // Other hordes, as far as a look at their records goes.
+        let hordes = world.sandbox.home().join("hordes");
+        let record = std::fs::read_to_string(hordes.join("first/horde.json")).unwrap();
+        let mut record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        assert_eq!(record["switch"]["number"], 1);
+        let others: Vec<PathBuf> = (2..=NUMBERS)
+            .map(|number| hordes.join(format!("other{number}")))
+            .collect();
+        for (number, other) in (2..=NUMBERS).zip(&others) {
+            record["switch"]["number"] = number.into();
+            std::fs::create_dir(other).unwrap();
+            std::fs::write(other.join("horde.json"), record.to_string()).unwrap();
+        }
+        let running = world.realised(&late).await;
+        let effective = world.local.effective(late.name()).await.unwrap();
+        assert!(
+            matches!(effective.network.flock_private.strength, Strength::Weak(_)),
+            "{effective:?}"
+        );
+        for other in &others {
+            std::fs::remove_dir_all(other).unwrap();
+        }
+        let spec = late.spec().unwrap();
+        let plan = world.local.plan(Generation::of_document(1), spec).await;
+        assert!(plan.as_ref().unwrap().steps.is_empty(), "{plan:?}");
+        assert_eq!(world.realised(&late).await, running);
+        // Asked for another network, it gets one.
+        let network = NetworkSpec {
+            horde_private: true,
+            ..NetworkSpec::default()
+        };
+        let late = world.horde("late", 1, network);
+        let late = late.generation(Generation::of_document(2));
+        world.realised(&late).await;
+        let effective = world.local.effective(late.name()).await.unwrap();
+        assert_eq!(effective.network.horde_private.strength, Strength::Enforced);
+        for horde in [&first, &late] {
+            world.released(horde).await;
+        }
+    });
+}
+
 // What root has in a container on a switch is not enough to leave it, or to hand itself another network.
 #[test]
 fn a_container_of_root_can_neither_leave_its_network_nor_make_one() {

@@ -200,21 +200,26 @@ impl Execution {
         Ok(Some(view(process.pid, Some(Ended { how, unix_ms }))))
     }
 
-    /// Lets go of it if it is of `namespace` and nothing of it runs.
+    /// The namespace it was asked for; `None` if it was never wholly asked for.
+    pub(super) fn namespace(&self) -> Option<String> {
+        self.asked().map(|asked| asked.label.namespace)
+    }
+
+    /// Lets go of it unless something of it runs; says whether it did.
     ///
     /// Also of one that was asked for and never started, or never wholly asked for: after a kill nobody may ask for it again.
-    pub(super) fn forget(&self, namespace: &str) -> io::Result<()> {
-        let theirs = self
-            .asked()
-            .is_some_and(|asked| asked.label.namespace != namespace);
-        if theirs || self.look()?.is_some_and(|view| view.ended.is_none()) {
-            return Ok(());
+    pub(super) fn forget(&self) -> io::Result<bool> {
+        if !self.directory.exists() {
+            return Ok(true);
+        }
+        if self.look()?.is_some_and(|view| view.ended.is_none()) {
+            return Ok(false);
         }
         let Some(_alive) = self.take_alive()? else {
-            return Ok(());
+            return Ok(false);
         };
         mark::end_marked(DIRECT_MARK, &self.mark())?;
-        durable::remove_tree(&self.directory)
+        durable::remove_tree(&self.directory).map(|()| true)
     }
 
     /// How it ended: as it said itself, else as the kernel tells its parent, if that is us.

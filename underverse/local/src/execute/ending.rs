@@ -73,7 +73,7 @@ impl Pass<'_> {
     pub(super) async fn ended(&self, execution: &str) {
         loop {
             // A base that is away for a moment is asked again; the time-out around us is the limit.
-            if let Ok(list) = self.local.base().list().await
+            if let Ok(list) = self.local.base().list(Some(self.horde.as_str())).await
                 && list
                     .iter()
                     .all(|view| view.id != execution || view.ended.is_some())

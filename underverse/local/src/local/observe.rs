@@ -12,7 +12,7 @@ use crate::address::{self, Lease};
 use crate::base::ExecutionView;
 use crate::command::CommandFile;
 use crate::config::RnodeFile;
-use crate::execute::{io_at, is_of};
+use crate::execute::io_at;
 use crate::external;
 use crate::label::{Subject, ordinal_of};
 use crate::plan::{DirectoryView, Observed};
@@ -35,11 +35,7 @@ impl Local {
     /// Looks at disk and base.
     pub(crate) async fn observe(&self, horde: &HordeName) -> Result<Observed, Error> {
         let (home, name) = (&self.settings.home, horde.as_str());
-        let executions = self.base.list().await?;
-        let executions = executions
-            .into_iter()
-            .filter(|view| is_of(view, name))
-            .collect();
+        let executions = self.executions(horde).await?;
         let directory = home.horde(name);
         let record = Record::read(home, name)
             .map_err(io_at("read the horde's record", &home.record(name)))?;
@@ -96,8 +92,6 @@ impl Local {
         spec: &HordeSpec,
         observed: &Observed,
     ) -> Result<Wanted, Error> {
-        let user_ranges_taken = self.user_ranges_taken(spec.name.as_str());
-        let numbers_taken = self.numbers_taken(spec.name.as_str());
         let external = self.settings.home.external();
         let externals = external::read(&self.settings.home)
             .map_err(io_at("read the external addresses", &external))?;
@@ -117,8 +111,8 @@ impl Local {
             uid: ground.uid(),
             exists: &|path: &Path| ground.exists(path),
             record: observed.record.as_ref(),
-            user_ranges_taken: &user_ranges_taken,
-            numbers_taken: &numbers_taken,
+            user_ranges_taken: &|| self.user_ranges_taken(spec.name.as_str()),
+            numbers_taken: &|| self.numbers_taken(spec.name.as_str()),
             externals: &externals,
         };
         wanted(generation, spec, &facts)
@@ -236,11 +230,7 @@ impl Local {
 
     /// The horde's executions as the base lists them.
     pub(crate) async fn executions(&self, horde: &HordeName) -> Result<Vec<ExecutionView>, Error> {
-        let executions = self.base.list().await?;
-        Ok(executions
-            .into_iter()
-            .filter(|view| is_of(view, horde.as_str()))
-            .collect())
+        self.base.list(Some(horde.as_str())).await
     }
 
     /// What can be seen of a horde now; `None` if it is not there.

@@ -40,6 +40,7 @@ struct Asked {
     signals: Vec<SignalRequest>,
     states: Vec<HordeState>,
     executions: Vec<Execution>,
+    prefixes: Vec<String>,
 }
 
 #[derive(Clone, Default)]
@@ -173,7 +174,10 @@ impl Rexec for GrpcBase {
     ) -> Result<Response<rexec::ListReply>, Status> {
         let asked = request.into_inner();
         assert!(asked.finished && asked.configuration == "radix");
-        let executions = self.0.lock().unwrap().executions.clone();
+        let mut table = self.0.lock().unwrap();
+        table.prefixes = asked.prefixes;
+        let executions = table.executions.clone();
+        drop(table);
         Ok(Response::new(rexec::ListReply { executions }))
     }
 
@@ -269,10 +273,15 @@ async fn a_cell_is_started_detached_under_its_name_and_found_again_by_its_label(
             ..outcome
         });
     }
-    let list = client.list().await.unwrap();
+    let list = client.list(None).await.unwrap();
     assert_eq!(list.len(), 1);
     assert_eq!((&list[0].label, list[0].pid), (&label(), 7));
     assert_eq!(list[0].ended.as_ref().unwrap().how, "exited with code 3");
+    // An older agent knows no prefixes and lists all: what is of another namespace is left out here, too.
+    assert_eq!(client.list(Some("stix")).await.unwrap(), list);
+    assert_eq!(client.list(Some("sti")).await.unwrap(), []);
+    let asked = base.0.lock().unwrap().prefixes.clone();
+    assert_eq!(asked, ["cell-sti-", "forward-sti-"]);
 }
 
 #[tokio::test]
@@ -336,7 +345,7 @@ async fn waiting_ends_with_the_first_that_ends() {
 async fn a_base_that_is_not_there_is_unavailable_and_a_start_then_unknown() {
     let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
     let client = BaseClient::new(channel);
-    let error = client.list().await.unwrap_err();
+    let error = client.list(None).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.what_changed()),
         (Kind::Unavailable, Effect::None)

@@ -282,9 +282,12 @@ impl Base for FakeBase {
         self.carry_out(true, act).await
     }
 
-    async fn list(&self) -> Result<Vec<ExecutionView>, Error> {
-        self.carry_out(false, |table| Ok(table.executions.clone()))
-            .await
+    async fn list(&self, of: Option<&str>) -> Result<Vec<ExecutionView>, Error> {
+        let mut executions = self
+            .carry_out(false, |table| Ok(table.executions.clone()))
+            .await?;
+        executions.retain(|view| of.is_none_or(|namespace| view.label.namespace == namespace));
+        Ok(executions)
     }
 
     async fn until_ended(&self, executions: &[String]) {
