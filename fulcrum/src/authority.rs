@@ -231,6 +231,7 @@ const TABLE: &[(&str, &[Kind])] = &[
     ("/radix.fileio.v1.FileIo/Remove", &[Operator, Backend]),
     ("/radix.fileio.v1.FileIo/Mount", &[Operator, Backend]),
     ("/radix.fileio.v1.FileIo/Unmount", &[Operator, Backend]),
+    ("/radix.fileio.v1.FileIo/Switch", &[Operator, Backend]),
     ("/radix.process.v1.Process/Whoami", &[App, Backend]),
     ("/radix.process.v1.Process/Register", &[App]),
     ("/radix.process.v1.Process/Unregister", &[App]),

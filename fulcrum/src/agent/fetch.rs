@@ -79,7 +79,7 @@ pub(crate) async fn fetch(
 pub(crate) struct Fetching(Mutex<BTreeMap<Digest, Weak<tokio::sync::Mutex<()>>>>);
 
 impl Fetching {
-    fn of(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn of(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, lock| lock.strong_count() > 0);
         if let Some(lock) = all.get(digest).and_then(Weak::upgrade) {

@@ -7,9 +7,9 @@ use crux_core::identity::Principal;
 use crux_net::files::{self, HardLinks, Offered, give};
 use crux_net::store;
 use crux_wire::fileio::v1::{
-    Chunk, CopyProgress, CopyRequest, ExpectReply, ExpectRequest, GiveInput, GiveOutput, NeedState,
-    OfferReply, OfferRequest, Piece, PushRequest, ReadRequest, RemoveReply, RemoveRequest,
-    StateNeedReply, StateNeedRequest, Want,
+    Chunk, CopyProgress, CopyRequest, DropNeedRequest, ExpectReply, ExpectRequest, GiveInput,
+    GiveOutput, NeedState, OfferReply, OfferRequest, Piece, PushRequest, ReadRequest, RemoveReply,
+    RemoveRequest, StateNeedReply, StateNeedRequest, SwitchReply, SwitchRequest, Want,
 };
 use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -19,7 +19,8 @@ use tonic::{Status, Streaming};
 use super::context::{Agent, background, fields};
 use super::files::copy::{self, Place};
 use super::files::needs::Need;
-use super::files::{Expected, held, roots};
+use super::files::service::{self, Service};
+use super::files::{Expected, at_path, held, roots};
 use super::limits::{RANGES_MAX, STREAM_CHUNKS, WANTS_MAX};
 use super::rexec_service::Replies;
 
@@ -390,9 +391,16 @@ pub(super) async fn state_need(
             request.name
         },
         executable: request.executable,
+        path: Some(request.path.clone()).filter(|path| !path.is_empty()),
+        service: request.service.parse().map_err(Status::invalid_argument)?,
     };
+    if let Some(path) = &need.path
+        && let Err(status) = roots::resolve(agent, path)
+    {
+        return Err(refused(agent, path, caller, status).await);
+    }
     let record = fields! {
-        "need": need.id(), "digest": need.digest.clone(), "name": need.name.clone(),
+        "need": need.id(), "path": request.path, "service": need.service.to_string(), "digest": need.digest.clone(), "name": need.name.clone(),
         "caller": caller.to_string(),
     };
     recorded(agent, "need.state", record).await?;
@@ -404,12 +412,52 @@ pub(super) async fn state_need(
 pub(super) async fn drop_need(
     agent: &Arc<Agent>,
     caller: &Principal,
-    id: &str,
+    request: &DropNeedRequest,
 ) -> Result<bool, Status> {
-    let record = fields! { "need": id, "caller": caller.to_string() };
+    let record = fields! {
+        "need": request.id.clone(), "remove": request.remove, "caller": caller.to_string(),
+    };
     recorded(agent, "need.drop", record).await?;
-    let dropped = agent.files.needs.drop_need(id);
-    dropped.map_err(|error| Status::internal(format!("drop a need: {error}")))
+    let dropped = agent.files.needs.drop_need(&request.id);
+    let dropped = dropped.map_err(|error| Status::internal(format!("drop a need: {error}")))?;
+    let existed = dropped.is_some();
+    if let Some(need) = dropped.filter(|_| request.remove) {
+        let agent = Arc::clone(agent);
+        let removing = tokio::task::spawn_blocking(move || {
+            let path = need.path.as_deref();
+            path.map_or(Ok(()), |path| at_path::remove(&agent, &need, path))
+        });
+        removing
+            .await
+            .map_err(|error| Status::internal(error.to_string()))??;
+    }
+    Ok(existed)
+}
+
+/// Has a need served by another data service, once that is known to have the blob. The blob that is here stays.
+pub(super) async fn switch(
+    agent: &Arc<Agent>,
+    caller: &Principal,
+    request: SwitchRequest,
+) -> Result<SwitchReply, Status> {
+    let service: Service = request.service.parse().map_err(Status::invalid_argument)?;
+    let unknown = || Status::not_found(format!("switch: there is no need {}", request.id));
+    let need = agent.files.needs.all().remove(&request.id);
+    let need = need.ok_or_else(unknown)?;
+    let wanted: Digest = need
+        .digest
+        .parse()
+        .map_err(|error| Status::internal(format!("{error}")))?;
+    service::has(agent, &service, &wanted).await?;
+    let record = fields! {
+        "need": request.id.clone(), "digest": need.digest, "before": need.service.to_string(),
+        "service": service.to_string(), "caller": caller.to_string(),
+    };
+    recorded(agent, "need.switch", record).await?;
+    let before = agent.files.needs.switch(&request.id, service);
+    let before = before.map_err(|error| Status::internal(format!("switch a need: {error}")))?;
+    let before = before.ok_or_else(unknown)?.to_string();
+    Ok(SwitchReply { before })
 }
 
 pub(super) fn needs(agent: &Arc<Agent>) -> Replies<NeedState> {

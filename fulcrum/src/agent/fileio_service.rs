@@ -13,7 +13,8 @@ use crux_wire::fileio::v1::{
     FileInfo, GetRequest, GiveInput, GiveOutput, HaveReply, HaveRequest, ManifestRequest, Missing,
     MountReply, MountRequest, NeedReply, NeedRequest, NeedState, NeedsRequest, OfferReply,
     OfferRequest, Piece, PushRequest, PutChunk, PutReply, ReadRequest, RemoveReply, RemoveRequest,
-    ScanRequest, StateNeedReply, StateNeedRequest, UnmountReply, UnmountRequest,
+    ScanRequest, StateNeedReply, StateNeedRequest, SwitchReply, SwitchRequest, UnmountReply,
+    UnmountRequest,
 };
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
@@ -312,7 +313,7 @@ impl FileIo for FileIoService {
         request: Request<DropNeedRequest>,
     ) -> Result<Response<DropNeedReply>, Status> {
         let caller = caller(&request)?;
-        let existed = fileio_copy::drop_need(&self.0, &caller, &request.into_inner().id).await?;
+        let existed = fileio_copy::drop_need(&self.0, &caller, &request.into_inner()).await?;
         Ok(Response::new(DropNeedReply { existed }))
     }
 
@@ -335,6 +336,15 @@ impl FileIo for FileIoService {
         let caller = caller(&request)?;
         let shown = fileio_mount::mount(&self.0, &caller, request.into_inner()).await;
         shown.map(Response::new)
+    }
+
+    async fn switch(
+        &self,
+        request: Request<SwitchRequest>,
+    ) -> Result<Response<SwitchReply>, Status> {
+        let caller = caller(&request)?;
+        let switched = fileio_copy::switch(&self.0, &caller, request.into_inner()).await;
+        switched.map(Response::new)
     }
 
     async fn unmount(
@@ -411,6 +421,7 @@ fn files(agent: &Agent) -> Vec<FileInfo> {
                 digest: pin.digest.clone(),
                 kind: if present { "local" } else { "remote" }.to_owned(),
                 persistent: present && (radix || agent.is_base()),
+                service: "rnodes".to_owned(),
                 executable: pin.executable,
                 ..FileInfo::default()
             });
@@ -432,6 +443,29 @@ fn files(agent: &Agent) -> Vec<FileInfo> {
             ..FileInfo::default()
         });
     }
+    for need in agent.files.needs.all().into_values() {
+        let info = parse(&need.digest)
+            .ok()
+            .and_then(|digest| agent.store.info(&digest));
+        named.insert(need.digest.clone());
+        let name = need.path.unwrap_or(need.name);
+        let known = |file: &&mut FileInfo| file.digest == need.digest && file.name == name;
+        if let Some(known) = files.iter_mut().find(known) {
+            known.persistent = true;
+            known.service = need.service.to_string();
+            continue;
+        }
+        files.push(FileInfo {
+            name,
+            size: info.map_or(0, |info| info.size),
+            digest: need.digest,
+            kind: if info.is_some() { "local" } else { "remote" }.to_owned(),
+            persistent: true,
+            executable: need.executable,
+            service: need.service.to_string(),
+            ..FileInfo::default()
+        });
+    }
     let Ok(blobs) = agent.store.list() else {
         return files;
     };
@@ -443,7 +477,7 @@ fn files(agent: &Agent) -> Vec<FileInfo> {
                 size: blob.size,
                 digest: blob.digest.to_string(),
                 kind: "local".to_owned(),
-                persistent: agent.is_base() || agent.files.needs.covers(&blob.digest.to_string()),
+                persistent: agent.is_base(),
                 executable: blob.executable,
                 ..FileInfo::default()
             }),

@@ -2,6 +2,7 @@
 //!
 //! docs/design/fileio.md is the page; `crux_net::files` does the copying.
 
+pub(crate) mod at_path;
 pub(crate) mod copy;
 pub(crate) mod held;
 pub(crate) mod mounted;
@@ -9,11 +10,12 @@ pub(crate) mod needs;
 pub(crate) mod needs_task;
 pub(crate) mod room;
 pub(crate) mod roots;
+pub(crate) mod service;
 pub(crate) mod tickets;
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crux_core::files::path::RelPath;
 use crux_net::files::{HashCache, Offered, Root};
@@ -48,6 +50,8 @@ pub(crate) struct Files {
     pub(crate) needs: Needs,
     /// What was put here by name, and whether it is to stay.
     pub(crate) held: Held,
+    /// Held while a needed file is put at its path, or removed there.
+    pub(crate) placing: Mutex<()>,
     /// Data sets that are mounted.
     pub(crate) mounted: Mounted,
     /// Copies at once.
@@ -69,6 +73,7 @@ impl Files {
             needs: Needs::open(agent_dir)?,
             held: Held::open(agent_dir)?,
             mounted: Mounted::open(agent_dir)?,
+            placing: Mutex::default(),
             copies: Arc::new(Semaphore::new(COPIES_MAX)),
             fetching: Fetching::default(),
         })

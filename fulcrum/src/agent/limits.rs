@@ -156,3 +156,5 @@ pub(crate) const NEEDS_INTERVAL: Duration = Duration::from_secs(2);
 pub(crate) const MOUNTED_MAX: usize = 64;
 /// Members of one mounted set that a scan tells.
 pub(crate) const MEMBERS_MAX: usize = 10_000;
+/// Longest name of a data service, in bytes.
+pub(crate) const SERVICE_BYTES_MAX: usize = 2048;

@@ -16,7 +16,7 @@ use crate::agent_files::{Files, address, copy, files, noise, offer, put, recorde
 use crate::agent_rig::{Base, Nested};
 use crate::rig::until;
 
-async fn need_states(files: &mut Files) -> Vec<NeedState> {
+pub(crate) async fn need_states(files: &mut Files) -> Vec<NeedState> {
     let mut stream = files.needs(NeedsRequest {}).await.unwrap().into_inner();
     let mut states = Vec::new();
     while let Some(state) = stream.message().await.unwrap() {
@@ -44,7 +44,7 @@ pub(crate) async fn put_blob(
     digest
 }
 
-fn blob(nested: &Nested, digest: &str) -> PathBuf {
+pub(crate) fn blob(nested: &Nested, digest: &str) -> PathBuf {
     nested.dir.join("store").join(&digest[..2]).join(digest)
 }
 
@@ -60,7 +60,7 @@ async fn a_needed_blob_comes_back_when_deleted_and_is_shown_unmet_when_every_sou
     let request = StateNeedRequest {
         digest: digest.clone(),
         name: "prods.csv".into(),
-        executable: false,
+        ..StateNeedRequest::default()
     };
     // Needed on both: so each may give it to the other.
     one.state_need(request.clone()).await.unwrap();
@@ -87,7 +87,12 @@ async fn a_needed_blob_comes_back_when_deleted_and_is_shown_unmet_when_every_sou
 
     // Every source gone: the only other rnode drops its need and its copy.
     let theirs = need_states(&mut one).await[0].id.clone();
-    one.drop_need(DropNeedRequest { id: theirs }).await.unwrap();
+    one.drop_need(DropNeedRequest {
+        id: theirs,
+        remove: false,
+    })
+    .await
+    .unwrap();
     let gone = one
         .remove(RemoveRequest {
             digest: digest.clone(),

@@ -33,7 +33,7 @@ pub(crate) async fn address(nested: &Nested) -> String {
 }
 
 /// Where a path of a nested rnode's mount lies.
-fn place(nested: &Nested, path: &str) -> PathBuf {
+pub(crate) fn place(nested: &Nested, path: &str) -> PathBuf {
     nested.dir.join("cell/var/app").join(path)
 }
 

@@ -87,7 +87,7 @@ fn of_set<'a>(found: &'a BTreeMap<String, FileInfo>, path: &str) -> Vec<(&'a str
         .collect()
 }
 
-// Shows in part: FIO-09
+// Shows: FIO-09
 #[tokio::test(flavor = "multi_thread")]
 async fn mounting_and_unmounting_change_what_discovery_reports_and_nothing_else() {
     if !has_images() {

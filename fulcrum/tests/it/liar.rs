@@ -179,6 +179,9 @@ impl FileIo for Liar {
     async fn mount(&self, _: Request<MountRequest>) -> Result<Response<MountReply>, Status> {
         no()
     }
+    async fn switch(&self, _: Request<SwitchRequest>) -> Result<Response<SwitchReply>, Status> {
+        no()
+    }
     async fn unmount(&self, _: Request<UnmountRequest>) -> Result<Response<UnmountReply>, Status> {
         no()
     }

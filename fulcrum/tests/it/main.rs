@@ -19,6 +19,7 @@ mod agent_lifecycle;
 mod agent_mounts;
 mod agent_narrow;
 mod agent_rig;
+mod agent_services;
 mod cell;
 mod cutting;
 mod keeper;

@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// What rnodes must have, whatever happens: kept there, fetched anew when it is lost or damaged.
     #[command(
         subcommand,
-        after_help = "Examples:\n  radix need add n1,n2 ./model.bin\n  radix need list\n  radix need drop n1 4f1c2ab9d07e"
+        after_help = "Examples:\n  radix need add n1,n2 ./model.bin\n  radix need list\n  radix need switch n1 4f1c2ab9d07e http://10.0.0.9/model.bin\n  radix need drop n1 4f1c2ab9d07e"
     )]
     Need(NeedCommand),
     /// The files and data sets that rnodes have, and what changes them.
@@ -334,6 +334,12 @@ pub(crate) enum NeedCommand {
         /// Keeps it as an executable.
         #[arg(long)]
         executable: bool,
+        /// Where a read-only copy stands too, below the target of one of the rnodes' mounts.
+        #[arg(long, value_name = "PATH")]
+        at: Option<String>,
+        /// Where it is had from: `rnodes`, `rnode:LABEL`, `http://HOST:PORT/PATH`, `file:PATH`, `block:PATH?BYTES`.
+        #[arg(long, value_name = "SERVICE", default_value = "rnodes")]
+        from: String,
         #[command(flatten)]
         list: List,
     },
@@ -351,6 +357,20 @@ pub(crate) enum NeedCommand {
         rnode: String,
         /// The need's id, as listed.
         id: String,
+        /// Removes the copy at its path, too.
+        #[arg(long)]
+        remove: bool,
+        #[command(flatten)]
+        running: Running,
+    },
+    /// Has a need served by another data service, once that is known to have the blob.
+    Switch {
+        /// Label of the rnode.
+        rnode: String,
+        /// The need's id, as listed.
+        id: String,
+        /// `rnodes`, `rnode:LABEL`, `http://HOST:PORT/PATH`, or `file:PATH` or `block:PATH?BYTES` of the rnode.
+        service: String,
         #[command(flatten)]
         running: Running,
     },

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crux_core::files::path::RelPath;
@@ -207,6 +207,28 @@ impl Root {
         }
     }
 
+    /// Opens the block device or regular file at a path, for reading.
+    ///
+    /// # Errors
+    /// As [`Root::folder`].
+    pub(crate) fn block(&self, path: &RelPath) -> Result<File, Error> {
+        let (folder, name) = path
+            .split()
+            .ok_or_else(|| Error::refused(path, "a folder stands where a file should"))?;
+        let folder = self.folder(&folder)?;
+        match stat_in(&folder, name, path)? {
+            Some(stat) if file_type(&stat) == FileType::BlockDevice => {
+                // Whatever takes its place meanwhile is opened as well, and only read.
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let opened = openat(&folder, name, flags, Mode::empty());
+                opened
+                    .map(File::from)
+                    .map_err(|errno| Error::io("open", path, errno))
+            }
+            _ => open_file(&folder, name, path),
+        }
+    }
+
     /// Removes the file or link at a path; its folder is synced. Says whether there was one.
     ///
     /// # Errors
@@ -229,6 +251,12 @@ impl Root {
             Err(Errno::ISDIR) => Err(Error::refused(path, "a folder stands where a file should")),
             Err(errno) => Err(Error::io("remove", path, errno)),
         }
+    }
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
     }
 }
 

@@ -92,6 +92,9 @@ pub struct FileInfo {
     /// the path at which it is mounted, or of the set it is a member of
     #[prost(string, tag = "8")]
     pub mounted: ::prost::alloc::string::String,
+    /// where it is had from: rnodes, or a data service that a need names
+    #[prost(string, tag = "10")]
+    pub service: ::prost::alloc::string::String,
     /// why a set is not mounted, or its members are not known
     #[prost(string, tag = "9")]
     pub reason: ::prost::alloc::string::String,
@@ -247,6 +250,10 @@ pub struct StateNeedRequest {
     pub name: ::prost::alloc::string::String,
     #[prost(bool, tag = "3")]
     pub executable: bool,
+    #[prost(string, tag = "4")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub service: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StateNeedReply {
@@ -257,6 +264,8 @@ pub struct StateNeedReply {
 pub struct DropNeedRequest {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub remove: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DropNeedReply {
@@ -279,6 +288,10 @@ pub struct NeedState {
     pub reason: ::prost::alloc::string::String,
     #[prost(string, tag = "6")]
     pub source: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub service: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveRequest {
@@ -326,6 +339,19 @@ pub struct UnmountRequest {
 pub struct UnmountReply {
     #[prost(bool, tag = "1")]
     pub existed: bool,
+}
+/// A data service: rnodes; rnode:LABEL; <http://HOST:PORT/PATH;> file:PATH and block:PATH?BYTES of a declared root.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SwitchRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SwitchReply {
+    #[prost(string, tag = "1")]
+    pub before: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod file_io_client {
@@ -820,6 +846,27 @@ pub mod file_io_client {
                 .insert(GrpcMethod::new("radix.fileio.v1.FileIo", "Unmount"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn switch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SwitchRequest>,
+        ) -> std::result::Result<tonic::Response<super::SwitchReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/radix.fileio.v1.FileIo/Switch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("radix.fileio.v1.FileIo", "Switch"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -955,6 +1002,10 @@ pub mod file_io_server {
             &self,
             request: tonic::Request<super::UnmountRequest>,
         ) -> std::result::Result<tonic::Response<super::UnmountReply>, tonic::Status>;
+        async fn switch(
+            &self,
+            request: tonic::Request<super::SwitchRequest>,
+        ) -> std::result::Result<tonic::Response<super::SwitchReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct FileIoServer<T> {
@@ -1815,6 +1866,49 @@ pub mod file_io_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UnmountSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/radix.fileio.v1.FileIo/Switch" => {
+                    #[allow(non_camel_case_types)]
+                    struct SwitchSvc<T: FileIo>(pub Arc<T>);
+                    impl<T: FileIo> tonic::server::UnaryService<super::SwitchRequest>
+                    for SwitchSvc<T> {
+                        type Response = super::SwitchReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SwitchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FileIo>::switch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SwitchSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

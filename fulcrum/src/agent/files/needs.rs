@@ -10,6 +10,7 @@ use crux_wire::fileio::v1::NeedState;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::service::Service;
 use crate::agent::durable;
 use crate::agent::limits::NEEDS_MAX;
 
@@ -22,12 +23,23 @@ pub(crate) struct Need {
     pub(crate) name: String,
     /// Whether it is to be executable.
     pub(crate) executable: bool,
+    /// Where it stands too, below a declared root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<String>,
+    /// Where it is had from.
+    #[serde(default)]
+    pub(crate) service: Service,
 }
 
 impl Need {
     /// The id of a need: the same need stated twice is one.
     pub(crate) fn id(&self) -> String {
-        Digest::of(format!("need {} {}", self.digest, self.name).as_bytes()).short()
+        let mut text = format!("need {} {}", self.digest, self.name);
+        if let Some(path) = &self.path {
+            text.push_str(" at ");
+            text.push_str(path);
+        }
+        Digest::of(text.as_bytes()).short()
     }
 }
 
@@ -77,6 +89,11 @@ impl Needs {
     pub(crate) fn state(&self, need: Need) -> io::Result<String> {
         let id = need.id();
         let mut held = self.lock();
+        let path = need.path.as_ref();
+        let taken = |(other, there): (&String, &Need)| *other != id && there.path.as_ref() == path;
+        if path.is_some() && held.needs.iter().any(taken) {
+            return Err(io::Error::other("another need has that path"));
+        }
         let mut needs = held.needs.clone();
         needs.insert(id.clone(), need);
         if needs.len() > NEEDS_MAX {
@@ -89,20 +106,38 @@ impl Needs {
         Ok(id)
     }
 
-    /// Drops a need; its blob stays. Says whether there was one.
+    /// Drops a need; its blob stays. Returns what it was.
     ///
     /// # Errors
     /// When it cannot be written; it stands then.
-    pub(crate) fn drop_need(&self, id: &str) -> io::Result<bool> {
+    pub(crate) fn drop_need(&self, id: &str) -> io::Result<Option<Need>> {
         let mut held = self.lock();
         let mut needs = held.needs.clone();
-        if needs.remove(id).is_none() {
-            return Ok(false);
-        }
+        let Some(dropped) = needs.remove(id) else {
+            return Ok(None);
+        };
         self.write(&needs)?;
         held.needs = needs;
         held.standings.remove(id);
-        Ok(true)
+        Ok(Some(dropped))
+    }
+
+    /// Has a need served by another service. Returns the one before; `None` if there is no such need.
+    ///
+    /// # Errors
+    /// When it cannot be written; nothing was switched.
+    pub(crate) fn switch(&self, id: &str, service: Service) -> io::Result<Option<Service>> {
+        let mut held = self.lock();
+        let mut needs = held.needs.clone();
+        let Some(need) = needs.get_mut(id) else {
+            return Ok(None);
+        };
+        let before = std::mem::replace(&mut need.service, service);
+        self.write(&needs)?;
+        held.needs = needs;
+        drop(held);
+        self.wake();
+        Ok(Some(before))
     }
 
     pub(crate) fn all(&self) -> BTreeMap<String, Need> {
@@ -135,6 +170,8 @@ impl Needs {
                 met: standing.met,
                 reason: standing.reason,
                 source: standing.source,
+                path: need.path.clone().unwrap_or_default(),
+                service: need.service.to_string(),
             }
         };
         held.needs.iter().map(state).collect()

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use super::needs::{Need, Standing};
 use crate::agent::context::{Agent, fields};
-use crate::agent::fetch;
-use crate::agent::files::{held, mounted};
+use crate::agent::files::{at_path, held, mounted, service};
 use crate::agent::limits::NEEDS_INTERVAL;
 use crate::agent::paths::digest;
 
@@ -35,17 +34,14 @@ async fn meet(agent: &Arc<Agent>, id: &str, need: &Need) {
         return;
     };
     let was = agent.files.needs.standing(id).unwrap_or_default();
-    if agent.store.has(&wanted) {
-        let standing = Standing {
-            met: true,
-            reason: String::new(),
-            source: was.source.clone(),
-        };
-        settle(agent, id, need, (&was, standing)).await;
-        return;
-    }
-    let fetched = fetch::fetch(agent, &wanted, need.executable, &fetch::sources(agent)).await;
+    let here = agent.store.has(&wanted);
+    let fetched = if here {
+        Ok(None)
+    } else {
+        service::fetch(agent, &need.service, &wanted, need.executable).await
+    };
     let standing = match fetched {
+        Ok(_) if here => placed(agent, id, need, was.source.clone()).await,
         Ok(source) => {
             let source = source.unwrap_or_default();
             let record = fields! {
@@ -54,11 +50,7 @@ async fn meet(agent: &Arc<Agent>, id: &str, need: &Need) {
             };
             agent.note("file.copied", record).await;
             agent.files.held.restored(&need.digest);
-            Standing {
-                met: true,
-                reason: String::new(),
-                source,
-            }
+            placed(agent, id, need, source).await
         }
         Err(reason) => Standing {
             met: false,
@@ -67,6 +59,23 @@ async fn meet(agent: &Arc<Agent>, id: &str, need: &Need) {
         },
     };
     settle(agent, id, need, (&was, standing)).await;
+}
+
+/// How a need stands whose blob is in the store: it may have to stand at a path too.
+async fn placed(agent: &Arc<Agent>, id: &str, need: &Need, source: String) -> Standing {
+    let placed = match &need.path {
+        Some(path) => at_path::put(agent, id, need, path).await,
+        None => Ok(false),
+    };
+    if let (Ok(true), Some(path)) = (&placed, &need.path) {
+        let record = fields! { "need": id, "digest": need.digest.clone(), "path": path.clone() };
+        agent.note("file.placed", record).await;
+    }
+    Standing {
+        met: placed.is_ok(),
+        reason: placed.err().unwrap_or_default(),
+        source,
+    }
 }
 
 /// Keeps how a need stands, and tells when that has changed.

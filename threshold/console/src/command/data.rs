@@ -22,6 +22,7 @@ struct Shown {
     executable: bool,
     corrupt: bool,
     mounted: String,
+    service: String,
     reason: String,
 }
 
@@ -172,6 +173,7 @@ fn of(rnode: &str, info: FileInfo) -> Shown {
         executable: info.executable,
         corrupt: info.corrupt,
         mounted: info.mounted,
+        service: info.service,
         reason: info.reason,
     }
 }
@@ -180,7 +182,8 @@ fn row(shown: &Shown) -> Vec<String> {
     let note = match shown {
         shown if shown.corrupt => "corrupt".to_owned(),
         shown if !shown.persistent && shown.kind == "local" => "ephemeral".to_owned(),
-        shown => shown.reason.clone(),
+        shown if !shown.reason.is_empty() => shown.reason.clone(),
+        shown => shown.service.clone(),
     };
     vec![
         shown.rnode.clone(),

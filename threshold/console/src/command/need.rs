@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crux_core::digest::Digest;
 use crux_net::store;
-use crux_wire::fileio::v1::{DropNeedRequest, NeedState, NeedsRequest, PutChunk, StateNeedRequest};
+use crux_wire::fileio::v1::{
+    DropNeedRequest, NeedState, NeedsRequest, PutChunk, StateNeedRequest, SwitchRequest,
+};
 use serde::Serialize;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
@@ -30,6 +32,8 @@ struct Shown {
     met: bool,
     source: String,
     reason: String,
+    path: String,
+    service: String,
 }
 
 /// Runs the command.
@@ -41,10 +45,19 @@ pub(crate) async fn run(command: NeedCommand) -> Outcome<()> {
             what,
             name,
             executable,
+            at,
+            from,
             list,
         } => {
             let needed = Needed::of(&what, name, executable).await?;
-            add(&base, &rnodes, &needed, &list).await
+            let request = StateNeedRequest {
+                digest: needed.digest.to_string(),
+                name: needed.name.clone(),
+                executable,
+                path: at.unwrap_or_default(),
+                service: from,
+            };
+            add(&base, &rnodes, (&needed, &request), &list).await
         }
         NeedCommand::All { rnode, list } => {
             let namespace = list.running.namespace.as_deref();
@@ -56,11 +69,33 @@ pub(crate) async fn run(command: NeedCommand) -> Outcome<()> {
             }
             print(&shown, list.format)
         }
-        NeedCommand::Drop { rnode, id, running } => {
+        NeedCommand::Switch {
+            rnode,
+            id,
+            service,
+            running,
+        } => {
+            let connection = base.rnode(running.namespace.as_deref(), &rnode).await?;
+            let request = SwitchRequest { id, service };
+            let switched = connection.files().switch(request).await;
+            switched
+                .map(drop)
+                .map_err(|status| Failure::status("switch the need", &status))
+        }
+        NeedCommand::Drop {
+            rnode,
+            id,
+            remove,
+            running,
+        } => {
             let connection = base.rnode(running.namespace.as_deref(), &rnode).await?;
             let mut files = connection.files();
+            let request = DropNeedRequest {
+                id: id.clone(),
+                remove,
+            };
             let dropped = files
-                .drop_need(DropNeedRequest { id: id.clone() })
+                .drop_need(request)
                 .await
                 .map_err(|status| Failure::status("drop the need", &status))?;
             if dropped.into_inner().existed {
@@ -156,21 +191,21 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::usage(format!("{}: {error}", path.display()))
 }
 
-async fn add(base: &Base, rnodes: &str, needed: &Needed, list: &List) -> Outcome<()> {
+async fn add(
+    base: &Base,
+    rnodes: &str,
+    (needed, request): (&Needed, &StateNeedRequest),
+    list: &List,
+) -> Outcome<()> {
     let namespace = list.running.namespace.as_deref();
     let mut shown = Vec::new();
     for label in labels(base, namespace, rnodes).await? {
-        let request = StateNeedRequest {
-            digest: needed.digest.to_string(),
-            name: needed.name.clone(),
-            executable: needed.executable,
-        };
         let rnode = base.rnode(namespace, &label).await?;
         if let (Some(file), true) = (&needed.file, shown.is_empty()) {
             needed.put(&rnode, file).await?;
         }
         let mut files = rnode.files();
-        let id = files.state_need(request).await;
+        let id = files.state_need(request.clone()).await;
         let id = id
             .map_err(|status| Failure::status(&format!("state a need of {label}"), &status))?
             .into_inner()
@@ -217,6 +252,8 @@ fn of(label: &str, state: NeedState) -> Shown {
         met: state.met,
         source: state.source,
         reason: state.reason,
+        path: state.path,
+        service: state.service,
     }
 }
 
@@ -232,13 +269,17 @@ fn print(shown: &[Shown], format: Format) -> Outcome<()> {
                 need.id.clone(),
                 need.name.clone(),
                 need.digest.chars().take(12).collect(),
+                need.path.clone(),
+                need.service.clone(),
                 if need.met { "met" } else { "unmet" }.to_owned(),
                 need.reason.clone(),
             ]
         })
         .collect();
     output::table(
-        &["RNODE", "NEED", "NAME", "DIGEST", "STATE", "REASON"],
+        &[
+            "RNODE", "NEED", "NAME", "DIGEST", "AT", "SERVICE", "STATE", "REASON",
+        ],
         &rows,
     );
     Ok(())
