@@ -273,11 +273,13 @@ async fn build(
         tcp_port,
         flock_port,
     };
+    let store = Arc::new(Store::open_with(&config.store_dir, store_limits(&config))?);
+    let ledger = files::room::ledger(dir, &config, &store);
     Ok(Agent {
         executions,
         memoir: memoir::Writer::open(&config.memoir_dir)?,
-        store: Arc::new(Store::open_with(&config.store_dir, store_limits(&config))?),
-        files: files::Files::open(&agent_dir).map_err(io("open what is known of files"))?,
+        store,
+        files: files::Files::open(&agent_dir, ledger).map_err(io("open what is known of files"))?,
         verifier: Arc::default(),
         paths: paths::Paths::new(dir, &config),
         documents: documents::Documents::open(&agent_dir).map_err(io("open the documents"))?,

@@ -16,6 +16,7 @@ pub mod data;
 mod direct;
 mod error;
 mod partial;
+mod room;
 pub mod stream;
 mod writer;
 
@@ -130,7 +131,7 @@ pub struct Store {
     limits: Limits,
     verified: Mutex<HashMap<Digest, StatKey>>,
     /// Bytes of all blobs, counted when a quota first asks; `None`: to be counted anew.
-    used: Mutex<Option<u64>>,
+    used: Mutex<room::Used>,
 }
 
 impl Store {
@@ -319,9 +320,10 @@ impl Store {
     /// [`Kind::Denied`], [`Kind::Io`].
     pub fn remove(&self, digest: &Digest) -> Result<bool, Error> {
         lock(&self.verified).remove(digest);
-        *lock_used(&self.used) = None;
         let path = self.path(digest);
-        match fs::remove_file(&path) {
+        let removed = fs::remove_file(&path);
+        self.recount();
+        match removed {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(source) => Err(Error::io("remove", &path, source)),
@@ -357,30 +359,6 @@ impl Store {
             }
         }
         Ok(blobs)
-    }
-
-    /// Whether `size` more bytes stay within the quota.
-    fn admit(&self, size: u64) -> Result<(), Error> {
-        let Some(quota) = self.limits.total_bytes_max else {
-            return Ok(());
-        };
-        let known = *lock_used(&self.used);
-        let used = match known {
-            Some(used) => used,
-            None => self.list()?.map(|blob| blob.size).sum(),
-        };
-        *lock_used(&self.used) = Some(used);
-        if used.saturating_add(size) > quota {
-            return Err(Error::quota(quota));
-        }
-        Ok(())
-    }
-
-    /// Counts a blob that was added.
-    fn admitted(&self, size: u64) {
-        if let Some(used) = lock_used(&self.used).as_mut() {
-            *used += size;
-        }
     }
 
     /// The blob that makes writing it again needless, checked and made executable if asked for.
@@ -435,11 +413,6 @@ impl Store {
             }
         }
     }
-}
-
-fn lock_used(used: &Mutex<Option<u64>>) -> std::sync::MutexGuard<'_, Option<u64>> {
-    // A plain number is never half written.
-    used.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn info(digest: Digest, metadata: &fs::Metadata) -> Info {

@@ -729,3 +729,34 @@ async fn a_quota_refuses_what_it_leaves_no_room_for_and_names_itself() {
     let named = refused.message().contains("quota of 3000000 bytes");
     assert!(named, "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_at_once_share_a_quota_and_together_stay_within_it() {
+    let base = Base::start();
+    let (n1, n2) = (
+        Nested::start(&base, "n1").await,
+        Nested::within(&base, "n2", 5_000_000).await,
+    );
+    let (mut one, two) = (files(&base, &n1).await, files(&base, &n2).await);
+    let mut copies = Vec::new();
+    for number in 0..8 {
+        let name = format!("part{number}");
+        let bytes = noise(2_000_000, number);
+        put(&n1.dir.join("files").join(&name), &bytes, 0o600);
+        let offered = offer(&mut one, &name).await.unwrap();
+        let source = address(&n1).await;
+        let mut two = two.clone();
+        copies.push(async move {
+            let from = (offered.ticket.as_str(), source);
+            copy(&mut two, from, &name).await
+        });
+    }
+    let done = futures_util::future::join_all(copies).await;
+    let (brought, refused): (Vec<_>, Vec<_>) = done.into_iter().partition(Result::is_ok);
+    assert_eq!(brought.len(), 2);
+    for refused in refused {
+        assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
+    }
+    let there = tree(&n2.dir.join("files"));
+    assert_eq!(there.len(), 2, "{there:?}");
+}

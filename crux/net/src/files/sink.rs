@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crux_core::digest::{Digest, Groups};
 use crux_core::files::manifest::{Entry, Manifest};
@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use super::cache::HashCache;
 use super::error::{Error, Kind};
 use super::folders::Folders;
+use super::ledger::{Ledger, Reserved};
 use super::root::{Root, file_type, stat_key, sync_folder};
 use crate::store::{Partial, StatKey};
 
@@ -36,16 +37,9 @@ pub struct Sink {
     cache: Arc<HashCache>,
     /// Whether folders hold new names that are not synced yet.
     unsynced: AtomicBool,
-    room: Option<Room>,
-}
-
-/// What a quota leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    /// The quota, in bytes.
-    pub quota_bytes: u64,
-    /// What is left of it.
-    pub left_bytes: u64,
+    ledger: Option<Arc<Ledger>>,
+    /// The room that it has.
+    reserved: Mutex<Option<Reserved>>,
 }
 
 /// One file that is wanted.
@@ -107,32 +101,53 @@ impl Sink {
             dest,
             cache,
             unsynced: AtomicBool::new(false),
-            room: None,
+            ledger: None,
+            reserved: Mutex::new(None),
         }
     }
 
-    /// The same, which refuses what is more than `room`; what is staged already counts as new.
+    /// The same, which takes room for what it brings; what is staged already counts as new.
     #[must_use]
-    pub const fn within(mut self, room: Option<Room>) -> Self {
-        self.room = room;
+    pub fn within(mut self, ledger: Option<Arc<Ledger>>) -> Self {
+        self.ledger = ledger;
         self
     }
 
-    /// Refuses what is wanted if a quota does not leave room for it.
+    /// Takes room for what is wanted, for as long as this lives or until it is asked again; refuses if a quota leaves
+    /// none.
     pub(crate) fn admit(&self, wanted: &Wanted) -> Result<(), Error> {
-        let Some(room) = self.room else {
+        let Some(ledger) = &self.ledger else {
             return Ok(());
         };
         let bytes: u64 = wanted.items.iter().map(|item| item.size).sum();
-        if bytes <= room.left_bytes {
-            return Ok(());
+        let mut reserved = self.reserved();
+        // Of the try before.
+        *reserved = None;
+        match ledger.reserve(bytes) {
+            Ok(room) => {
+                *reserved = Some(room);
+                Ok(())
+            }
+            Err(beyond) => {
+                let (left, quota) = (beyond.left_bytes, beyond.quota_bytes);
+                let text = format!(
+                    "copy {}: it brings {bytes} bytes, and the rnode's quota of {quota} bytes leaves {left}",
+                    self.dest
+                );
+                Err(Error::new(Kind::Full, text))
+            }
         }
-        let (left, quota) = (room.left_bytes, room.quota_bytes);
-        let text = format!(
-            "copy {}: it brings {bytes} bytes, and the rnode's quota of {quota} bytes leaves {left}",
-            self.dest
-        );
-        Err(Error::new(Kind::Full, text))
+    }
+
+    fn named(&self, bytes: u64) {
+        if let Some(reserved) = &*self.reserved() {
+            reserved.named(bytes);
+        }
+    }
+
+    fn reserved(&self) -> std::sync::MutexGuard<'_, Option<Reserved>> {
+        // Whole values are put in only.
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The staging folder, made when it is first asked for.
@@ -338,7 +353,9 @@ impl Sink {
         if staged.together {
             rustix::fs::syncfs(staging).map_err(|errno| Error::io("sync", &self.dest, errno))?;
         }
-        staged.name_all()
+        staged.name_all()?;
+        self.named(files.iter().map(|small| small.item.size).sum());
+        Ok(())
     }
 
     /// Takes up a large file where it was left; equal groups come from what has the final name, and from
@@ -388,6 +405,7 @@ impl Sink {
         let (folder, name) = self.parent(&path)?;
         rustix::fs::renameat(self.staging()?, &large.name, &folder, name)
             .map_err(|errno| Error::io("name", &path, errno))?;
+        self.named(item.size);
         self.remember(
             large.partial.file(),
             &Arc::new(large.partial.groups().clone()),

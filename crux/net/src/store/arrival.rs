@@ -93,11 +93,11 @@ impl Arrival {
             return Ok(info);
         }
         let size = self.partial.groups().size();
-        store.admit(size)?;
+        let claim = store.claim(size)?;
         let path = store.path(&digest);
         self.name(store, &path, executable)
             .map_err(|source| Error::io("write", &path, source))?;
-        store.admitted(size);
+        claim.named();
         Ok(Info {
             digest,
             size,

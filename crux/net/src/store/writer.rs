@@ -87,7 +87,7 @@ impl<'a> Writer<'a> {
         if let Some(info) = self.store.held(&digest, self.put) {
             return Ok(info);
         }
-        self.store.admit(self.size)?;
+        let claim = self.store.claim(self.size)?;
         let mode = if self.put.executable { 0o555 } else { 0o444 };
         self.file
             .set_permissions(fs::Permissions::from_mode(mode))
@@ -96,7 +96,7 @@ impl<'a> Writer<'a> {
         let path = self.store.path(&digest);
         self.link(&path)
             .map_err(|source| Error::io("write", &path, source))?;
-        self.store.admitted(self.size);
+        claim.named();
         // Another writer may have been first, and without our execute bit.
         let executable = self.put.executable;
         if executable && !self.store.info(&digest).is_some_and(|info| info.executable) {

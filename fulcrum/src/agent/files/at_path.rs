@@ -42,9 +42,21 @@ fn write(agent: &Agent, id: &str, need: &Need, path: &str) -> Result<bool, Strin
         return Ok(false);
     }
     let opened = agent.store.open_verified(&wanted);
-    let (mut blob, _) = opened.map_err(|error| error.to_string())?;
+    let (mut blob, size) = opened.map_err(|error| error.to_string())?;
+    let room = agent
+        .files
+        .ledger
+        .as_ref()
+        .map(|ledger| ledger.reserve(size));
+    let room = room.transpose().map_err(|beyond| {
+        let (left, quota) = (beyond.left_bytes, beyond.quota_bytes);
+        format!("it has {size} bytes, and the rnode's quota of {quota} bytes leaves {left}")
+    })?;
     let put = root.put_file(&below, &mut blob, (id, mode));
     put.map_err(|error| error.to_string())?;
+    if let Some(room) = room {
+        room.named(size);
+    }
     Ok(true)
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
-use super::{Expected, room};
+use super::Expected;
 use crate::agent::context::{Agent, fields};
 use crate::agent::limits::{CALL_TIMEOUT, COPY_PAUSE, COPY_TRIES};
 
@@ -40,7 +40,7 @@ pub(crate) async fn pull(
     place: &Place,
     teller: &Teller,
 ) -> Result<Tally, Error> {
-    let sink = sink(agent, &place.root, &place.dest).await;
+    let sink = sink(agent, &place.root, &place.dest);
     let tell = |tally: &Tally| {
         // Progress that finds no room is told by the next.
         let _ = teller.try_send(Ok(tally.message(false)));
@@ -185,7 +185,7 @@ pub(crate) async fn take(
     inputs: Streaming<GiveInput>,
     outputs: mpsc::Sender<Result<GiveOutput, Status>>,
 ) -> Result<Tally, Error> {
-    let sink = sink(agent, &place.root, &place.dest).await;
+    let sink = sink(agent, &place.root, &place.dest);
     let telling = outputs.clone();
     let told = move |tally: &Tally| {
         let progress = GiveOutput {
@@ -198,10 +198,10 @@ pub(crate) async fn take(
     files::take(&mut source, name, &sink, &told).await
 }
 
-async fn sink(agent: &Arc<Agent>, root: &Arc<Root>, dest: &RelPath) -> Arc<Sink> {
+fn sink(agent: &Arc<Agent>, root: &Arc<Root>, dest: &RelPath) -> Arc<Sink> {
     let cache = Arc::clone(&agent.files.cache);
     let sink = Sink::new(Arc::clone(root), dest.clone(), cache);
-    Arc::new(sink.within(room::room(agent).await))
+    Arc::new(sink.within(agent.files.ledger.clone()))
 }
 
 /// Pauses between tries; tries that got somewhere do not count.

@@ -1,40 +1,30 @@
-//! What a rnode's quota leaves for copies.
+//! What counts against a rnode's quota: its store, its own files, and what was written below its mounts.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crux_core::files::path::STAGING;
-use crux_net::files::Room;
+use crux_net::files::Ledger;
+use crux_net::store::Store;
 
-use crate::agent::context::Agent;
-use crate::config::Isolation;
+use crate::config::{Isolation, RnodeConfig};
 
-/// What is left now; `None` without a quota. Counts the store, the rnode's own files, and what was written below its
-/// mounts, but not what is only staged: that is counted when it is wanted.
-pub(crate) async fn room(agent: &Arc<Agent>) -> Option<Room> {
-    let quota_bytes = agent.config.quota_bytes?;
-    let counting = Arc::clone(agent);
-    let counted = tokio::task::spawn_blocking(move || used(&counting)).await;
-    let left_bytes = quota_bytes.saturating_sub(counted.unwrap_or(u64::MAX));
-    Some(Room {
-        quota_bytes,
-        left_bytes,
-    })
-}
-
-fn used(agent: &Agent) -> u64 {
-    let blobs = agent.store.list();
-    let blobs: u64 = blobs.map_or(u64::MAX, |blobs| {
-        blobs.map(|blob| blob.size).fold(0, u64::saturating_add)
-    });
-    let written = match agent.config.isolation {
-        Isolation::None => agent.dir.join("cell"),
-        Isolation::PidMount => agent.dir.join("cell").join("layers"),
+/// The quota that all copies share; `None` without one. What is only staged is not walked: it is reserved.
+pub(crate) fn ledger(dir: &Path, config: &RnodeConfig, store: &Arc<Store>) -> Option<Arc<Ledger>> {
+    let quota_bytes = config.quota_bytes?;
+    let written = match config.isolation {
+        Isolation::None => dir.join("cell"),
+        Isolation::PidMount => dir.join("cell").join("layers"),
     };
-    let files = [agent.dir.join(super::roots::OWN), written];
-    let files = files.into_iter().map(bytes_below);
-    files.fold(blobs, u64::saturating_add)
+    let folders = [dir.join(super::roots::OWN), written];
+    let walk = move || {
+        let files = folders.iter().cloned().map(bytes_below);
+        files.fold(0, u64::saturating_add)
+    };
+    let store = Arc::clone(store);
+    let known = move || store.used_bytes();
+    Some(Arc::new(Ledger::new(quota_bytes, walk, known)))
 }
 
 /// Bytes of all files below a folder; links are not followed.
