@@ -25,6 +25,7 @@ use context::{Agent, BASE, Me, background, essential, fields, unix_ms};
 use executions::{Executions, outcome_text};
 
 mod accept;
+mod access;
 mod application;
 mod authority_task;
 mod base;

@@ -146,6 +146,10 @@ const TABLE: &[(&str, &[Kind])] = &[
         &[Operator, NarrowOperator, Host, Base],
     ),
     (
+        "/radix.fulcrum.v1.Fulcrum/Access",
+        &[Operator, Steward, Tool, Backend],
+    ),
+    (
         "/radix.rexec.v1.Rexec/Configurations",
         &[Operator, Steward, Tool, Backend],
     ),

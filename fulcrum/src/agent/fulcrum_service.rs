@@ -5,13 +5,13 @@ use std::sync::Arc;
 use crux_core::identity::Who;
 use crux_wire::fulcrum::v1::fulcrum_server::Fulcrum;
 use crux_wire::fulcrum::v1::{
-    DescribeReply, DescribeRequest, EntriesReply, EntriesRequest, Event, EventsRequest, ExitReply,
-    ExitRequest, FlockReply, FlockRequest, GetAuthorityReply, GetAuthorityRequest,
-    GetDocumentReply, GetDocumentRequest, HintReply, HintRequest, HordeState, HordesReply,
-    HordesRequest, InviteReply, InviteRequest, MemoirLine, MemoirRequest, MetricsReply,
-    MetricsRequest, PutAuthorityReply, PutAuthorityRequest, PutDocumentReply, PutDocumentRequest,
-    PutHordeStateReply, PutHordeStateRequest, ServicesReply, ServicesRequest, StatusReply,
-    StatusRequest, TunnelBytes, WatchDocumentsRequest,
+    AccessReply, AccessRequest, DescribeReply, DescribeRequest, EntriesReply, EntriesRequest,
+    Event, EventsRequest, ExitReply, ExitRequest, FlockReply, FlockRequest, GetAuthorityReply,
+    GetAuthorityRequest, GetDocumentReply, GetDocumentRequest, HintReply, HintRequest, HordeState,
+    HordesReply, HordesRequest, InviteReply, InviteRequest, MemoirLine, MemoirRequest,
+    MetricsReply, MetricsRequest, PutAuthorityReply, PutAuthorityRequest, PutDocumentReply,
+    PutDocumentRequest, PutHordeStateReply, PutHordeStateRequest, ServicesReply, ServicesRequest,
+    StatusReply, StatusRequest, TunnelBytes, WatchDocumentsRequest,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -19,7 +19,7 @@ use super::context::{Agent, background, fields};
 use super::guard::{caller, covers};
 use super::limits::RETIRE_GRACE;
 use super::rexec_service::Replies;
-use super::{accept, authority_task, base, describe, invitations, streams, tunnel};
+use super::{accept, access, authority_task, base, describe, invitations, streams, tunnel};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -212,6 +212,14 @@ impl Fulcrum for FulcrumService {
             agent.shutdown.cancel();
         });
         Ok(Response::new(ExitReply {}))
+    }
+
+    async fn access(
+        &self,
+        request: Request<AccessRequest>,
+    ) -> Result<Response<AccessReply>, Status> {
+        let reply = access::answer(&self.0, request.into_inner()).await?;
+        Ok(Response::new(reply))
     }
 
     async fn get_authority(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crux_core::adf::Values;
 use crux_wire::keeper::v1::{EnvironmentVariable, User};
 
+use super::access;
 use super::context::{Agent, fields};
 use super::label::InstanceLabel;
 use super::launch::Launch;
@@ -12,7 +13,6 @@ use super::materialise::{Materialised, materialise};
 use super::paths::rewrite;
 use super::reconcile::InstanceId;
 use super::wanted::Plan;
-use crate::config::Isolation;
 
 /// Starts an execution of an assigned instance and returns its id.
 ///
@@ -133,23 +133,11 @@ fn user(
     let application = &plan.application;
     let rule = application.class(&instance.class)?;
     let name = application.user_is_auto(rule)?;
-    let start = agent.config.user_range_start;
-    let can = nix::unistd::geteuid().is_root() && agent.config.isolation == Isolation::PidMount;
-    let (Some(start), true) = (start, can) else {
+    let user = access::leased(agent, application, &name);
+    if user.is_none() {
         weaker.push(format!("user {name} is the rnode's own"));
-        return None;
-    };
-    // The place in the file is stable for a document, and two users never share an id.
-    let users = &application.adf.block()?.value.users;
-    let offset = users
-        .iter()
-        .position(|given| given.value.name.value == name)?;
-    let uid = start.checked_add(u32::try_from(offset).ok()?)?;
-    Some(User {
-        set: true,
-        uid,
-        gid: uid,
-    })
+    }
+    user
 }
 
 /// Says once what was obtained in weaker form than asked.

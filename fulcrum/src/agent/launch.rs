@@ -11,6 +11,7 @@ use crux_wire::document::v1::Pin;
 use crux_wire::keeper::v1::{EnvironmentVariable, Execution, Limits, Spawn, User};
 use tonic::Status;
 
+use super::access;
 use super::context::{Agent, BASE, RADIX, fields};
 use super::fetch;
 use super::limits::{ARGS_BYTES_MAX, ARGS_MAX, EXECUTION_ID_MAX, FETCH_RETRY, START_WAIT};
@@ -187,15 +188,7 @@ impl Agent {
         let file = match self.open(pin).await {
             Ok(file) => file,
             Err(error) => {
-                self.note(
-                    "exec.refused",
-                    fields! {
-                        "execution": launch.execution, "configuration": launch.configuration,
-                        "command": launch.command.clone(), "caller": launch.caller,
-                        "reason": error.to_string(),
-                    },
-                )
-                .await;
+                self.note_refused(&launch, error.to_string()).await;
                 return Err(match error {
                     Error::Missing(_) => Status::unavailable(format!(
                         "start {}: its file is not yet present: {error}",
@@ -207,6 +200,13 @@ impl Agent {
                 });
             }
         };
+        if let Some(user) = launch.user
+            && let Err(reason) = access::check_program(self, user, &pin.path, &file).await
+        {
+            self.note_refused(&launch, reason.clone()).await;
+            let text = format!("start {}: required is that {reason}", launch.command);
+            return Err(Status::failed_precondition(text));
+        }
         let spawn = self.spawn_of(&launch, pin);
         let begun = self.executions.begin().await;
         let (agent, digest) = (Arc::clone(self), pin.digest.clone());
@@ -219,6 +219,15 @@ impl Agent {
         });
         let ended = |error| Status::internal(format!("start an execution: {error}"));
         started.await.map_err(ended)?
+    }
+
+    async fn note_refused(&self, launch: &Launch, reason: String) {
+        let record = fields! {
+            "execution": launch.execution.clone(), "configuration": launch.configuration.clone(),
+            "command": launch.command.clone(), "caller": launch.caller.clone(),
+            "reason": reason,
+        };
+        self.note("exec.refused", record).await;
     }
 
     /// Writes the start to the memoir, then has the keeper do it.

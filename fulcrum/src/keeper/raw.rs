@@ -1,6 +1,7 @@
 //! The few system calls that have no safe wrapper; all `unsafe` of keeper, cell and mounts is here.
 
 use std::convert::Infallible;
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
@@ -8,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::libc;
-use nix::unistd::{ForkResult, Pid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid};
 
 /// How a child ended and what it used.
 #[derive(Debug, Clone, Copy)]
@@ -176,6 +177,55 @@ pub(crate) fn default_sigpipe() -> io::Result<()> {
     // Safety: the default effect is no handler, so nothing of ours runs in signal context.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
     Ok(())
+}
+
+/// Gives this thread, and no other, the identity of a user for files: no groups, and nothing of root's way around permissions.
+///
+/// There is no way back; the thread is to end.
+#[expect(unsafe_code, reason = "the wrapper changes the groups of every thread")]
+pub(crate) fn see_files_as(uid: Uid, gid: Gid) -> io::Result<()> {
+    let none = std::ptr::null::<libc::gid_t>();
+    // Safety: no list is read, since its length is 0; the kernel changes the groups of the calling thread alone.
+    if unsafe { libc::syscall(libc::SYS_setgroups, 0, none) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // Ordering: the user last, which takes away the right to change the group. Both answer what was before, so ask again.
+    nix::unistd::setfsgid(gid);
+    nix::unistd::setfsuid(uid);
+    let nobody = u32::MAX;
+    let now = (
+        nix::unistd::setfsuid(Uid::from_raw(nobody)),
+        nix::unistd::setfsgid(Gid::from_raw(nobody)),
+    );
+    if now == (uid, gid) {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
+
+/// Whether this thread could open a file so: at `path`, or, where that is empty, what `fd` is.
+#[expect(
+    unsafe_code,
+    reason = "the wrapper knows neither this call nor empty paths"
+)]
+pub(crate) fn may_open(
+    fd: Option<BorrowedFd<'_>>,
+    path: &CStr,
+    mode: libc::c_int,
+) -> io::Result<()> {
+    let (fd, empty) = match fd {
+        Some(fd) => (fd.as_raw_fd(), libc::AT_EMPTY_PATH),
+        None => (libc::AT_FDCWD, 0),
+    };
+    let flags = libc::AT_EACCESS | empty;
+    // Safety: `path` is a C string that lives over the call; nothing is written.
+    let result = unsafe { libc::syscall(libc::SYS_faccessat2, fd, path.as_ptr(), mode, flags) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Ask `/dev/loop-control` for the number of a device that nothing uses.

@@ -58,6 +58,7 @@ impl Known {
         let requests = match method.short_name() {
             "Fulcrum/PutDocument" => vec![self.document.clone()],
             "Fulcrum/Hint" => vec![json!({"address": "127.0.0.1:9"})],
+            "Fulcrum/Access" => vec![json!({"path": "/bin/sh", "wish": "execute"})],
             "Fulcrum/Invite" => vec![json!({"namespace": "app", "label": "n1"})],
             "Fulcrum/Tunnel" => {
                 let garbage = base64(b"\x00 is not TLS");

@@ -318,6 +318,21 @@ pub(crate) enum RnodeCommand {
         #[command(flatten)]
         list: List,
     },
+    /// Says whether a user of a rnode may use a file there; if not, exits with 5.
+    May {
+        /// Label of the rnode, such as n1; `base` for the base rnode.
+        label: String,
+        /// What the user would do.
+        #[arg(value_parser = ["read", "write", "execute"])]
+        wish: String,
+        /// The file, by its path as the application sees it.
+        path: String,
+        /// A user of the description, or a number; the rnode's own without it.
+        #[arg(long, default_value = "")]
+        user: String,
+        #[command(flatten)]
+        list: List,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -414,6 +414,28 @@ pub struct PutAuthorityReply {
     #[prost(string, repeated, tag = "3")]
     pub refused: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// user: a name of the description, a number, or empty for the rnode's own; path: as the application sees it; wish: read, write or execute.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AccessRequest {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub wish: ::prost::alloc::string::String,
+}
+/// property: "(n1, stix) may execute /var/stix/bin/worker"; reason: why it does not hold.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AccessReply {
+    #[prost(bool, tag = "1")]
+    pub holds: bool,
+    #[prost(string, tag = "2")]
+    pub property: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub uid: u32,
+}
 /// Generated client implementations.
 pub mod fulcrum_client {
     #![allow(
@@ -931,6 +953,27 @@ pub mod fulcrum_client {
                 .insert(GrpcMethod::new("radix.fulcrum.v1.Fulcrum", "PutAuthority"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn access(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AccessRequest>,
+        ) -> std::result::Result<tonic::Response<super::AccessReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/radix.fulcrum.v1.Fulcrum/Access",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("radix.fulcrum.v1.Fulcrum", "Access"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1064,6 +1107,10 @@ pub mod fulcrum_server {
             tonic::Response<super::PutAuthorityReply>,
             tonic::Status,
         >;
+        async fn access(
+            &self,
+            request: tonic::Request<super::AccessRequest>,
+        ) -> std::result::Result<tonic::Response<super::AccessReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct FulcrumServer<T> {
@@ -1963,6 +2010,49 @@ pub mod fulcrum_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PutAuthoritySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/radix.fulcrum.v1.Fulcrum/Access" => {
+                    #[allow(non_camel_case_types)]
+                    struct AccessSvc<T: Fulcrum>(pub Arc<T>);
+                    impl<T: Fulcrum> tonic::server::UnaryService<super::AccessRequest>
+                    for AccessSvc<T> {
+                        type Response = super::AccessReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AccessRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Fulcrum>::access(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AccessSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

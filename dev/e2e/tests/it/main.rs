@@ -1,5 +1,6 @@
 //! Tests that run the built `radix` on this machine: that the parts are joined, not what they compute.
 
+mod access;
 mod backend;
 mod bad_input;
 mod boundaries;

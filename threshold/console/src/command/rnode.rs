@@ -1,12 +1,13 @@
-//! `radix rnode show`: name, cluster, resources and services of one rnode.
+//! `radix rnode show` and `radix rnode may`: what one rnode is, and what its users may do with files there.
 
 use std::collections::BTreeMap;
 
+use crux_wire::fulcrum::v1::AccessRequest;
 use serde::Serialize;
 
-use crate::args::RnodeCommand;
-use crate::connection::Base;
-use crate::failure::Outcome;
+use crate::args::{List, RnodeCommand};
+use crate::connection::{Base, RnodeConnection};
+use crate::failure::{Failure, Fault, Outcome};
 use crate::home::Home;
 use crate::output::{self, Format};
 
@@ -32,14 +33,65 @@ struct Shown {
 
 /// Runs the command.
 pub(crate) async fn run(command: RnodeCommand) -> Outcome<()> {
-    let RnodeCommand::Show { label, list } = command;
+    match command {
+        RnodeCommand::Show { label, list } => show(&label, &list).await,
+        RnodeCommand::May {
+            label,
+            wish,
+            path,
+            user,
+            list,
+        } => {
+            let request = AccessRequest { user, path, wish };
+            may(&label, request, &list).await
+        }
+    }
+}
+
+async fn rnode_of(label: &str, list: &List) -> Outcome<RnodeConnection> {
     let base = Base::require(&Home::locate()?).await?;
-    let rnode = if label == "base" {
-        base.itself()
+    if label == "base" {
+        Ok(base.itself())
     } else {
-        base.rnode(list.running.namespace.as_deref(), &label)
-            .await?
+        base.rnode(list.running.namespace.as_deref(), label).await
+    }
+}
+
+/// Whether a property of a rnode and a user holds, as `--format json` prints it.
+#[derive(Debug, Serialize)]
+struct Property {
+    property: String,
+    holds: bool,
+    reason: String,
+    uid: u32,
+}
+
+async fn may(label: &str, request: AccessRequest, list: &List) -> Outcome<()> {
+    let rnode = rnode_of(label, list).await?;
+    let reply = rnode.fulcrum().access(request).await;
+    let reply = reply
+        .map_err(|status| Failure::status("check an access", &status))?
+        .into_inner();
+    let shown = Property {
+        property: reply.property,
+        holds: reply.holds,
+        reason: reply.reason,
+        uid: reply.uid,
     };
+    if list.format == Format::Json {
+        output::json(&shown)?;
+    } else if shown.holds {
+        output::line(&shown.property);
+    }
+    if shown.holds {
+        return Ok(());
+    }
+    let text = format!("it does not hold that {}: {}", shown.property, shown.reason);
+    Err(Failure::new(Fault::Refused, text))
+}
+
+async fn show(label: &str, list: &List) -> Outcome<()> {
+    let rnode = rnode_of(label, list).await?;
     let reply = rnode.describe().await?;
     let record = reply.rnode.unwrap_or_default();
     let resources = record.resources.unwrap_or_default();

@@ -53,6 +53,13 @@ impl Fulcrum for GrpcBase {
     type MemoirStream = BoxStream<'static, Result<fulcrum::MemoirLine, Status>>;
     type TunnelStream = BoxStream<'static, Result<fulcrum::TunnelBytes, Status>>;
 
+    async fn access(
+        &self,
+        _: Request<fulcrum::AccessRequest>,
+    ) -> Result<Response<fulcrum::AccessReply>, Status> {
+        Err(Status::unimplemented("not asked by a backend"))
+    }
+
     async fn describe(
         &self,
         _: Request<fulcrum::DescribeRequest>,
