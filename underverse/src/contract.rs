@@ -153,6 +153,8 @@ pub trait Underverse: Send + Sync + Debug {
     /// - `network.door-address`: a door at an acquired address is open there and nowhere else.
     /// - `network.door-udp`: a door for UDP carries datagrams to members that listen, and each answer to whoever it is for;
     ///   where absent, it is refused with `Unsupported`.
+    /// - `network.door-both`: one for connections and one for datagrams may be at the same address and port; each is told with
+    ///   its protocol, and goes without the other.
     /// - `network.names`: where present, the label of a member resolves to its address inside every member.
     /// - `network.names-current`: where enforced, a name server that members are told to ask answers with the addresses of a label,
     ///   of `label.horde` in its flock and of all members of a role; after a move, with the new ones within the time an answer may be kept.

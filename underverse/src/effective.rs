@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use crate::capability::Strength;
 use crate::generation::Generation;
 use crate::name::{ByteCount, HordeName, Role};
+use crate::spec::Protocol;
 use crate::storage::StorageId;
 
 /// What a horde really got.
@@ -112,6 +113,8 @@ pub struct Obtained<T> {
 pub struct EffectivePort {
     /// Where it is.
     pub address: SocketAddr,
+    /// What it carries; of two doors at one address it tells which is which.
+    pub protocol: Protocol,
     /// Class it leads to; empty for all members.
     pub class: String,
     /// Port the members listen on.

@@ -233,7 +233,10 @@ fn ports(block: &Block) -> Vec<PortConnect> {
         external_port: expose.external.value,
         internal_port: expose.internal.value,
         members: Members::Class(expose.class.value.clone()),
-        protocol: Protocol::Tcp,
+        protocol: match expose.carries {
+            rnodes::Carries::Tcp => Protocol::Tcp,
+            rnodes::Carries::Udp => Protocol::Udp,
+        },
     };
     block.exposes.iter().map(port).collect()
 }

@@ -1,8 +1,9 @@
 //! The description files of a directory: found, read, checked.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use crux_core::adf::rnodes::Provider;
+use crux_core::adf::rnodes::{Carries, Provider};
 use crux_core::adf::{Application, Code, Diagnostic, FileKind, Source, nearest, parse};
 
 use crate::connection::Base;
@@ -196,7 +197,8 @@ impl Described {
         };
         let mut wrong = Vec::new();
         for expose in &block.exposes {
-            let address = format!("127.0.0.1:{}", expose.external.value);
+            let at = (Ipv4Addr::LOCALHOST, expose.external.value);
+            let address = format!("{}:{}{}", at.0, at.1, expose.carries.suffix());
             let ours = held
                 .iter()
                 .flat_map(|horde| &horde.exposures)
@@ -204,7 +206,11 @@ impl Described {
             if ours {
                 continue;
             }
-            if let Err(error) = std::net::TcpListener::bind(&address) {
+            let bound = match expose.carries {
+                Carries::Tcp => std::net::TcpListener::bind(at).map(drop),
+                Carries::Udp => std::net::UdpSocket::bind(at).map(drop),
+            };
+            if let Err(error) = bound {
                 let message = format!("{address} cannot be exposed: {error}");
                 let diagnostic = self
                     .application

@@ -11,7 +11,7 @@ use crux_net::order::Order;
 use crux_net::rpc::ProcessSocket;
 use fulcrum::config::{Executable, Isolation, RnodeConfig};
 use underverse_local::forward::{Followed, Outer};
-use underverse_local::{BaseClient, Local, Settings, ThisMachine};
+use underverse_local::{BaseClient, Carries, Local, Settings, ThisMachine};
 
 /// Exit code of a hidden program that was called wrongly or failed to begin.
 const HIDDEN_FAILED: u8 = 1;
@@ -258,6 +258,7 @@ fn forward(rest: &[String]) -> Result<u8, String> {
         class: option(rest, "--class")?,
         port,
         exposure: listen,
+        carries: carries(rest),
     };
     runtime()?.block_on(async {
         let channel = agent_channel()?;
@@ -342,7 +343,7 @@ fn forward_on_leases(
     leases: &Path,
 ) -> Result<u8, String> {
     // Ordering: the door is made on this machine's network; then we enter the switch, and members are reached from there.
-    let outer = outer(rest, listen).map_err(chain)?;
+    let outer = Outer::open(listen, carries(rest)).map_err(chain)?;
     if let Ok(switch) = option(rest, "--switch") {
         fulcrum::switch::Switch::enter(Path::new(&switch)).map_err(chain)?;
     }
@@ -357,16 +358,12 @@ fn forward_on_leases(
         .map_err(chain)
 }
 
-/// The outer side of a door.
-fn outer(rest: &[String], listen: SocketAddr) -> std::io::Result<Outer> {
-    if rest.iter().any(|word| word == "--udp") {
-        let socket = std::net::UdpSocket::bind(listen)?;
-        socket.set_nonblocking(true)?;
-        return Ok(Outer::Udp(socket));
+/// What a door carries.
+fn carries(rest: &[String]) -> Carries {
+    match rest.iter().any(|word| word == "--udp") {
+        true => Carries::Udp,
+        false => Carries::Tcp,
     }
-    let listener = std::net::TcpListener::bind(listen)?;
-    listener.set_nonblocking(true)?;
-    Ok(Outer::Tcp(listener))
 }
 
 /// `answer PORT`: tells whoever connects which container answers, and whoever sends a datagram that and what it sent; what the conformance suite runs.

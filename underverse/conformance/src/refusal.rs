@@ -1,5 +1,8 @@
 //! How a backend that lacks something must say so.
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use underverse::{
     Capability, End, ExternalAddress, HordeSpec, Kind, Limits, Members, Mount, MountSource,
     PortConnect, Program, Protocol, StorageKind,
@@ -10,6 +13,11 @@ use crate::case::{Judged, Stop, ensure, skip};
 
 /// The port that doors lead to.
 pub(crate) const INNER_PORT: u16 = 45_271;
+/// Ports of this machine that doors are asked for at: below those that the kernel gives to whoever connects out, since one
+/// that was free a moment ago would else be somebody's.
+const PORTS: Range<u16> = 10_000..20_000;
+/// How far apart the first ports of two processes with neighbouring numbers are: more doors than one run asks for.
+const APART: u32 = 251;
 
 /// What asking for a capability does.
 pub(crate) enum Asking {
@@ -23,16 +31,28 @@ pub(crate) enum Asking {
 
 /// A door of `bed`'s horde at a free port of this machine.
 pub(crate) fn door(protocol: Protocol) -> Result<PortConnect, Stop> {
-    let free =
-        std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
-    let free = free.map_err(|error| Stop::Failed(format!("no free port: {error}")))?;
+    let free = (0..PORTS.len()).find_map(|_| free_port());
+    let free = free.ok_or_else(|| Stop::Failed(format!("no port of {PORTS:?} is free")))?;
     Ok(PortConnect {
         external: ExternalAddress::Default,
-        external_port: free.port(),
+        external_port: free,
         internal_port: INNER_PORT,
         members: Members::All,
         protocol,
     })
+}
+
+/// The next of [`PORTS`], if it is free for connections and for datagrams.
+fn free_port() -> Option<u16> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    // Suites that run side by side begin in places of their own.
+    let first = std::process::id().wrapping_mul(APART);
+    let offset = first.wrapping_add(number) % u32::from(PORTS.end - PORTS.start);
+    let port = PORTS.start + u16::try_from(offset).ok()?;
+    let address = (std::net::Ipv4Addr::LOCALHOST, port);
+    let free = std::net::TcpListener::bind(address).is_ok();
+    (free && std::net::UdpSocket::bind(address).is_ok()).then_some(port)
 }
 
 /// A spec that asks for `capability` and for nothing else that is special.

@@ -86,13 +86,12 @@ pub async fn run_on_agent(
     channel: tonic::transport::Channel,
     cancel: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let listener = TcpListener::bind(followed.exposure).await?;
+    let outer = Outer::open(followed.exposure, followed.carries)?;
     let (sender, receiver) = watch::channel(Vec::new());
     tokio::select! {
-        () = run(listener, receiver, cancel) => {}
-        () = follow(channel, &followed, &sender) => {}
+        carried = outer.carry(receiver, cancel) => carried,
+        () = follow(channel, &followed, &sender) => Ok(()),
     }
-    Ok(())
 }
 
 fn set(pool: &Mutex<Pool>, members: Vec<SocketAddr>) {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use underverse::Generation;
 
-use crate::network::{Carries, Way};
+use crate::network::{At, Carries, Way};
 
 /// What an execution of ours on the base is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -44,6 +44,21 @@ pub enum Subject {
     },
 }
 
+impl Subject {
+    /// Where the door is; `None` for a cell.
+    pub(crate) const fn door(&self) -> Option<At> {
+        match self {
+            Self::Cell { .. } => None,
+            Self::Forward {
+                listen, carries, ..
+            } => Some(At {
+                listen: *listen,
+                carries: *carries,
+            }),
+        }
+    }
+}
+
 impl Label {
     /// The bytes that travel with the execution.
     #[must_use]
@@ -74,10 +89,16 @@ impl Label {
                     rnode_label(*ordinal)
                 )
             }
-            Subject::Forward { listen, .. } => {
+            Subject::Forward {
+                listen, carries, ..
+            } => {
                 let host = listen.ip().to_string().replace(':', ".");
+                let kind = match carries {
+                    Carries::Tcp => "",
+                    Carries::Udp => "udp",
+                };
                 format!(
-                    "forward-{namespace}-{host}-{}-g{document}.{term}-{attempt}",
+                    "forward-{namespace}-{host}-{kind}{}-g{document}.{term}-{attempt}",
                     listen.port()
                 )
             }

@@ -1,7 +1,8 @@
 //! How a horde is on the network: on this machine's own, or on a switch apart from it. Pure; drawn in docs/design/network.md.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -96,6 +97,23 @@ pub enum Carries {
     Udp,
 }
 
+/// What tells a door from all others of this machine: where it is and what it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct At {
+    pub(crate) listen: SocketAddr,
+    pub(crate) carries: Carries,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.carries {
+            Carries::Tcp => "",
+            Carries::Udp => "/udp",
+        };
+        write!(formatter, "{}{kind}", self.listen)
+    }
+}
+
 /// Which way a door leads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -167,6 +185,14 @@ impl OnSwitch {
             Ipv4Addr::new(a, b, c, self.number),
             NAMES_PORT,
         ))
+    }
+
+    /// What tells the door out of it from others.
+    pub(crate) const fn out_at(self) -> At {
+        At {
+            listen: self.out(),
+            carries: Carries::Tcp,
+        }
     }
 
     /// What stands for the door out of it among the doors: no address of this machine.

@@ -4,13 +4,13 @@
 //! Every step may be taken again after a death anywhere: what it did is seen in the next observation.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use crate::address::Lease;
 use crate::base::ExecutionView;
 use crate::command::CommandFile;
 use crate::config::RnodeFile;
 use crate::label::{Label, Subject};
+use crate::network::At;
 use crate::record::{ContainerRecord, Door, ProbedState, Record};
 use crate::servers::{Change, Numbered};
 use crate::storage::Allotment;
@@ -33,7 +33,7 @@ pub(crate) struct Observed {
     /// Every execution of this namespace that the base lists.
     pub(crate) executions: Vec<ExecutionView>,
     /// Doors that nobody of ours holds and that cannot be had, with the reason.
-    pub(crate) doors_taken: BTreeMap<SocketAddr, String>,
+    pub(crate) doors_taken: BTreeMap<At, String>,
     /// Rnodes whose identity no longer counts; each is replaced by one of another identity.
     pub(crate) denied: BTreeSet<u32>,
     /// Last number used of this horde before it was dissolved, and under which generation.
@@ -238,7 +238,7 @@ fn probe(wanted: &Wanted, observed: &Observed) -> Option<Step> {
         .filter_map(|rnode| Some((rnode.ordinal, runs(record.cell_label(rnode.ordinal))?)))
         .collect();
     let (from, to) = (cells.first()?.0, cells.last()?.0);
-    let out = runs(record.forward_label(on.out()));
+    let out = runs(record.forward_label(on.out_at()));
     let of = ProbedState {
         switch: on,
         network: wanted.network.clone(),
@@ -425,9 +425,9 @@ fn door_steps(
     (plan, work): (&mut Plan, &mut Work),
 ) {
     let record = observed.record.as_ref();
-    let held = record.and_then(|record| record.forwards.get(&door.listen));
+    let held = record.and_then(|record| record.forwards.get(&door.at()));
     let label = record
-        .and_then(|record| record.forward_label(door.listen))
+        .and_then(|record| record.forward_label(door.at()))
         .filter(|_| held.is_some_and(|held| held.door == *door));
     let needs_number = match standing(label.as_ref(), &observed.executions) {
         Standing::Running => return,
@@ -435,21 +435,16 @@ fn door_steps(
         Standing::Dead(_) | Standing::New => true,
         Standing::Requested => false,
     };
-    if let Some(reason) = observed.doors_taken.get(&door.listen) {
+    if let Some(reason) = observed.doors_taken.get(&door.at()) {
         plan.refused.push((door.clone(), reason.clone()));
         return;
     }
     if needs_number {
-        let listed =
-            observed
-                .executions
-                .iter()
-                .filter_map(|execution| match &execution.label.subject {
-                    Subject::Forward { listen, .. } if *listen == door.listen => {
-                        Some((execution.label.generation, execution.label.attempt))
-                    }
-                    _ => None,
-                });
+        let listed = observed
+            .executions
+            .iter()
+            .filter(|execution| execution.label.subject.door() == Some(door.at()))
+            .map(|execution| (execution.label.generation, execution.label.attempt));
         let held = held.map(|held| (held.generation, held.attempt));
         let used = listed.chain(held).chain(observed.spent);
         let next = next_attempt(wanted.generation, used);

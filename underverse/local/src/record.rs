@@ -14,7 +14,7 @@ use crate::durable;
 use crate::label::{Label, Subject};
 use crate::layout::Home;
 use crate::maintenance::Maintenance;
-use crate::network::{Carries, OnSwitch, ProbeFound, Way};
+use crate::network::{At, Carries, OnSwitch, ProbeFound, Way};
 use crate::servers::Tagging;
 
 /// The durable record of one horde.
@@ -48,8 +48,9 @@ pub(crate) struct Record {
     /// Maintenance under way, by server.
     #[serde(default)]
     pub(crate) maintenance: BTreeMap<String, Maintenance>,
-    /// By listening address.
-    pub(crate) forwards: BTreeMap<SocketAddr, ForwardRecord>,
+    /// By where they are.
+    #[serde(with = "by_door")]
+    pub(crate) forwards: BTreeMap<At, ForwardRecord>,
 }
 
 /// A role as asked for; ordinals run through them.
@@ -90,6 +91,39 @@ pub(crate) struct Door {
     pub(crate) way: Way,
     #[serde(default)]
     pub(crate) carries: Carries,
+}
+
+impl Door {
+    pub(crate) const fn at(&self) -> At {
+        At {
+            listen: self.listen,
+            carries: self.carries,
+        }
+    }
+}
+
+/// Forwarders as a map whose keys are for people: what counts is the door itself.
+mod by_door {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::{At, ForwardRecord};
+
+    pub(super) fn serialize<S: Serializer>(
+        forwards: &BTreeMap<At, ForwardRecord>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(forwards.iter().map(|(at, held)| (at.to_string(), held)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<At, ForwardRecord>, D::Error> {
+        let held = BTreeMap::<String, ForwardRecord>::deserialize(deserializer)?;
+        let by_door = held.into_values().map(|held| (held.door.at(), held));
+        Ok(by_door.collect())
+    }
 }
 
 /// What was found when a horde's network was tried.
@@ -171,14 +205,14 @@ impl Record {
     }
 
     /// The label of the forwarder's present execution.
-    pub(crate) fn forward_label(&self, listen: SocketAddr) -> Option<Label> {
-        let forward = self.forwards.get(&listen)?;
+    pub(crate) fn forward_label(&self, at: At) -> Option<Label> {
+        let forward = self.forwards.get(&at)?;
         Some(Label {
             namespace: self.namespace.clone(),
             generation: forward.generation,
             attempt: forward.attempt,
             subject: Subject::Forward {
-                listen,
+                listen: at.listen,
                 class: forward.door.class.clone(),
                 port: forward.door.port,
                 way: forward.door.way,

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use underverse::{
     Capabilities, Capability, ContainerId, Effective, EffectivePort, EffectiveRole,
-    EffectiveStorage, Generation, HordeName, PortState, Role, Running, RunningState, Strength, Tag,
-    Weaker,
+    EffectiveStorage, Generation, HordeName, PortState, Protocol, Role, Running, RunningState,
+    Strength, Tag, Weaker,
 };
 
 use crate::base::{Abilities, ExecutionView};
@@ -13,11 +13,11 @@ use crate::config::Isolation;
 use crate::groups::{Controller, Groups};
 use crate::label::rnode_label;
 use crate::layout::Home;
+use crate::network::Carries;
 use crate::plan::Observed;
 use crate::record::{Door, Record};
 use crate::settings::Settings;
 use crate::storage::Allotment;
-use crate::wanted::UDP_FOR_COMMANDS;
 
 mod network;
 
@@ -151,18 +151,22 @@ fn roles(record: &Record, observed: &Observed) -> Vec<EffectiveRole> {
 }
 
 fn port(door: &Door, record: &Record, observed: &Observed) -> EffectivePort {
-    let label = record.forward_label(door.listen);
+    let label = record.forward_label(door.at());
     let running = observed
         .executions
         .iter()
         .any(|view| Some(&view.label) == label.as_ref() && view.ended.is_none());
-    let state = match (running, observed.doors_taken.get(&door.listen)) {
+    let state = match (running, observed.doors_taken.get(&door.at())) {
         (true, _) => PortState::Open,
         (false, Some(reason)) => PortState::Refused(reason.clone()),
         (false, None) => PortState::Waiting,
     };
     EffectivePort {
         address: door.listen,
+        protocol: match door.carries {
+            Carries::Tcp => Protocol::Tcp,
+            Carries::Udp => Protocol::Udp,
+        },
         class: door.class.clone(),
         internal_port: door.port,
         state,
@@ -199,12 +203,8 @@ pub fn capabilities(settings: &Settings, uid: u32, abilities: &Abilities) -> Cap
         0 => Strength::Enforced,
         _ => weak("only root can lease users; others run everything as themselves"),
     };
-    let udp = match &abilities.commands {
-        Strength::Absent(_) => absent(UDP_FOR_COMMANDS),
-        _ => Strength::Enforced,
-    };
     network::capabilities(settings, abilities)
-        .enforced(&[C::Tags, C::HordeConnected, C::ExposeTcp])
+        .enforced(&[C::Tags, C::HordeConnected, C::ExposeTcp, C::ExposeUdp])
         .enforced(&[C::Resize, C::Heal, C::Adopt, C::ExternalAddresses])
         .with(C::Fulcrums, abilities.fulcrums.clone())
         .with(C::Commands, abilities.commands.clone())
@@ -235,7 +235,6 @@ pub fn capabilities(settings: &Settings, uid: u32, abilities: &Abilities) -> Cap
             C::MountIsolation,
             isolated("this machine grants no mount namespace"),
         )
-        .with(C::ExposeUdp, udp)
         .with(C::Ipv6, absent("addresses are leased from 127.0.0.0/8"))
         .with(C::Multicast, absent("loopback carries none"))
         .with(

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::base::ExecutionView;
 use crate::label::Subject;
+use crate::network::At;
 
 /// First wait before a new start. 100 ms: a crash at the start costs little.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -23,7 +24,7 @@ pub(crate) struct Restarts(BTreeMap<Key, Wait>);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Cell(u32),
-    Forward(std::net::SocketAddr),
+    Forward(At),
 }
 
 #[derive(Debug)]
@@ -41,7 +42,9 @@ impl Restarts {
         for execution in executions {
             let key = match execution.label.subject {
                 Subject::Cell { ordinal } => Key::Cell(ordinal),
-                Subject::Forward { listen, .. } => Key::Forward(listen),
+                Subject::Forward {
+                    listen, carries, ..
+                } => Key::Forward(At { listen, carries }),
             };
             let number = |view: &ExecutionView| (view.label.generation, view.label.attempt);
             let held = latest.entry(key).or_insert(execution);

@@ -145,7 +145,6 @@ pub(crate) fn wanted(
         .iter()
         .map(|port| door(port, way, facts))
         .collect::<Result<Vec<_>, _>>()?;
-    one_each(&doors)?;
     doors.extend(on.and_then(|on| door_out(on, spec, facts)));
     doors.extend(on.map(door_names));
     let Placed {
@@ -318,13 +317,6 @@ fn door(port: &PortConnect, way: Way, facts: &Facts<'_>) -> Result<Door, Error> 
         Protocol::Tcp => Carries::Tcp,
         Protocol::Udp => Carries::Udp,
     };
-    let number = port.external_port;
-    let udp = port.protocol == Protocol::Udp;
-    if let (true, Strength::Absent(reason)) = (udp, &facts.abilities.commands) {
-        return refuse(format!(
-            "port {number} is UDP, and {UDP_FOR_COMMANDS}: {reason}"
-        ));
-    }
     let class = match (&port.members, &facts.abilities.class_doors) {
         (Members::All, _) => String::new(),
         (Members::Class(class), Strength::Absent(reason)) => {
@@ -333,30 +325,12 @@ fn door(port: &PortConnect, way: Way, facts: &Facts<'_>) -> Result<Door, Error> 
         }
         (Members::Class(class), _) => class.clone(),
     };
-    if udp && !class.is_empty() {
-        return refuse(format!(
-            "port {number} is UDP and leads to class {class}: datagrams go to every member only"
-        ));
-    }
     Ok(Door {
-        listen: SocketAddr::new(host, number),
+        listen: SocketAddr::new(host, port.external_port),
         class,
         port: port.internal_port,
         way,
         carries,
-    })
-}
-
-/// Refuses two doors at one address, which the records of this backend cannot tell apart.
-fn one_each(doors: &[Door]) -> Result<(), Error> {
-    let mut seen = BTreeSet::new();
-    let twice = doors.iter().find(|door| !seen.insert(door.listen));
-    twice.map_or(Ok(()), |door| {
-        let message = format!(
-            "{} cannot be a door for TCP and for UDP at once",
-            door.listen
-        );
-        Err(Error::unsupported("open a port on backend local", message))
     })
 }
 
@@ -537,8 +511,6 @@ fn on_this_network(spec: &HordeSpec, isolation: Isolation, facts: &Facts<'_>) ->
     }
 }
 
-/// For which hordes there are doors for UDP.
-pub(crate) const UDP_FOR_COMMANDS: &str = "doors for it are for hordes of commands";
 /// Where names are looked up before anybody is asked.
 pub(crate) const HOSTS: &str = "/etc/hosts";
 /// Who is asked for names.

@@ -30,7 +30,7 @@ pub struct Block {
     pub command: Option<At<Vec<String>>>,
     /// `mount HOST = PATH`, in order.
     pub mounts: Vec<At<Mount>>,
-    /// `expose PORT = class:PORT`, in order.
+    /// `expose PORT[/udp] = class:PORT`, in order.
     pub exposes: Vec<At<Expose>>,
     /// `user NAME = self | auto`, in order.
     pub users: Vec<At<User>>,
@@ -68,15 +68,37 @@ pub struct Mount {
     pub path: At<String>,
 }
 
-/// `expose PORT = class:PORT`.
+/// `expose PORT[/udp] = class:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expose {
     /// Port on the host's outer address, never 0.
     pub external: At<u16>,
+    /// What comes in there.
+    pub carries: Carries,
     /// Class whose ready instances answer.
     pub class: At<String>,
     /// Port they listen on, never 0.
     pub internal: At<u16>,
+}
+
+/// What an exposed port is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carries {
+    /// Connections.
+    Tcp,
+    /// Datagrams: `/udp` behind the port.
+    Udp,
+}
+
+impl Carries {
+    /// What is written behind the port.
+    #[must_use]
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::Tcp => "",
+            Self::Udp => "/udp",
+        }
+    }
 }
 
 /// `user NAME = self | auto`.

@@ -585,6 +585,69 @@ fn a_container_of_root_can_neither_leave_its_network_nor_make_one() {
     });
 }
 
+// Shows in part: NET-05
+#[test]
+fn one_port_of_an_application_is_a_door_for_connections_and_for_datagrams_to_classes() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let port = crate::tiny(&sandbox, 2);
+    let file = sandbox.root().join("tiny/tiny.rnodes");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let more = format!("  expose {port}/udp = stay:{PORT}\n}}");
+    std::fs::write(&file, text.replace('}', &more)).unwrap();
+    let directory = sandbox.root().join("tiny").display().to_string();
+    let up = sandbox.radix(&["up", &directory, "--yes"]).expect(0);
+    assert_eq!(
+        up.stdout.matches("curl http://").count(),
+        1,
+        "{}",
+        up.stdout
+    );
+    let door = SocketAddr::from(([127, 0, 0, 1], port));
+    let opened = crate::get(&door.to_string(), "/v1/status/leader").is_some();
+    assert!(opened || TcpStream::connect(door).is_ok());
+
+    // Whoever answers stands where the instances of the class would: it is this machine's network.
+    let status = sandbox.status();
+    let rnodes = status["rnodes"].as_array().unwrap();
+    let members = rnodes.iter().map(|rnode| {
+        let address: SocketAddr = rnode["address"].as_str().unwrap().parse().unwrap();
+        let socket = std::net::UdpSocket::bind((address.ip(), PORT)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    });
+    let members: Vec<_> = members.collect();
+    let mut heard = vec![0; members.len()];
+    for number in 0..6 {
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        sender.connect(door).unwrap();
+        sender.set_nonblocking(true).unwrap();
+        let text = format!("hello {number}");
+        sender.send(text.as_bytes()).unwrap();
+        let mut bytes = [0; 64];
+        let answer = wait_for(Duration::from_secs(20), || {
+            for (member, heard) in members.iter().zip(&mut heard) {
+                if let Ok((length, from)) = member.recv_from(&mut bytes) {
+                    *heard += 1;
+                    member.send_to(&bytes[..length], from).unwrap();
+                }
+            }
+            let length = sender.recv(&mut bytes).ok()?;
+            Some(bytes[..length].to_vec())
+        });
+        assert_eq!(answer.as_deref(), Some(text.as_bytes()));
+    }
+    assert_eq!(heard, [3, 3], "in turn");
+    let udp = format!("{door}/udp");
+    sandbox.until("a door to two members", |status| {
+        let exposures = status["exposures"].as_array()?;
+        let told = exposures
+            .iter()
+            .find(|one| one["address"] == udp.as_str())?;
+        (told["state"] == "open" && told["members"] == 2).then_some(())
+    });
+    let _ = sandbox.radix(&["down", "--yes"]).expect(0);
+}
+
 fn heard(door: SocketAddr) -> String {
     let mut stream = TcpStream::connect(door).unwrap();
     let mut text = String::new();

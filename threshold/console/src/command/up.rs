@@ -18,7 +18,7 @@ use crate::output::{self, Progress};
 use crate::prepare;
 use crate::proposal::Proposal;
 use crate::room;
-use crate::view::Status;
+use crate::view::{Exposure, Status};
 
 /// How often the namespace is looked at while waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(60);
@@ -308,7 +308,8 @@ fn announce(status: &Status, described: &Described) {
     }
     output::line("");
     output::line("next:");
-    for exposure in &status.exposures {
+    let for_connections = |exposure: &&Exposure| !exposure.address.ends_with("/udp");
+    for exposure in status.exposures.iter().filter(for_connections) {
         output::line(&format!("  curl http://{}/", exposure.address));
     }
     output::line("  radix status");

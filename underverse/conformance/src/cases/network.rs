@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use underverse::{Capability as C, ExternalAddress, HordeSpec, Kind, Protocol, Running};
+use underverse::{
+    Capability as C, ExternalAddress, HordeSpec, Kind, PortConnect, Protocol, Running,
+};
 
 use crate::bed::{Bed, dissolved, healed, horde, listed, realise, realised, refused, started};
 use crate::case::{Case, Judged, Stop, case, ensure, skip};
@@ -62,6 +64,9 @@ pub(super) const CASES: &[Case] = &[
     ),
     case("network.door-udp", &[C::ExposeUdp], |bed| {
         Box::pin(door_udp(bed))
+    }),
+    case("network.door-both", &[C::ExposeTcp, C::ExposeUdp], |bed| {
+        Box::pin(door_both(bed))
     }),
     case("network.names", &[C::Names], |bed| Box::pin(names(bed))),
     case("network.names-current", &[C::Names], |bed| {
@@ -361,6 +366,39 @@ async fn door_udp(bed: &Bed<'_>) -> Judged {
     // Those that are asked in place of the deaf one get more.
     let shared = answers.len() == 3 && answers.values().all(|&count| count >= CALLS / 6);
     ensure(shared, || format!("of {CALLS}: {answers:?}"))
+}
+
+/// One address, and what comes as a connection and as a datagram goes different ways; the one goes and the other stays.
+async fn door_both(bed: &Bed<'_>) -> Judged {
+    let opened = bed.open().await?;
+    let mut spec = listening(bed, "suite", 2)?;
+    let tcp = door(Protocol::Tcp)?;
+    let udp = PortConnect {
+        protocol: Protocol::Udp,
+        ..tcp.clone()
+    };
+    spec.network.ports.extend([udp, tcp]);
+    up(&opened, 1, &spec).await?;
+    let effective = opened.underverse.effective(&horde()?).await?;
+    let ports = &effective.network.ports;
+    let [datagrams, connections] = ports.as_slice() else {
+        return Err(Stop::Failed(format!("told as {ports:?}")));
+    };
+    let told = (datagrams.protocol, connections.protocol);
+    ensure(
+        told == (Protocol::Udp, Protocol::Tcp) && datagrams.address == connections.address,
+        || format!("told as {ports:?}"),
+    )?;
+    let at = connections.address;
+    reaches(bed, Vantage::Outside, at).await?;
+    echoed(bed, at, "both").await?;
+    spec.network.ports.remove(0);
+    up(&opened, 2, &spec).await?;
+    reaches(bed, Vantage::Outside, at).await?;
+    let left = bed.ground.exchange(Vantage::Outside, at, "one").await?;
+    ensure(left.is_none(), || {
+        "the door for datagrams is still there".to_owned()
+    })
 }
 
 async fn names(bed: &Bed<'_>) -> Judged {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use underverse::{HordeName, Program, Running, StorageExposure, StorageKind, Zone};
+use underverse::{HordeName, Program, Protocol, Running, StorageExposure, StorageKind, Zone};
 use underverse_conformance::{
     Cannot, Disturbance, Fixture, Ground, Opened, Resolved, Take, Vantage,
 };
@@ -122,7 +122,7 @@ fn took(one: &Container, unlimited: bool) -> Option<String> {
 }
 
 impl ModelGround {
-    fn through_door(&self, world: &mut World, to: SocketAddr) -> Option<String> {
+    fn through_door(&self, world: &mut World, to: (SocketAddr, Protocol)) -> Option<String> {
         let rec: Rec = world
             .hordes
             .values()
@@ -198,7 +198,7 @@ impl Ground for ModelGround {
         let mut found = BTreeSet::new();
         for (name, rec) in &world {
             found.insert(format!("horde {name}"));
-            found.extend(rec.doors.keys().map(|door| format!("door {door}")));
+            found.extend(rec.doors.keys().map(|door| format!("door {door:?}")));
             for one in rec.containers.values() {
                 found.insert(format!("container {}", one.id));
                 found.extend(
@@ -316,7 +316,7 @@ impl Ground for ModelGround {
 
     async fn reach(&self, from: Vantage<'_>, to: SocketAddr) -> Result<Option<String>, Cannot> {
         let mut world = self.world.lock().expect("nobody panics with it");
-        if let Some(answer) = self.through_door(&mut world, to) {
+        if let Some(answer) = self.through_door(&mut world, (to, Protocol::Tcp)) {
             return Ok(Some(answer));
         }
         let inside = match from {
@@ -345,7 +345,7 @@ impl Ground for ModelGround {
         let mut world = self.world.lock().expect("nobody panics with it");
         let cut = usize::from(self.fixture.fault == "network.door-udp");
         let text = &text[..text.len() - cut];
-        let label = self.through_door(&mut world, to);
+        let label = self.through_door(&mut world, (to, Protocol::Udp));
         Ok(label.map(|label| format!("{label} {text}")))
     }
 

@@ -12,8 +12,8 @@ use underverse::{
     Action, AddressId, ByteCount, Capabilities, Capability as C, Effective, EffectiveNetwork,
     EffectivePort, EffectiveRole, EffectiveStorage, End, Error, EventId, EventKind, Execable,
     Exposed, ExternalAddress, Generation, HordeName, HordePlan, HordeSpec, Keep, Kind,
-    NetworkProbe, Obtained, PlannedStep, PortState, Progress, ProgressStream, Reply, Running,
-    RunningState, Server, ServerChange, StorageExposure, Strength, Tag, Underverse,
+    NetworkProbe, Obtained, PlannedStep, PortState, Progress, ProgressStream, Protocol, Reply,
+    Running, RunningState, Server, ServerChange, StorageExposure, Strength, Tag, Underverse,
     UnderverseAdmin, UnderverseEvent, Weaker,
 };
 use underverse_conformance::Disturbance;
@@ -38,8 +38,8 @@ pub(crate) struct Rec {
     pub(crate) containers: BTreeMap<u32, Container>,
     pub(crate) events: Vec<UnderverseEvent>,
     pub(crate) answers: BTreeMap<EventId, Vec<Reply>>,
-    /// Doors that are open: external address to the place in the spec.
-    pub(crate) doors: BTreeMap<SocketAddr, usize>,
+    /// Doors that are open: external address and what is carried, to the place in the spec.
+    pub(crate) doors: BTreeMap<(SocketAddr, Protocol), usize>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -213,12 +213,17 @@ impl Model {
             value,
             strength: Strength::Enforced,
         };
-        let ports = rec.doors.iter().map(|(address, at)| EffectivePort {
-            address: *address,
-            class: String::new(),
-            internal_port: network.ports.get(*at).map_or(0, |port| port.internal_port),
-            state: PortState::Open,
-        });
+        let mut doors: Vec<_> = rec.doors.iter().collect();
+        doors.sort_by_key(|(_, at)| **at);
+        let ports = doors
+            .into_iter()
+            .map(|((address, protocol), at)| EffectivePort {
+                address: *address,
+                protocol: *protocol,
+                class: String::new(),
+                internal_port: network.ports.get(*at).map_or(0, |port| port.internal_port),
+                state: PortState::Open,
+            });
         let probe = || NetworkProbe {
             tried: "n1 to n2".to_owned(),
             connected: true,

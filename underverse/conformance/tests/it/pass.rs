@@ -568,7 +568,7 @@ impl Model {
     }
 
     async fn doors(&self, spec: &HordeSpec) -> Result<(), Error> {
-        let mut wanted: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+        let mut wanted = BTreeMap::new();
         for (at, port) in spec.network.ports.iter().enumerate() {
             let host = match &port.external {
                 ExternalAddress::Default => Ipv4Addr::LOCALHOST.into(),
@@ -582,7 +582,11 @@ impl Model {
                     }
                 }
             };
-            wanted.insert(SocketAddr::new(host, port.external_port), at);
+            let address = SocketAddr::new(host, port.external_port);
+            if self.bad("network.door-both") {
+                wanted.retain(|(other, _), _| *other != address);
+            }
+            wanted.insert((address, port.protocol), at);
         }
         if self.rec(&spec.name).doors != wanted {
             self.call().await?;

@@ -1,13 +1,16 @@
 //! A horde as it is told to the base.
 
+use std::net::SocketAddr;
+
 use crux_wire::fulcrum::v1::{Event, Exposure, Field, HordeRnode, HordeState};
 use underverse::{
-    Effective, EventKind, HordeName, Kind, PortState, Running, RunningState, Underverse as _,
-    UnderverseEvent,
+    Effective, EventKind, HordeName, Kind, PortState, Protocol, Running, RunningState,
+    Underverse as _, UnderverseEvent,
 };
 
 use crate::address::Lease;
 use crate::local::Local;
+use crate::network::{At, Carries};
 
 /// Where a horde is on its way, in the words of `HordeState.phase`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +116,7 @@ fn exposures(effective: &Effective) -> Vec<Exposure> {
             PortState::Refused(reason) => ("refused", reason.clone()),
         };
         Exposure {
-            address: port.address.to_string(),
+            address: exposed(port.address, port.protocol),
             class: port.class.clone(),
             port: u32::from(port.internal_port),
             state: state.to_owned(),
@@ -122,6 +125,15 @@ fn exposures(effective: &Effective) -> Vec<Exposure> {
         }
     };
     effective.network.ports.iter().map(exposure).collect()
+}
+
+/// An exposed port as the base knows it, by which it counts the members that its forwarder was told.
+fn exposed(listen: SocketAddr, protocol: Protocol) -> String {
+    let carries = match protocol {
+        Protocol::Tcp => Carries::Tcp,
+        Protocol::Udp => Carries::Udp,
+    };
+    At { listen, carries }.to_string()
 }
 
 /// An event as the base keeps it; the token is the same at every delivery.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::config::Isolation;
 use crate::events::News;
 use crate::label::rnode_label;
 use crate::layout::LEAVING;
+use crate::network::At;
 use crate::storage::{self, Allotment};
 use crate::wanted::Wanted;
 use crate::{durable, groups, mark, record, switch_dir};
@@ -149,7 +149,7 @@ impl Pass<'_> {
         durable::remove_tree(&path).map_err(io_at("remove a rnode's directory", &path))
     }
 
-    pub(super) async fn forget(&self, ordinals: &[u32], doors: &[SocketAddr]) -> Result<(), Error> {
+    pub(super) async fn forget(&self, ordinals: &[u32], doors: &[At]) -> Result<(), Error> {
         let mut leases = self.leases.lock().await;
         let mut kept = leases.clone();
         kept.retain(|lease| !ordinals.contains(&lease.ordinal));
@@ -163,7 +163,7 @@ impl Pass<'_> {
             record
                 .containers
                 .retain(|ordinal, _| !ordinals.contains(ordinal));
-            record.forwards.retain(|listen, _| !doors.contains(listen));
+            record.forwards.retain(|at, _| !doors.contains(at));
         })
         .await
     }

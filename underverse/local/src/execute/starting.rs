@@ -142,7 +142,7 @@ impl Pass<'_> {
                     generation: wanted.generation,
                     attempt: *attempt,
                 };
-                record.forwards.insert(door.listen, forward);
+                record.forwards.insert(door.at(), forward);
             }
         })
         .await
@@ -332,7 +332,7 @@ impl Pass<'_> {
         let record = self.record.lock().await;
         let label = record
             .as_ref()
-            .and_then(|record| record.forward_label(door.listen));
+            .and_then(|record| record.forward_label(door.at()));
         drop(record);
         let label =
             label.ok_or_else(|| Error::new(Kind::Bug, "open a port", "it has no number"))?;

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use rustix::net::SendFlags;
+use rustix::net::{RecvFlags, SendFlags};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};
 
@@ -53,6 +54,8 @@ pub async fn carry(
     let mut members = members;
     let pool = Mutex::new(Pool::default());
     locked(&pool).set(members.borrow_and_update().clone());
+    // One for all: whoever receives has sent it on before another does.
+    let answer = Mutex::new(vec![0; DATAGRAM_BYTES_MAX]);
     let mut senders: BTreeMap<SocketAddr, Arc<Sender>> = BTreeMap::new();
     let mut carried = FuturesUnordered::new();
     let mut following = true;
@@ -73,7 +76,8 @@ pub async fn carry(
                     let known = senders.get(&from).cloned();
                     if let Some(sender) = known.or_else(|| admit(&mut senders, from, &pool)) {
                         if sender.is_new() {
-                            carried.push(Box::pin(answers(Arc::clone(&sender), &door, &pool)));
+                            let shared = (&door, &pool, &answer);
+                            carried.push(Box::pin(answers(Arc::clone(&sender), shared)));
                         }
                         sender.send(&bytes[..length], &pool);
                     }
@@ -247,20 +251,28 @@ impl Sender {
     }
 }
 
-/// Carries the answers to one sender until it is forgotten; returns who it was.
-async fn answers(sender: Arc<Sender>, door: &UdpSocket, pool: &Mutex<Pool>) -> SocketAddr {
-    let mut bytes = vec![0; DATAGRAM_BYTES_MAX];
+/// Carries the answers to one sender, through the buffer `bytes`, until it is forgotten; returns who it was.
+async fn answers(
+    sender: Arc<Sender>,
+    (door, pool, bytes): (&UdpSocket, &Mutex<Pool>, &Mutex<Vec<u8>>),
+) -> SocketAddr {
     while let Some(socket) = sender.socket() {
         let left = SENDER_SILENT_MAX.saturating_sub(sender.silent());
+        // Nothing is awaited while the buffer is ours.
+        let carry = || {
+            let mut bytes = locked(bytes);
+            let (length, _) = rustix::net::recv(&*socket, &mut bytes[..], RecvFlags::DONTWAIT)?;
+            // A full queue drops it, as every network may.
+            let _ = door.try_send_to(&bytes[..length], sender.from);
+            Ok(())
+        };
         tokio::select! {
             () = sender.changed.notified() => {}
             () = tokio::time::sleep(left) => {}
-            received = socket.recv(&mut bytes) => match received {
-                Ok(length) => {
+            carried = socket.async_io(Interest::READABLE | Interest::ERROR, carry) => match carried {
+                Ok(()) => {
                     sender.answered();
                     locked(pool).trust(sender.member());
-                    // A full queue drops it, as every network may.
-                    let _ = door.try_send_to(&bytes[..length], sender.from);
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => sender.change(pool),
                 Err(error) => {

@@ -9,6 +9,8 @@ use crux_wire::process::v1::process_client::ProcessClient;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
+use crate::network::{At, Carries};
+
 /// First pause before the agent is asked again.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before the agent is asked again.
@@ -25,6 +27,8 @@ pub struct Followed {
     pub port: u16,
     /// Outer address that is forwarded to them.
     pub exposure: SocketAddr,
+    /// What comes in there.
+    pub carries: Carries,
 }
 
 impl Followed {
@@ -32,6 +36,12 @@ impl Followed {
     #[must_use]
     pub fn name(&self) -> String {
         format!("{}/class:{}", self.namespace, self.class)
+    }
+
+    /// The exposed port as the base knows it.
+    fn exposed(&self) -> String {
+        let (listen, carries) = (self.exposure, self.carries);
+        At { listen, carries }.to_string()
     }
 
     /// The addresses of those instances; records without an address are passed over.
@@ -78,7 +88,7 @@ async fn once(
     let mut heard = false;
     let request = LookupRequest {
         name: followed.name(),
-        exposure: followed.exposure.to_string(),
+        exposure: followed.exposed(),
     };
     let mut stream = match ProcessClient::new(channel).watch(request).await {
         Ok(reply) => reply.into_inner(),

@@ -11,9 +11,13 @@ use tokio::sync::watch;
 
 use super::datagrams;
 use crate::address;
+use crate::network::Carries;
 
 /// Between two looks at the file: a container that was added gets connections after that.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// Most connections that wait in the kernel's queue of a door; what comes then is tried again by its side.
+const QUEUED_MAX: i32 = 1024;
 
 /// The outer side of a door; it must not block.
 #[derive(Debug)]
@@ -22,6 +26,46 @@ pub enum Outer {
     Tcp(std::net::TcpListener),
     /// For datagrams.
     Udp(std::net::UdpSocket),
+}
+
+impl Outer {
+    /// Opens the outer side at `listen`; it need not be in a runtime.
+    ///
+    /// # Errors
+    /// What binding says.
+    pub fn open(listen: SocketAddr, carries: Carries) -> io::Result<Self> {
+        match carries {
+            Carries::Tcp => {
+                let listener = std::net::TcpListener::bind(listen)?;
+                listener.set_nonblocking(true)?;
+                rustix::net::listen(&listener, QUEUED_MAX)?;
+                Ok(Self::Tcp(listener))
+            }
+            Carries::Udp => {
+                let socket = std::net::UdpSocket::bind(listen)?;
+                socket.set_nonblocking(true)?;
+                Ok(Self::Udp(socket))
+            }
+        }
+    }
+
+    /// Serves it until `cancel` ends.
+    ///
+    /// # Errors
+    /// The system's; nothing is served then.
+    pub(super) async fn carry(
+        self,
+        members: watch::Receiver<Vec<SocketAddr>>,
+        cancel: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => {
+                super::run(TcpListener::from_std(listener)?, members, cancel).await;
+                Ok(())
+            }
+            Self::Udp(socket) => datagrams::carry(socket, members, cancel).await,
+        }
+    }
 }
 
 /// Follows the addresses in `file` at `port` and serves `outer` until `cancel` ends.
@@ -51,17 +95,8 @@ pub async fn run_on_leases(
             }
         }
     };
-    let carried = async {
-        match outer {
-            Outer::Tcp(listener) => {
-                super::run(TcpListener::from_std(listener)?, receiver, cancel).await;
-                Ok(())
-            }
-            Outer::Udp(socket) => datagrams::carry(socket, receiver, cancel).await,
-        }
-    };
     tokio::select! {
-        carried = carried => carried,
+        carried = outer.carry(receiver, cancel) => carried,
         () = follow => Ok(()),
     }
 }

@@ -14,7 +14,7 @@ use crate::command::CommandFile;
 use crate::config::RnodeFile;
 use crate::execute::io_at;
 use crate::external;
-use crate::label::{Subject, ordinal_of};
+use crate::label::ordinal_of;
 use crate::plan::{DirectoryView, Observed};
 use crate::record::{self, Door, Record};
 use crate::report;
@@ -71,17 +71,17 @@ impl Local {
     pub(super) fn doors_taken(&self, doors: &[Door], observed: &mut Observed) {
         let outside = |door: &&Door| door.way.leads_in();
         for door in doors.iter().filter(outside) {
-            let ours = observed.executions.iter().any(|view| {
-                view.ended.is_none()
-                    && matches!(view.label.subject, Subject::Forward { listen, .. } if listen == door.listen)
-            });
+            let ours = observed
+                .executions
+                .iter()
+                .any(|view| view.ended.is_none() && view.label.subject.door() == Some(door.at()));
             if ours {
                 continue;
             }
             if let Err(error) = self.ground.can_listen(door.listen, door.carries) {
                 observed
                     .doors_taken
-                    .insert(door.listen, why_closed(door.listen, &error));
+                    .insert(door.at(), why_closed(door.listen, &error));
             }
         }
     }

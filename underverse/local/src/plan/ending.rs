@@ -1,12 +1,12 @@
 //! What is not wanted: rnodes beyond the count, doors that went, strays, and whole hordes.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 
 use underverse::Keep;
 
 use super::{Observed, Plan, Step, Work, container};
 use crate::label::Subject;
+use crate::network::At;
 use crate::record::{Door, Record};
 use crate::wanted::Wanted;
 
@@ -52,10 +52,12 @@ pub(crate) fn dissolve(observed: &Observed, keep: Keep) -> Plan {
                     reason,
                 });
             }
-            Subject::Forward { listen, .. } => {
+            Subject::Forward {
+                listen, carries, ..
+            } => {
                 forwards.push(Step::EndForward {
                     execution: id,
-                    listen,
+                    at: At { listen, carries },
                     reason,
                 });
             }
@@ -85,12 +87,12 @@ pub(super) fn surplus_ordinals(wanted: &Wanted, observed: &Observed) -> Vec<u32>
     all.into_iter().collect()
 }
 
-pub(super) fn surplus_doors(wanted: &Wanted, record: Option<&Record>) -> Vec<SocketAddr> {
-    let kept: BTreeSet<SocketAddr> = wanted.doors.iter().map(|door| door.listen).collect();
+pub(super) fn surplus_doors(wanted: &Wanted, record: Option<&Record>) -> Vec<At> {
+    let kept: BTreeSet<At> = wanted.doors.iter().map(Door::at).collect();
     let held = record
         .into_iter()
         .flat_map(|record| record.forwards.keys().copied());
-    held.filter(|listen| !kept.contains(listen)).collect()
+    held.filter(|at| !kept.contains(at)).collect()
 }
 
 /// Ends what is not wanted: rnodes beyond the count, highest first, doors that went, and strays.
@@ -129,7 +131,6 @@ pub(super) fn surplus(wanted: &Wanted, observed: &Observed, work: &mut Work) {
                 way,
                 carries,
             } => {
-                let current = record.and_then(|record| record.forward_label(*listen));
                 let door = Door {
                     listen: *listen,
                     class: class.clone(),
@@ -137,6 +138,7 @@ pub(super) fn surplus(wanted: &Wanted, observed: &Observed, work: &mut Work) {
                     way: *way,
                     carries: *carries,
                 };
+                let current = record.and_then(|record| record.forward_label(door.at()));
                 let asked =
                     current.as_ref() == Some(&execution.label) && wanted.doors.contains(&door);
                 // Without its socket it would send to yesterday's members for ever; another takes over.
@@ -148,7 +150,7 @@ pub(super) fn surplus(wanted: &Wanted, observed: &Observed, work: &mut Work) {
                     };
                     work.end_forwards.push(Step::EndForward {
                         execution: id,
-                        listen: *listen,
+                        at: door.at(),
                         reason,
                     });
                 }

@@ -1,10 +1,9 @@
 //! What a plan is made of.
 
-use std::net::SocketAddr;
-
 use underverse::{Action, PlannedStep};
 
 use crate::label::rnode_label;
+use crate::network::At;
 use crate::record::{Door, ProbedState};
 use crate::servers::Numbered;
 use crate::storage::Allotment;
@@ -22,7 +21,7 @@ pub(crate) enum Step {
     /// Ends a forwarder.
     EndForward {
         execution: String,
-        listen: SocketAddr,
+        at: At,
         reason: &'static str,
     },
     /// Ends a cell and all in it.
@@ -40,10 +39,7 @@ pub(crate) enum Step {
     /// Removes a rnode's directory.
     RemoveDirectory { ordinal: u32 },
     /// Takes numbers, addresses and forwarders out of the record that are no longer wanted.
-    Forget {
-        ordinals: Vec<u32>,
-        doors: Vec<SocketAddr>,
-    },
+    Forget { ordinals: Vec<u32>, doors: Vec<At> },
     /// Tells what became of servers, and of the machine if a boot is named.
     News {
         news: Vec<Numbered>,
@@ -94,9 +90,7 @@ impl Step {
             | Self::News { .. }
             | Self::Announce(_)
             | Self::Probe(_) => None,
-            Self::EndForward { listen, reason, .. } => {
-                step(Action::Stop, format!("port {listen}"), reason)
-            }
+            Self::EndForward { at, reason, .. } => step(Action::Stop, format!("port {at}"), reason),
             Self::EndCell {
                 ordinal, reason, ..
             } => step(Action::Stop, rnode_label(*ordinal), reason),
@@ -128,7 +122,7 @@ impl Step {
             }
             Self::StartForward { door } => step(
                 Action::Start,
-                format!("port {}", door.listen),
+                format!("port {}", door.at()),
                 "it is asked for",
             ),
             Self::RemoveHorde => step(Action::Remove, "horde".to_owned(), "it is dissolved"),
@@ -143,8 +137,8 @@ impl Step {
             | Self::RemoveDirectory { ordinal }
             | Self::Prepare { ordinal }
             | Self::StartCell { ordinal, .. } => rnode_label(*ordinal),
-            Self::EndForward { listen, .. } => format!("port {listen}"),
-            Self::StartForward { door } => format!("port {}", door.listen),
+            Self::EndForward { at, .. } => format!("port {at}"),
+            Self::StartForward { door } => format!("port {}", door.at()),
             Self::Allot(Allotment {
                 container: Some(ordinal),
                 ..

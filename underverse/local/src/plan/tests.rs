@@ -141,7 +141,7 @@ fn running(wanted: &Wanted) -> Observed {
             generation: GENERATION,
             attempt: 1,
         };
-        (door.listen, forward)
+        (door.at(), forward)
     });
     let record = Record {
         namespace: wanted.namespace.clone(),
@@ -223,7 +223,7 @@ fn word(step: &Step) -> String {
     match step {
         Step::Record => "record".to_owned(),
         Step::Mark(ordinals) => format!("mark{ordinals:?}"),
-        Step::EndForward { listen, .. } => format!("close:{}", listen.port()),
+        Step::EndForward { at, .. } => format!("close:{}", at.listen.port()),
         Step::EndCell { execution, .. } => {
             format!("end:{}", execution.trim_start_matches("cell-stix-"))
         }
@@ -463,7 +463,7 @@ fn a_taken_door_is_told_and_nothing_is_tried() {
     let mut observed = running(&wanted(1, &[]));
     observed
         .doors_taken
-        .insert(door(8080).listen, "port 8080 is taken".to_owned());
+        .insert(door(8080).at(), "port 8080 is taken".to_owned());
     let plan = realise(&wanted(1, &[8080]), &observed, &BTreeSet::new());
     assert_eq!(words(&plan), ["record"]);
     assert_eq!(

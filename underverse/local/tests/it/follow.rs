@@ -146,6 +146,7 @@ async fn members_follow_the_agent_and_stay_while_it_is_away() {
             class: "prog1".to_owned(),
             port: 45_271,
             exposure: "127.0.0.1:8080".parse().unwrap(),
+            carries: underverse_local::Carries::Tcp,
         };
         follow(channel, &followed, &sender).await;
     });

@@ -151,6 +151,7 @@ fn members_are_the_addresses_of_ready_instances_at_the_internal_port() {
         class: "prog1".to_owned(),
         port: 45_271,
         exposure: "127.0.0.1:8080".parse().unwrap(),
+        carries: underverse_local::Carries::Tcp,
     };
     assert_eq!(followed.name(), "stix/class:prog1");
     let record = |host: &str| ServiceRecord {

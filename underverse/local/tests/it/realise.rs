@@ -278,3 +278,36 @@ async fn two_hordes_never_share_an_address_and_end_apart() {
     assert_eq!(world.base.cells(), [1, 2, 3]);
     assert_eq!(local.list().await.unwrap(), ["other".parse().unwrap()]);
 }
+
+#[tokio::test]
+async fn a_door_for_connections_and_one_for_datagrams_are_two_doors_at_one_address() {
+    let world = World::new();
+    let local = world.local();
+    let mut spec = spec(1);
+    let at_53 = |protocol| PortConnect {
+        protocol,
+        ..door(53)
+    };
+    spec.network.ports = vec![at_53(Protocol::Udp), at_53(Protocol::Tcp)];
+    realised(&local, 1, &spec).await;
+    let at: std::net::SocketAddr = "127.0.0.1:53".parse().unwrap();
+    assert_eq!(world.base.forwards(), [at, at]);
+    let told = async |local: &underverse_local::Local| {
+        let effective = local.effective(&name()).await.unwrap();
+        let ports = effective.network.ports.into_iter();
+        ports
+            .map(|port| (port.protocol, port.state))
+            .collect::<Vec<_>>()
+    };
+    let both = [Protocol::Udp, Protocol::Tcp].map(|protocol| (protocol, PortState::Open));
+    assert_eq!(told(&local).await, both);
+    // A new process finds both in the record, and one goes without the other.
+    let local = world.local();
+    let mutations = world.base.table().mutations;
+    realised(&local, 1, &spec).await;
+    assert_eq!(world.base.table().mutations, mutations);
+    spec.network.ports.remove(0);
+    realised(&local, 2, &spec).await;
+    assert_eq!(world.base.forwards(), [at]);
+    assert_eq!(told(&local).await, both[1..]);
+}

@@ -92,12 +92,6 @@ async fn what_this_backend_lacks_is_unsupported_by_type() {
     .await;
     let command = ExecableBuilder::command("hobbit", ["server", "-p", "45271"]).unwrap();
     check(of(command.build()), Kind::Unsupported, &["server -p 45271"]).await;
-    let mut udp = spec(1);
-    udp.network.ports = vec![underverse::PortConnect {
-        protocol: underverse::Protocol::Udp,
-        ..door(53)
-    }];
-    check(udp, Kind::Unsupported, &["UDP", "53"]).await;
     let mut address = spec(1);
     let id = underverse::AddressId::from_backend("ip-1");
     address.network.ports = vec![underverse::PortConnect {

@@ -45,10 +45,7 @@ impl From<&PortConnect> for wire::PortConnect {
             ExternalAddress::Host(address) => External::Host(address.to_string()),
             ExternalAddress::Acquired(id) => External::Acquired(id.to_string()),
         };
-        let protocol = match port.protocol {
-            Protocol::Tcp => wire::Protocol::Tcp,
-            Protocol::Udp => wire::Protocol::Udp,
-        };
+        let protocol = wire::Protocol::from(port.protocol);
         Self {
             external: Some(external),
             external_port: port.external_port.into(),
@@ -140,6 +137,15 @@ impl TryFrom<wire::EffectiveNetwork> for EffectiveNetwork {
     }
 }
 
+impl From<Protocol> for wire::Protocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+        }
+    }
+}
+
 impl From<&EffectivePort> for wire::EffectivePort {
     fn from(port: &EffectivePort) -> Self {
         let (state, reason) = match &port.state {
@@ -153,6 +159,7 @@ impl From<&EffectivePort> for wire::EffectivePort {
             internal_port: port.internal_port.into(),
             state: state.into(),
             reason,
+            protocol: wire::Protocol::from(port.protocol).into(),
         }
     }
 }
@@ -167,7 +174,13 @@ impl TryFrom<wire::EffectivePort> for EffectivePort {
                 PortState::Waiting
             }
         };
+        // An older plug-in, which has one door at an address only, does not say it.
+        let protocol = match wire::Protocol::try_from(port.protocol) {
+            Ok(wire::Protocol::Udp) => Protocol::Udp,
+            Ok(wire::Protocol::Tcp | wire::Protocol::Unspecified) | Err(_) => Protocol::Tcp,
+        };
         Ok(Self {
+            protocol,
             address: port
                 .address
                 .parse()

@@ -486,6 +486,8 @@ pub struct EffectivePort {
     pub state: i32,
     #[prost(string, tag = "5")]
     pub reason: ::prost::alloc::string::String,
+    #[prost(enumeration = "Protocol", tag = "6")]
+    pub protocol: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NetworkProbe {

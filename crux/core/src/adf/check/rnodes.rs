@@ -77,7 +77,7 @@ impl Checker<'_> {
         let ports: Vec<String> = block
             .exposes
             .iter()
-            .map(|one| format!("port {}", one.external.value))
+            .map(|one| format!("port {}{}", one.external.value, one.carries.suffix()))
             .collect();
         let spans = block.exposes.iter().map(|one| one.external.span);
         self.distinct(

@@ -1,6 +1,8 @@
 //! From tokens to a [`RnodesFile`].
 
-use super::{Block, BlockSetting, Expose, Mount, Provider, RnodesFile, Server, User, UserSource};
+use super::{
+    Block, BlockSetting, Carries, Expose, Mount, Provider, RnodesFile, Server, User, UserSource,
+};
 use crate::adf::diagnostic::Code;
 use crate::adf::lexer::{Token, TokenKind};
 use crate::adf::limits::{ITEMS_MAX, NAME_BYTES_MAX, RNODES_MAX};
@@ -350,7 +352,12 @@ fn port(reader: &mut Reader<'_>, span: Span) -> Option<At<u16>> {
 }
 
 fn expose(reader: &mut Reader<'_>, line: &KeyLine<'_, '_>) -> Option<At<Expose>> {
-    let external = port(reader, line.subject.as_ref()?.span)?;
+    let written = line.subject.as_ref()?.span;
+    let (outer, carries) = match reader.text(written).strip_suffix(Carries::Udp.suffix()) {
+        Some(_) => (without(written, Carries::Udp.suffix()), Carries::Udp),
+        None => (written, Carries::Tcp),
+    };
+    let external = port(reader, outer)?;
     let target = only(reader, line)?;
     let colon = target.tokens.iter().position(|token| token.is(':'));
     let (Some(colon), true) = (colon, target.tokens.len() > 2) else {
@@ -363,11 +370,19 @@ fn expose(reader: &mut Reader<'_>, line: &KeyLine<'_, '_>) -> Option<At<Expose>>
     Some(At::new(
         Expose {
             external,
+            carries,
             class,
             internal,
         },
         line.span,
     ))
+}
+
+/// The span without so much at its end.
+fn without(span: Span, suffix: &str) -> Span {
+    let cut = u32::try_from(suffix.len()).unwrap_or(u32::MAX);
+    let end = span.end.saturating_sub(cut).max(span.start);
+    Span { end, ..span }
 }
 
 fn user(reader: &mut Reader<'_>, line: &KeyLine<'_, '_>) -> Option<At<User>> {

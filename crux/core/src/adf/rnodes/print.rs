@@ -31,7 +31,8 @@ impl fmt::Display for Block {
         }
         for one in &self.exposes {
             let (from, class, to) = (one.external.value, &one.class.value, one.internal.value);
-            writeln!(out, "  expose {from} = {class}:{to}")?;
+            let kind = one.carries.suffix();
+            writeln!(out, "  expose {from}{kind} = {class}:{to}")?;
         }
         for user in &self.users {
             let source = match user.source.value {

@@ -214,6 +214,7 @@ fn rnodes() -> impl Strategy<Value = String> {
         )
             .prop_map(|(host, name)| format!("mount {host} = /{name}")),
         name().prop_map(|name| format!("expose 80= {name}:8080")),
+        name().prop_map(|name| format!("expose 80/udp= {name}:8080")),
         name().prop_map(|name| format!("user {name} =auto")),
         name().prop_map(|name| format!("server {name} = GPU 'very fast'")),
         Just("tags = a b".to_owned()),
