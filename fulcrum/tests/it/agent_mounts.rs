@@ -151,7 +151,8 @@ async fn mounting_and_unmounting_change_what_discovery_reports_and_nothing_else(
         };
         let refused = one.remove(remove).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition);
-        // What is in use stays.
+        // What is in use stays; a ticket that nobody is at is no use.
+        offer(&mut one, "/var/app/data/set/rows.csv").await.unwrap();
         let used = fs::File::open(inside(&n1, "data/set/rows.csv")).unwrap();
         let refused = unmount(&mut one, "/var/app/data/set").await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition);

@@ -229,6 +229,12 @@ impl Offered {
         &self.name
     }
 
+    /// The root it lies in, which is open as long as this lives.
+    #[must_use]
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
     /// What it consists of.
     #[must_use]
     pub const fn manifest(&self) -> &Manifest {

@@ -21,7 +21,7 @@ const FILES: [(&str, &str); 4] = [
 ];
 
 /// Brings the rnodes up, with one more line for where they come from; returns the folder.
-fn begin(sandbox: &Sandbox, line: &str) -> PathBuf {
+pub(crate) fn begin(sandbox: &Sandbox, line: &str) -> PathBuf {
     let folder = sandbox.root().join("bare");
     fs::create_dir(&folder).expect("a folder can be made");
     for (name, text) in FILES {

@@ -6,6 +6,7 @@ mod bad_input;
 mod boundaries;
 mod change;
 mod copy;
+mod data;
 mod deny;
 mod direct;
 mod first_light;

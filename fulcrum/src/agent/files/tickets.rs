@@ -35,6 +35,12 @@ impl<T> Tickets<T> {
         self.find_at(Instant::now(), ticket)
     }
 
+    /// Forgets promises that `of` names and nobody is at.
+    pub(crate) fn forget(&self, of: impl Fn(&T) -> bool) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|_, (_, promised)| Arc::strong_count(promised) > 1 || !of(promised));
+    }
+
     fn add_at(&self, now: Instant, promised: T) -> Result<String, crux_net::files::Error> {
         let ticket = crux_net::files::ticket()?;
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,6 +83,12 @@ mod tests {
         let later = begun + TICKET_LIFE;
         assert!(tickets.find_at(later, &one).is_some());
         assert!(tickets.find_at(later, &other).is_none());
+        let used = tickets.find_at(later, &one);
+        tickets.forget(|_| true);
+        assert!(tickets.find_at(later, &one).is_some());
+        drop(used);
+        tickets.forget(|promised| *promised == "other");
+        assert!(tickets.find_at(later, &one).is_some());
         for _ in 0..TICKETS_MAX {
             let later = later + TICKET_LIFE / 1000;
             tickets.add_at(later, "more").unwrap();

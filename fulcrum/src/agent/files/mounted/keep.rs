@@ -289,6 +289,15 @@ fn detach(agent: &Agent, path: &str, record: &Record) -> Result<(), Status> {
     let place = Place::of(agent, path)?;
     let stands = place.root.mounted(&place.below);
     if let Some((parent, name)) = stands.map_err(|error| Status::from(&error))? {
+        // What was only promised to somebody must not keep it in use.
+        let set = place.root.path().join(place.below.as_str());
+        let files = &agent.files;
+        files
+            .offers
+            .forget(|offered| offered.root().path().starts_with(&set));
+        files
+            .places
+            .forget(|place| place.root.path().starts_with(&set));
         attach::unmount(&parent, name)?;
         forget(agent);
     }
