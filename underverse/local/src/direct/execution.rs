@@ -16,7 +16,7 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::FlockOperation;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, waitid};
@@ -39,6 +39,10 @@ const OUTCOME: &str = "RADIX_OUTCOME";
 const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
 /// Largest log of which the last line is read.
 const LOG_BYTES_MAX: u64 = 1 << 20;
+/// How often a lock is tried that nobody who lives holds, [`LOOKER_PAUSE`] apart: 5 s in all.
+const LOOKERS_MAX: u32 = 1000;
+/// Time that somebody who looks is given to let go.
+const LOOKER_PAUSE: Duration = Duration::from_millis(5);
 
 /// What was asked, as it is written.
 #[derive(Debug, Serialize, Deserialize)]
@@ -92,16 +96,36 @@ impl Execution {
         Some(process)
     }
 
-    /// Takes the lock that its process holds while it lives; `None`: it lives.
-    fn take_alive(&self) -> io::Result<Option<fs::File>> {
+    fn alive(&self) -> io::Result<fs::File> {
         let mut options = fs::OpenOptions::new();
         let options = options.create(true).truncate(false).read(true).write(true);
-        let file = options.open(self.file("alive"))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
+        options.open(self.file("alive"))
+    }
+
+    /// Shares the lock that its process holds alone while it lives; `None`: it lives.
+    ///
+    /// Shared, since a process that is forked elsewhere meanwhile has the descriptor too and keeps what it locks until
+    /// it executes: whoever only looks must not be taken for a life by the next who looks.
+    fn share_alive(&self) -> io::Result<Option<fs::File>> {
+        let file = self.alive()?;
+        let shared = try_lock(&file, FlockOperation::NonBlockingLockShared)?;
+        Ok(shared.then_some(file))
+    }
+
+    /// Takes the lock for a process that is to hold it; `None`: one lives.
+    fn take_alive(&self) -> io::Result<Option<fs::File>> {
+        let file = self.alive()?;
+        for _ in 0..LOOKERS_MAX {
+            if try_lock(&file, FlockOperation::NonBlockingLockExclusive)? {
+                return Ok(Some(file));
+            }
+            if !try_lock(&file, FlockOperation::NonBlockingLockShared)? {
+                return Ok(None);
+            }
+            // Somebody looks, or was forked while somebody did.
+            std::thread::sleep(LOOKER_PAUSE);
         }
+        Err(io::ErrorKind::TimedOut.into())
     }
 
     /// Starts it, unless it was started.
@@ -180,7 +204,7 @@ impl Execution {
         if let Some(Confirmed { how, unix_ms }) = confirmed {
             return Ok(Some(view(0, Some(Ended { how, unix_ms }))));
         }
-        let Some(_alive) = self.take_alive()? else {
+        let Some(_alive) = self.share_alive()? else {
             let pid = self.process().map_or(0, |process| process.pid);
             return Ok(Some(view(pid, None)));
         };
@@ -215,7 +239,7 @@ impl Execution {
         if self.look()?.is_some_and(|view| view.ended.is_none()) {
             return Ok(false);
         }
-        let Some(_alive) = self.take_alive()? else {
+        let Some(_alive) = self.share_alive()? else {
             return Ok(false);
         };
         mark::end_marked(DIRECT_MARK, &self.mark())?;
@@ -250,7 +274,7 @@ impl Execution {
     /// Returns true once its process has ended, false if that cannot be watched now.
     pub(super) async fn until_ended(&self) -> bool {
         let Some(process) = self.process() else {
-            return self.take_alive().is_ok_and(|alive| alive.is_some());
+            return self.share_alive().is_ok_and(|alive| alive.is_some());
         };
         let Some(pid) = Pid::from_raw(process.pid) else {
             return true;
@@ -297,6 +321,15 @@ impl Execution {
     }
 }
 
+/// Whether the lock was had at once.
+fn try_lock(file: &fs::File, operation: FlockOperation) -> io::Result<bool> {
+    match rustix::fs::flock(file, operation) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Reaps a child of ours; `None` if it is none, or somebody else did.
 fn reap(process: ProcessName) -> Option<String> {
     let (state, ticks) = stat(process.pid)?;
@@ -323,4 +356,59 @@ fn unix_ms() -> u64 {
     since.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::label::Subject;
+
+    /// Executions that were asked for by somebody who was killed before anything was started.
+    const ASKED: u32 = 60;
+
+    /// A process that is forked while somebody looks has what he locked, until it executes.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_was_looked_at_is_started_whoever_is_forked_meanwhile() {
+        let root = std::env::temp_dir().join(format!("radix-execution-{}", std::process::id()));
+        let label = |attempt| Label {
+            namespace: "stix".to_owned(),
+            generation: (1, 0),
+            attempt,
+            subject: Subject::Cell { ordinal: 1 },
+        };
+        let mut others = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            others.spawn(async {
+                loop {
+                    let other = tokio::process::Command::new("true").status();
+                    assert!(other.await.unwrap().success());
+                }
+            });
+        }
+        let mut started = 0;
+        for attempt in 1..=ASKED {
+            let execution = Execution::new(root.join(attempt.to_string()));
+            durable::create_dir(&execution.directory).unwrap();
+            let asked = Asked {
+                label: label(attempt),
+                args: Vec::new(),
+                started_unix_ms: 0,
+            };
+            durable::write_json(&execution.file("start.json"), &asked).unwrap();
+            for _ in 0..20 {
+                assert_eq!(execution.look().unwrap(), None, "it was never started");
+                tokio::task::yield_now().await;
+            }
+            let start = Start {
+                label: label(attempt),
+                args: Vec::new(),
+                env: Vec::new(),
+            };
+            execution.start(Path::new("/bin/true"), &start).unwrap();
+            started += u32::from(execution.file("process.json").exists());
+        }
+        others.shutdown().await;
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(started, ASKED);
+    }
 }

@@ -81,7 +81,9 @@ pub fn start(
 #[must_use]
 pub fn is_alive(directory: &Path) -> bool {
     let lock = File::open(directory.join("lock"));
-    lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err())
+    // Shared: a process that is being forked elsewhere has this descriptor too, and keeps what it locks until it executes.
+    // Nobody who looks may take that for a life.
+    lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
 }
 
 /// How what was started in `directory` ended, for people.
@@ -269,4 +271,44 @@ pub fn environment(directory: &Path) -> io::Result<BTreeMap<String, String>> {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
     };
     Ok(text.split('\0').filter_map(pair).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// Containers that are started meanwhile: each fork has, for a moment, every descriptor that its parent had.
+    const OTHERS: u32 = 200;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn what_ended_is_dead_at_every_look_while_others_are_started() {
+        let root = std::env::temp_dir().join(format!("radix-kit-{}", std::process::id()));
+        let directory = |name: &str| -> PathBuf {
+            let directory = root.join(name);
+            std::fs::create_dir_all(&directory).unwrap();
+            directory
+        };
+        let dead = directory("dead");
+        let words = |word: &str| vec![word.to_owned()];
+        start(&dead, &words("true"), &BTreeMap::new()).unwrap();
+        end(&dead).await.unwrap();
+        let mut others = tokio::task::JoinSet::new();
+        for number in 0..OTHERS {
+            let (other, words) = (directory(&number.to_string()), words("true"));
+            others.spawn(async move { start(&other, &words, &BTreeMap::new()).unwrap() });
+        }
+        let (mut looks, mut alive) = (0, 0);
+        while !others.is_empty() {
+            alive += u32::from(is_alive(&dead));
+            looks += 1;
+            let _ = others.try_join_next();
+        }
+        for number in 0..OTHERS {
+            end(&root.join(number.to_string())).await.unwrap();
+        }
+        std::fs::remove_dir_all(&root).unwrap();
+        assert_eq!(alive, 0, "of {looks} looks");
+    }
 }
