@@ -80,7 +80,7 @@ async fn run(options: &Options) -> Result<bool, underverse::Error> {
     match options.once {
         Some(visits) => {
             let address = door.reached(options.port);
-            report::visits(address, visits, FIRST_ANSWER).await;
+            report::visits(address, (visits, shire::HOBBITS.len()), FIRST_ANSWER).await;
         }
         None => tend(&horde, underverse).await,
     }

@@ -1,5 +1,6 @@
 //! What is told: who runs, what was obtained and how strongly, who answered.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -102,9 +103,18 @@ fn network(horde: &Horde, effective: &Effective) -> Result<(), Error> {
     Ok(())
 }
 
-/// Asks so many times through the door and prints each answer; waits for the first one.
-pub(crate) async fn visits(address: SocketAddr, visits: u32, first: Duration) {
+/// Asks so many times through the door and prints each answer, once `hobbits` of them answer in turn or `first` is over.
+pub(crate) async fn visits(address: SocketAddr, (visits, hobbits): (u32, usize), first: Duration) {
     let begun = Instant::now();
+    let mut last: Vec<String> = Vec::new();
+    // One that begins to listen late is passed over for a while.
+    while begun.elapsed() < first && last.iter().collect::<BTreeSet<_>>().len() < hobbits {
+        match tokio::time::timeout(ANSWER, ask(address)).await {
+            Ok(Ok(text)) => last.push(text.split(' ').next().unwrap_or_default().to_owned()),
+            Ok(Err(_)) | Err(_) => tokio::time::sleep(RETRY).await,
+        }
+        last.drain(..last.len().saturating_sub(hobbits));
+    }
     let mut answered = 0;
     while answered < visits {
         let asked = tokio::time::timeout(ANSWER, ask(address)).await;

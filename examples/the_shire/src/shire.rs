@@ -15,7 +15,7 @@ use crate::report;
 /// The horde's name.
 const NAME: &str = "the_shire";
 /// What each hobbit is called; each runs a slightly different command.
-const HOBBITS: [&str; 3] = ["frodo", "samwise", "meriadoc"];
+pub(crate) const HOBBITS: [&str; 3] = ["frodo", "samwise", "meriadoc"];
 /// The image that all share, where the underverse has images.
 const IMAGE: &str = "shireV2.3";
 /// Port on which every hobbit listens.
