@@ -1,6 +1,6 @@
 //! The network of a horde: who reaches whom, and through which doors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -280,7 +280,7 @@ async fn with_door(bed: &Bed<'_>, count: u32) -> Result<(Opened, HordeSpec, Sock
 
 async fn door_shares(bed: &Bed<'_>) -> Judged {
     let (_opened, _, at) = with_door(bed, 3).await?;
-    reaches(bed, Vantage::Outside, at).await?;
+    in_turn(bed, at, 3).await?;
     let mut answers: BTreeMap<String, usize> = BTreeMap::new();
     for _ in 0..CALLS {
         *answers
@@ -292,6 +292,25 @@ async fn door_shares(bed: &Bed<'_>) -> Judged {
             .values()
             .all(|&count| count.abs_diff(CALLS / 3) <= 1);
     ensure(even, || format!("of {CALLS}: {answers:?}"))
+}
+
+/// Waits until so many members answer one after the other: who starts listening late has been passed over until then.
+async fn in_turn(bed: &Bed<'_>, at: SocketAddr, members: usize) -> Judged {
+    let mut last: VecDeque<String> = VecDeque::new();
+    for _ in 0..LOOKS_MAX {
+        last.push_back(reaches(bed, Vantage::Outside, at).await?);
+        if last.len() > members {
+            last.pop_front();
+        }
+        let distinct: BTreeSet<&String> = last.iter().collect();
+        if distinct.len() == members {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Err(Stop::Failed(format!(
+        "{members} members never answer in turn: {last:?}"
+    )))
 }
 
 async fn door_private(bed: &Bed<'_>) -> Judged {
@@ -516,7 +535,7 @@ async fn after_resizing(bed: &Bed<'_>) -> Judged {
     spec.execables[0].count = 3;
     up(&opened, 2, &spec).await?;
     for _ in 0..LOOKS_MAX {
-        let mut answers = std::collections::BTreeSet::new();
+        let mut answers = BTreeSet::new();
         for _ in 0..CALLS {
             answers.insert(reaches(bed, Vantage::Outside, at).await?);
         }
@@ -532,7 +551,7 @@ async fn after_resizing(bed: &Bed<'_>) -> Judged {
 }
 
 async fn only_first(bed: &Bed<'_>, at: SocketAddr) -> Judged {
-    let mut answers = std::collections::BTreeSet::new();
+    let mut answers = BTreeSet::new();
     for _ in 0..CALLS {
         answers.insert(reaches(bed, Vantage::Outside, at).await?);
     }

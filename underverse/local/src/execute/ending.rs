@@ -14,13 +14,15 @@ use crate::config::Isolation;
 use crate::events::News;
 use crate::label::rnode_label;
 use crate::layout::LEAVING;
-use crate::network::At;
+use crate::network::{At, Way};
 use crate::storage::{self, Allotment};
 use crate::wanted::Wanted;
 use crate::{durable, groups, mark, record, switch_dir};
 
 /// Time a forwarder is given to end after being asked: it holds nothing that must be kept.
 pub(super) const FORWARD_GRACE: Duration = Duration::from_secs(2);
+/// Time in which a forwarder has surely looked at changed leases: it looks every 250 ms.
+const FORWARD_LOOKED: Duration = Duration::from_millis(500);
 /// Time for the kernel to take away what was ended by force.
 const FORCE_GRACE: Duration = Duration::from_secs(10);
 
@@ -154,6 +156,10 @@ impl Pass<'_> {
         let mut kept = leases.clone();
         kept.retain(|lease| !ordinals.contains(&lease.ordinal));
         self.write_leases(&kept)?;
+        if kept.len() < leases.len() && self.has_doors().await {
+            // Whoever is given such an address next must not get what a door of ours still sends there.
+            tokio::time::sleep(FORWARD_LOOKED).await;
+        }
         let hosts = kept.iter().map(|lease| lease.host).collect();
         self.local.claims().keep_only(self.horde, &hosts);
         *leases = kept;
@@ -166,6 +172,13 @@ impl Pass<'_> {
             record.forwards.retain(|at, _| !doors.contains(at));
         })
         .await
+    }
+
+    /// Whether a door follows the leases to addresses that others may be given.
+    async fn has_doors(&self) -> bool {
+        let record = self.record.lock().await;
+        let mut doors = record.iter().flat_map(|record| &record.doors);
+        doors.any(|door| door.way == Way::Here && door.class.is_empty())
     }
 
     pub(super) fn free(&self, freed: &[Allotment]) -> Result<(), Error> {

@@ -311,3 +311,41 @@ async fn a_door_for_connections_and_one_for_datagrams_are_two_doors_at_one_addre
     assert_eq!(world.base.forwards(), [at]);
     assert_eq!(told(&local).await, both[1..]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_address_is_let_go_only_once_no_door_leads_there_any_more() {
+    let world = World::new();
+    let local = world.local();
+    let asked = |count| {
+        let mut asked = spec(count);
+        let members = Members::All;
+        asked.network.ports = vec![PortConnect {
+            members,
+            ..door(8080)
+        }];
+        asked
+    };
+    realised(&local, 1, &asked(2)).await;
+    let leases = || world.json("hordes/stix/addresses.json").to_string();
+    let lost = local.running(&name()).await.unwrap()[1].address.unwrap();
+    assert!(leases().contains(&lost.to_string()));
+    let smaller = asked(1);
+    {
+        let mut pass = std::pin::pin!(realise(&local, 2, &smaller));
+        let first = tokio::time::timeout(std::time::Duration::from_millis(490), &mut pass);
+        assert!(first.await.is_err(), "doors are given time to look");
+        assert_eq!(world.base.cells(), [1]);
+        assert!(
+            !leases().contains(&lost.to_string()),
+            "doors see that it left"
+        );
+        assert!(pass.await.is_done());
+    }
+    // Without a door there is nobody to wait for.
+    let world = World::new();
+    let local = world.local();
+    realised(&local, 1, &spec(2)).await;
+    let begun = tokio::time::Instant::now();
+    realised(&local, 2, &spec(1)).await;
+    assert!(begun.elapsed() < std::time::Duration::from_millis(490));
+}
