@@ -74,6 +74,8 @@ mod tunnel;
 mod verified;
 mod wanted;
 
+pub use verified::{Error as VerifyError, Verifier};
+
 /// Why an agent cannot start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -275,12 +277,12 @@ async fn build(
         flock_port,
     };
     let store = Arc::new(Store::open_with(&config.store_dir, store_limits(&config))?);
-    let ledger = files::room::ledger(dir, &config, &store);
+    let quota = files::room::quota(dir, &config, &store);
     Ok(Agent {
         executions,
         memoir: memoir::Writer::open(&config.memoir_dir)?,
         store,
-        files: files::Files::open(&agent_dir, ledger).map_err(io("open what is known of files"))?,
+        files: files::Files::open(&agent_dir, quota).map_err(io("open what is known of files"))?,
         verifier: Arc::default(),
         paths: paths::Paths::new(dir, &config),
         documents: documents::Documents::open(&agent_dir).map_err(io("open the documents"))?,

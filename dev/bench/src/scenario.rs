@@ -9,6 +9,7 @@ mod plan;
 mod rest;
 mod status;
 mod up;
+mod verify;
 
 use crate::row::Row;
 
@@ -53,6 +54,11 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "files",
         about: "files from rnode to rnode, beside scp and rsync (F7, F8, F9)",
         run: files::run,
+    },
+    Scenario {
+        name: "verify",
+        about: "the check of a digest before a start, first and remembered (F12)",
+        run: verify::run,
     },
     Scenario {
         name: "rest",

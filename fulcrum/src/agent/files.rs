@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crux_core::files::path::RelPath;
-use crux_net::files::{HashCache, Ledger, Offered, Root};
+use crux_net::files::{HashCache, Offered, Quota, Root};
 use tokio::sync::Semaphore;
 
 use super::fetch::Fetching;
@@ -51,7 +51,7 @@ pub(crate) struct Files {
     /// What was put here by name, and whether it is to stay.
     pub(crate) held: Held,
     /// The rnode's quota, if it has one.
-    pub(crate) ledger: Option<Arc<Ledger>>,
+    pub(crate) quota: Option<Arc<Quota>>,
     /// Held while a needed file is put at its path, or removed there.
     pub(crate) placing: Mutex<()>,
     /// Data sets that are mounted.
@@ -67,7 +67,7 @@ impl Files {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(crate) fn open(agent_dir: &Path, ledger: Option<Arc<Ledger>>) -> io::Result<Self> {
+    pub(crate) fn open(agent_dir: &Path, quota: Option<Arc<Quota>>) -> io::Result<Self> {
         Ok(Self {
             cache: Arc::default(),
             offers: Tickets::default(),
@@ -75,7 +75,7 @@ impl Files {
             needs: Needs::open(agent_dir)?,
             held: Held::open(agent_dir)?,
             mounted: Mounted::open(agent_dir)?,
-            ledger,
+            quota,
             placing: Mutex::default(),
             copies: Arc::new(Semaphore::new(COPIES_MAX)),
             fetching: Fetching::default(),

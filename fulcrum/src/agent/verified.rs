@@ -17,7 +17,7 @@ use super::limits::VERIFIED_KEPT;
 
 /// Why a file is not what was pinned.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// The file is not there.
     #[error("find {0}")]
     Missing(String),
@@ -38,7 +38,7 @@ pub(crate) enum Error {
 
 /// Remembers which files were hashed.
 #[derive(Debug, Default)]
-pub(crate) struct Verifier {
+pub struct Verifier {
     known: Mutex<HashMap<(u64, u64), (StatKey, Digest)>>,
 }
 
@@ -49,7 +49,10 @@ impl Verifier {
     }
 
     /// Opens the regular file at `path` if its content has the digest. May hash: call it off the runtime.
-    pub(crate) fn open(&self, path: &Path, wanted: &Digest) -> Result<File, Error> {
+    ///
+    /// # Errors
+    /// It is missing, is something else, or cannot be read.
+    pub fn open(&self, path: &Path, wanted: &Digest) -> Result<File, Error> {
         let name = || path.display().to_string();
         let mut file = match OpenOptions::new()
             .read(true)

@@ -104,6 +104,8 @@ async fn a_needed_blob_comes_back_when_deleted_and_is_shown_unmet_when_every_sou
     until(async || !need_states(&mut two.clone()).await[0].met).await;
     let state = need_states(&mut two).await.remove(0);
     assert!(!state.reason.is_empty(), "{state:?}");
+    // A note may reach the file a little later than the state is told.
+    until(async || !recorded(&n2, "need.unmet").is_empty()).await;
     assert_eq!(recorded(&n2, "need.unmet").len(), 1);
 }
 

@@ -206,7 +206,8 @@ async fn a_mount_outlives_its_agent_comes_back_with_its_rnode_and_leaks_nothing(
     let base = Base::start();
     let mut n1 = Nested::in_cell(&base, "n1").await;
     let mut one = files(&base, &n1).await;
-    let digest = put_blob(&mut one, SQUASHFS, "set", true).await;
+    // What is mounted stays, though its blob was put as ephemeral.
+    let digest = put_blob(&mut one, SQUASHFS, "set", false).await;
     let manifest = mount(&mut one, (&digest, ""), "/var/app/set")
         .await
         .unwrap()

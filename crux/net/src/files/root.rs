@@ -199,6 +199,14 @@ impl Root {
         };
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         match statx(&parent, name, flags, StatxFlags::BASIC_STATS) {
+            Ok(found)
+                if !found
+                    .stx_attributes_mask
+                    .contains(StatxAttributes::MOUNT_ROOT) =>
+            {
+                let text = format!("look at {path}: this kernel does not tell what is mounted");
+                Err(Error::new(Kind::Io, text))
+            }
             Ok(found) if found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) => {
                 Ok(Some((parent, name)))
             }

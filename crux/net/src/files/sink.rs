@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use super::cache::HashCache;
 use super::error::{Error, Kind};
 use super::folders::Folders;
-use super::ledger::{Ledger, Reserved};
+use super::quota::{Quota, Reserved};
 use super::root::{Root, file_type, stat_key, sync_folder};
 use crate::store::{Partial, StatKey};
 
@@ -37,7 +37,7 @@ pub struct Sink {
     cache: Arc<HashCache>,
     /// Whether folders hold new names that are not synced yet.
     unsynced: AtomicBool,
-    ledger: Option<Arc<Ledger>>,
+    quota: Option<Arc<Quota>>,
     /// The room that it has.
     reserved: Mutex<Option<Reserved>>,
 }
@@ -101,29 +101,29 @@ impl Sink {
             dest,
             cache,
             unsynced: AtomicBool::new(false),
-            ledger: None,
+            quota: None,
             reserved: Mutex::new(None),
         }
     }
 
     /// The same, which takes room for what it brings; what is staged already counts as new.
     #[must_use]
-    pub fn within(mut self, ledger: Option<Arc<Ledger>>) -> Self {
-        self.ledger = ledger;
+    pub fn within(mut self, quota: Option<Arc<Quota>>) -> Self {
+        self.quota = quota;
         self
     }
 
     /// Takes room for what is wanted, for as long as this lives or until it is asked again; refuses if a quota leaves
     /// none.
     pub(crate) fn admit(&self, wanted: &Wanted) -> Result<(), Error> {
-        let Some(ledger) = &self.ledger else {
+        let Some(quota) = &self.quota else {
             return Ok(());
         };
         let bytes: u64 = wanted.items.iter().map(|item| item.size).sum();
         let mut reserved = self.reserved();
         // Of the try before.
         *reserved = None;
-        match ledger.reserve(bytes) {
+        match quota.reserve(bytes) {
             Ok(room) => {
                 *reserved = Some(room);
                 Ok(())

@@ -77,3 +77,39 @@ fn a_data_set_is_needed_at_a_path_mounted_read_and_taken_away_by_command() {
     let _ = sandbox.radix(&["data", "remove", "n1", &digest]).expect(0);
     let _ = sandbox.radix(&["data", "remove", "n1", &digest]).expect(2);
 }
+
+#[test]
+fn an_ordinary_user_is_told_why_its_rnodes_mount_nothing() {
+    if !User::Ordinary.possible() {
+        return;
+    }
+    let sandbox = Sandbox::empty(User::Ordinary);
+    let _ = begin(&sandbox, "");
+    let image = sandbox.root().join("set");
+    fs::write(&image, SQUASHFS).expect("a file can be written");
+    let here = image.display().to_string();
+    let _ = sandbox
+        .radix(&["cp", &here, "n1:/var/bare/in/set"])
+        .expect(0);
+    for what in ["/var/bare/in/set", "/var/bare/in"] {
+        let refused = sandbox.radix(&["data", "mount", "n1", what, "/var/bare/at"]);
+        assert!(
+            refused.stderr.contains("not offered here, because"),
+            "{what}: {}",
+            refused.stderr
+        );
+    }
+    let left = sandbox.radix(&[
+        "data",
+        "list",
+        "n1",
+        "--prefix",
+        "/var/bare/at",
+        "--format",
+        "json",
+    ]);
+    assert_eq!(left.expect(0).json().as_array().map(Vec::len), Some(0));
+    let down = sandbox.root().join("down").display().to_string();
+    // Nothing was made there.
+    let _ = sandbox.radix(&["cp", "n1:/var/bare/at", &down]).expect(1);
+}

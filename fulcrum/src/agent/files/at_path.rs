@@ -43,11 +43,7 @@ fn write(agent: &Agent, id: &str, need: &Need, path: &str) -> Result<bool, Strin
     }
     let opened = agent.store.open_verified(&wanted);
     let (mut blob, size) = opened.map_err(|error| error.to_string())?;
-    let room = agent
-        .files
-        .ledger
-        .as_ref()
-        .map(|ledger| ledger.reserve(size));
+    let room = agent.files.quota.as_ref().map(|quota| quota.reserve(size));
     let room = room.transpose().map_err(|beyond| {
         let (left, quota) = (beyond.left_bytes, beyond.quota_bytes);
         format!("it has {size} bytes, and the rnode's quota of {quota} bytes leaves {left}")

@@ -201,7 +201,7 @@ pub(crate) async fn take(
 fn sink(agent: &Arc<Agent>, root: &Arc<Root>, dest: &RelPath) -> Arc<Sink> {
     let cache = Arc::clone(&agent.files.cache);
     let sink = Sink::new(Arc::clone(root), dest.clone(), cache);
-    Arc::new(sink.within(agent.files.ledger.clone()))
+    Arc::new(sink.within(agent.files.quota.clone()))
 }
 
 /// Pauses between tries; tries that got somewhere do not count.

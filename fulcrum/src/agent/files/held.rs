@@ -142,7 +142,7 @@ pub(crate) async fn settle(agent: &Arc<Agent>) {
         return;
     }
     for (hex, _) in kept.iter().filter(|(_, kept)| !kept.persistent) {
-        let pinned = agent.files.needs.covers(hex);
+        let pinned = agent.files.needs.covers(hex) || agent.files.mounted.covers(hex);
         if let (Some(digest), false) = (digest(hex), pinned)
             && let Err(error) = agent.store.remove(&digest)
         {
@@ -164,7 +164,10 @@ pub(crate) async fn settle(agent: &Arc<Agent>) {
     }
     let settled = held.change(|table| {
         table.keeper = keeper;
-        table.kept.retain(|_, kept| kept.persistent);
+        let mounted = &agent.files.mounted;
+        table
+            .kept
+            .retain(|hex, kept| kept.persistent || mounted.covers(hex));
     });
     if let Err(error) = settled {
         tracing::error!(%error, "what is held cannot be written");

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crux_core::files::path::STAGING;
-use crux_net::files::Ledger;
+use crux_net::files::Quota;
 use crux_net::store::Store;
 
 use crate::config::{Isolation, RnodeConfig};
 
 /// The quota that all copies share; `None` without one. What is only staged is not walked: it is reserved.
-pub(crate) fn ledger(dir: &Path, config: &RnodeConfig, store: &Arc<Store>) -> Option<Arc<Ledger>> {
+pub(crate) fn quota(dir: &Path, config: &RnodeConfig, store: &Arc<Store>) -> Option<Arc<Quota>> {
     let quota_bytes = config.quota_bytes?;
     let written = match config.isolation {
         Isolation::None => dir.join("cell"),
@@ -24,7 +24,7 @@ pub(crate) fn ledger(dir: &Path, config: &RnodeConfig, store: &Arc<Store>) -> Op
     };
     let store = Arc::clone(store);
     let known = move || store.used_bytes();
-    Some(Arc::new(Ledger::new(quota_bytes, walk, known)))
+    Some(Arc::new(Quota::new(quota_bytes, walk, known)))
 }
 
 /// Bytes of all files below a folder; links are not followed.

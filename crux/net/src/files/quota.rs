@@ -13,7 +13,7 @@ const COUNTED_FOR: Duration = Duration::from_secs(10);
 type Count = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// One quota of one rnode.
-pub struct Ledger {
+pub struct Quota {
     quota_bytes: u64,
     /// Walks what is there; slow.
     walk: Count,
@@ -27,7 +27,7 @@ pub struct Ledger {
 /// Room that one copy has; what it did not use is given back when it is dropped.
 #[derive(Debug)]
 pub struct Reserved {
-    ledger: Arc<Ledger>,
+    quota: Arc<Quota>,
     left: AtomicU64,
 }
 
@@ -40,7 +40,7 @@ pub struct Beyond {
     pub left_bytes: u64,
 }
 
-impl Ledger {
+impl Quota {
     /// A quota over what `walk` finds and `known` tells. `walk` may be slow and is called seldom, off the runtime.
     #[must_use]
     pub fn new(
@@ -82,7 +82,7 @@ impl Ledger {
         }
         self.under_way.fetch_add(bytes, Ordering::Relaxed);
         Ok(Reserved {
-            ledger: Arc::clone(self),
+            quota: Arc::clone(self),
             left: AtomicU64::new(bytes),
         })
     }
@@ -104,10 +104,10 @@ impl Ledger {
 impl Reserved {
     /// So many bytes of it have their names: they are there, no longer under way. Blocks while somebody counts.
     pub fn named(&self, bytes: u64) {
-        let mut counted = self.ledger.counted();
+        let mut counted = self.quota.counted();
         let bytes = bytes.min(self.left.load(Ordering::Relaxed));
         self.left.fetch_sub(bytes, Ordering::Relaxed);
-        self.ledger.under_way.fetch_sub(bytes, Ordering::Relaxed);
+        self.quota.under_way.fetch_sub(bytes, Ordering::Relaxed);
         if let Some((_, there)) = counted.as_mut() {
             *there = there.saturating_add(bytes);
         }
@@ -117,14 +117,14 @@ impl Reserved {
 impl Drop for Reserved {
     fn drop(&mut self) {
         let left = *self.left.get_mut();
-        self.ledger.under_way.fetch_sub(left, Ordering::Relaxed);
+        self.quota.under_way.fetch_sub(left, Ordering::Relaxed);
     }
 }
 
-impl fmt::Debug for Ledger {
+impl fmt::Debug for Quota {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("Ledger")
+            .debug_struct("Quota")
             .field("quota_bytes", &self.quota_bytes)
             .field("under_way", &self.under_way)
             .finish_non_exhaustive()
@@ -135,30 +135,30 @@ impl fmt::Debug for Ledger {
 mod tests {
     use super::*;
 
-    fn ledger(quota: u64) -> (Arc<Ledger>, Arc<AtomicU64>, Arc<AtomicU64>) {
+    fn quota(quota: u64) -> (Arc<Quota>, Arc<AtomicU64>, Arc<AtomicU64>) {
         let (there, walks) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (seen, walked) = (Arc::clone(&there), Arc::clone(&walks));
         let walk = move || {
             walked.fetch_add(1, Ordering::Relaxed);
             seen.load(Ordering::Relaxed)
         };
-        (Arc::new(Ledger::new(quota, walk, || 10)), there, walks)
+        (Arc::new(Quota::new(quota, walk, || 10)), there, walks)
     }
 
     #[test]
     fn what_is_under_way_counts_until_it_is_named_or_given_up() {
-        let (ledger, there, walks) = ledger(110);
-        let first = ledger.reserve(60).unwrap();
-        let beyond = ledger.reserve(41).unwrap_err();
+        let (quota, there, walks) = quota(110);
+        let first = quota.reserve(60).unwrap();
+        let beyond = quota.reserve(41).unwrap_err();
         assert_eq!((beyond.quota_bytes, beyond.left_bytes), (110, 40));
-        let second = ledger.reserve(40).unwrap();
+        let second = quota.reserve(40).unwrap();
         there.store(60, Ordering::Relaxed);
         first.named(60);
         drop(first);
-        assert_eq!(ledger.reserve(1).unwrap_err().left_bytes, 0);
+        assert_eq!(quota.reserve(1).unwrap_err().left_bytes, 0);
         drop(second);
         let walked = walks.load(Ordering::Relaxed);
-        drop(ledger.reserve(40).unwrap());
+        drop(quota.reserve(40).unwrap());
         assert_eq!(
             walks.load(Ordering::Relaxed),
             walked,
@@ -166,18 +166,18 @@ mod tests {
         );
         // What was removed makes room at once, what others wrote takes it after a while.
         there.store(0, Ordering::Relaxed);
-        drop(ledger.reserve(100).unwrap());
+        drop(quota.reserve(100).unwrap());
         there.store(90, Ordering::Relaxed);
-        assert_eq!(ledger.reserve(11).map(drop), Ok(()));
-        ledger.counted().as_mut().unwrap().0 -= COUNTED_FOR;
-        assert_eq!(ledger.reserve(11).unwrap_err().left_bytes, 10);
+        assert_eq!(quota.reserve(11).map(drop), Ok(()));
+        quota.counted().as_mut().unwrap().0 -= COUNTED_FOR;
+        assert_eq!(quota.reserve(11).unwrap_err().left_bytes, 10);
     }
 
     #[test]
     fn many_at_once_never_get_more_than_there_is() {
-        let (ledger, _, _) = ledger(1010);
+        let (quota, _, _) = quota(1010);
         let reserving = || {
-            let taken: Vec<_> = (0..100).filter_map(|_| ledger.reserve(7).ok()).collect();
+            let taken: Vec<_> = (0..100).filter_map(|_| quota.reserve(7).ok()).collect();
             let bytes = taken.len() as u64 * 7;
             std::thread::sleep(Duration::from_millis(20));
             (taken, bytes)
@@ -188,6 +188,6 @@ mod tests {
             held.iter().map(|(_, bytes)| bytes).sum()
         });
         assert_eq!(taken, 994);
-        assert_eq!(ledger.under_way.load(Ordering::Relaxed), 0);
+        assert_eq!(quota.under_way.load(Ordering::Relaxed), 0);
     }
 }
