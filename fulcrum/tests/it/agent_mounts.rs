@@ -437,3 +437,54 @@ async fn without_a_cell_nothing_is_mounted_and_the_answer_says_why() {
         "{refused}"
     );
 }
+
+/// Whether what is recorded, mounted, made and bound to loop devices says the same.
+fn agrees(nested: &Nested) -> bool {
+    let record = fs::read_to_string(nested.dir.join("agent/mounted.json")).unwrap_or_default();
+    let ending = record.contains("\"ending\": true");
+    let stands = (
+        record.contains("/var/app/set"),
+        mounts(nested).len(),
+        inside(nested, "set").exists(),
+        looped(nested),
+    );
+    !ending && [(true, 1, true, 1), (false, 0, false, 0)].contains(&stands)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_while_it_mounts_or_unmounts_leaves_nothing_half_done() {
+    if !has_images() {
+        return;
+    }
+    let base = Base::start();
+    let mut n1 = Nested::in_cell(&base, "n1").await;
+    let digest = put_blob(&mut files(&base, &n1).await, SQUASHFS, "set", true).await;
+    let mut outcomes = BTreeMap::<bool, usize>::new();
+    for round in 0..8u64 {
+        let mut one = files(&base, &n1).await;
+        let stood = mounts(&n1).len() == 1;
+        let digest = digest.clone();
+        let calling = crux_net::task::spawn("call", crux_net::task::Policy::ABORT, async move {
+            if stood {
+                unmount(&mut one, "/var/app/set").await.is_ok()
+            } else {
+                mount(&mut one, (&digest, ""), "/var/app/set").await.is_ok()
+            }
+        });
+        // Another moment each time.
+        tokio::time::sleep(std::time::Duration::from_millis(round * 2)).await;
+        let agent = n1.agent_pid();
+        let _ = fs::remove_file(n1.dir.join("agent/contact"));
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(agent),
+            nix::sys::signal::Signal::SIGKILL,
+        )
+        .unwrap();
+        *outcomes.entry(calling.await.unwrap()).or_default() += 1;
+        until(async || ![0, agent].contains(&n1.agent_pid())).await;
+        until(async || agrees(&n1)).await;
+    }
+    eprintln!("answered before the kill: {outcomes:?}");
+    n1.kill();
+    until(async || looped(&n1) == 0).await;
+}
