@@ -12,8 +12,11 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
 use nix::sys::prctl;
@@ -41,6 +44,8 @@ use crate::switch::{self, Plugged, Switch};
 /// The file that makes a cell run a command, inside its directory.
 pub const COMMAND_FILE: &str = "command.json";
 
+/// Variable that tells a container its address.
+const ADDRESS: &str = "RADIX_IP";
 /// Variables of the cell's own environment that the command carries: by them it is found.
 const MARKS: [&str; 2] = [RNODE_MARK, "RADIX_DIRECT"];
 /// Where a program without a slash is looked for if the command's environment has no `PATH`.
@@ -218,6 +223,7 @@ pub(super) fn run(config: &CommandConfig, dir: &Path) -> Result<i32, CellError> 
         network,
         ..Command::new(config, &outputs, work)?
     };
+    let _held = hold_address(config);
     let started = start(&command, isolated)?;
     let status = wait(&signals, started.pid, Some((OUTPUT_LOOK, &look)))?;
     if isolated.is_none()
@@ -230,6 +236,19 @@ pub(super) fn run(config: &CommandConfig, dir: &Path) -> Result<i32, CellError> 
     let how = said(started.told).unwrap_or_else(|| words(status));
     tell(&how);
     Ok(code(status))
+}
+
+/// Takes the name by which a container's address on the host's network is known to be used, for as long as we or its init
+/// live: the backend that leased it may be gone, and no port need be bound there yet.
+///
+/// `None` on a network of its own, and while what ran there before still ends.
+fn hold_address(config: &CommandConfig) -> Option<UnixDatagram> {
+    if config.network.is_some() {
+        return None;
+    }
+    let host: Ipv4Addr = config.env.get(ADDRESS)?.parse().ok()?;
+    let name = SocketAddr::from_abstract_name(format!("radix/held/{host}")).ok()?;
+    UnixDatagram::bind_addr(&name).ok()
 }
 
 /// What init said of the command's end, if there was an init and it lived to say it.

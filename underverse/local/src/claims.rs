@@ -3,7 +3,8 @@
 //! Two state directories of one machine look for free addresses without knowing of each other. A lease on disk says
 //! nothing to the other, and a port that nobody has bound yet looks free to both. So an address is claimed before it
 //! is leased, and stays claimed while the backend lives: by the name of a socket, which the kernel gives to one only,
-//! takes back from the dead, and keeps in no directory. While the backend is dead, the ports of its rnodes speak for it.
+//! takes back from the dead, and keeps in no directory. While the backend is dead, the ports of its rnodes speak for it,
+//! and the cells of its commands, each of which holds another such name (`fulcrum`'s `cell/command.rs`).
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,15 @@ impl Claim {
         let name = SocketAddr::from_abstract_name(format!("radix/lease/{host}"))?;
         UnixDatagram::bind_addr(&name).map(Self::new)
     }
+}
+
+/// Whether no container that runs was given this address.
+///
+/// # Errors
+/// `AddrInUse` while one was.
+pub(crate) fn unheld(host: Ipv4Addr) -> io::Result<()> {
+    let name = SocketAddr::from_abstract_name(format!("radix/held/{host}"))?;
+    UnixDatagram::bind_addr(&name).map(drop)
 }
 
 impl fmt::Debug for Claim {

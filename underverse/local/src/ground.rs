@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use crate::claims::Claim;
 use crate::limits::Machine;
 use crate::network::{Carries, ProbeAsk, ProbeFound};
-use crate::{address, mark};
+use crate::{address, claims, mark};
 
 /// What the machine answers and does.
 #[async_trait]
@@ -18,7 +18,7 @@ pub trait Ground: Send + Sync + Debug {
     /// Binds a TCP and a UDP port of `host` (0: any) and lets go; says which they were.
     ///
     /// # Errors
-    /// What binding says.
+    /// What binding says; `AddrInUse` also while a container that runs was given the address.
     fn probe(&self, host: Ipv4Addr, tcp_port: u16, flock_port: u16) -> io::Result<(u16, u16)>;
 
     /// Claims an address before it is leased, so that no other backend of this machine leases it too.
@@ -74,6 +74,7 @@ pub struct ThisMachine;
 #[async_trait]
 impl Ground for ThisMachine {
     fn probe(&self, host: Ipv4Addr, tcp_port: u16, flock_port: u16) -> io::Result<(u16, u16)> {
+        claims::unheld(host)?;
         address::probe(host, tcp_port, flock_port)
     }
 

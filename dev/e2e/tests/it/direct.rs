@@ -8,8 +8,9 @@ use e2e::{Inventory, Sandbox, User, kill, wait_gone};
 use futures_util::StreamExt as _;
 use underverse::{
     ByteCount, Capability, End, EventKind, Execable, ExecableBuilder, Generation, Horde, Keep,
-    Limits, MaintenancePolicy, Reply, Running, RunningState, ServerChange, StorageExposure,
-    StorageKind, Strength, Underverse as _, UnderverseAdmin as _, UserSource, UserSpec, finish,
+    Limits, MaintenancePolicy, NetworkSpec, Reply, Running, RunningState, ServerChange,
+    StorageExposure, StorageKind, Strength, Underverse as _, UnderverseAdmin as _, UserSource,
+    UserSpec, finish,
 };
 use underverse_local::{Isolation, Local, VirtualServer, on_this_machine};
 
@@ -88,6 +89,36 @@ async fn hordes_whose_names_begin_alike_keep_to_themselves() {
     assert_eq!(running(&alike, &local).await, second);
     released(&alike, &local).await;
     assert!(local.list().await.expect("as the test needs it").is_empty());
+}
+
+/// The backend that leased an address may be gone; whoever has the address still has it.
+#[tokio::test]
+async fn an_address_is_its_container_s_while_that_runs_though_no_backend_does() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let open = || {
+        shire(2).network(NetworkSpec {
+            flock_private: false,
+            ..NetworkSpec::default()
+        })
+    };
+    let local = self::local(&sandbox).await;
+    realised(&open(), &local).await;
+    let first = running(&open(), &local).await;
+    // What it says, it says as the command: the cell has taken its name before.
+    first.iter().for_each(|one| drop(said(one)));
+    drop(local);
+    let other = sandbox.root().join("other");
+    let beside = on_this_machine(&other, &sandbox.binary()).await;
+    let beside = beside.expect("as the test needs it");
+    realised(&open(), &beside).await;
+    let second = running(&open(), &beside).await;
+    let addresses = |of: &[Running]| of.iter().map(|one| one.address).collect::<BTreeSet<_>>();
+    let (held, given) = (addresses(&first), addresses(&second));
+    assert!(held.is_disjoint(&given), "{held:?} and {given:?}");
+    released(&open(), &beside).await;
+    let local = self::local(&sandbox).await;
+    assert_eq!(running(&open(), &local).await, first);
+    released(&open(), &local).await;
 }
 
 async fn released(horde: &Horde, local: &Local) {
