@@ -360,6 +360,54 @@ async fn leaves_rotate_under_an_open_channel() {
         .expect("with the next leaf");
 }
 
+// Shows: CRT-05
+#[tokio::test]
+async fn no_call_fails_over_a_day_of_leaves_and_a_denied_caller_has_none_left() {
+    let world = World::new();
+    let clock = WallClock::manual(WallClock::system().now());
+    let [n1, n2, n3] = ["n1", "n2", "n3"].map(|name| {
+        let rnode = world.rnode("stix", name);
+        world.with_clock(&rnode, &clock)
+    });
+    let serving = Serving::start(&n1.credentials().expect("credentials")).await;
+    let mut callers = Vec::new();
+    for rnode in [&n2, &n3] {
+        let credentials = rnode.credentials().expect("credentials");
+        let channel = connect(&serving.address(), &credentials, at("stix", "n1")).await;
+        callers.push((credentials, channel.expect("n1")));
+    }
+    let mut leaves = std::collections::BTreeSet::new();
+    // A day, five minutes a step: a leaf lives an hour, and half of it is over long before it is shown for the last time.
+    for _ in 0..288 {
+        for (credentials, channel) in &callers {
+            let leaf = credentials.chain().expect("a leaf").swap_remove(0);
+            let valid = crux_core::identity::validity_of_certificate(&leaf).expect("a leaf");
+            assert!(valid.until > clock.now(), "renewed before it ends");
+            leaves.insert(leaf);
+            repeat_unsent(|| who(channel)).await.expect("no call fails");
+        }
+        clock.set(clock.now().plus(300));
+    }
+    assert!(leaves.len() >= 2 * 24, "{} leaves in a day", leaves.len());
+
+    // What the owner denies is known where the list was fetched, once, and is over there with the next call.
+    let denied = vec![Denied::Rnode(n3.id())];
+    world.owner.deny(denied, "sold").expect("the owner may");
+    let list = world.owner.trust().authority();
+    assert!(n1.trust().take_authority(&list).expect("kept").changed);
+    let (kept, refused) = (&callers[0], &callers[1]);
+    for _ in 0..24 {
+        let failed = repeat_unsent(|| who(&refused.1)).await;
+        assert!(failed.is_err(), "a denied caller got through");
+        repeat_unsent(|| who(&kept.1)).await.expect("no call fails");
+        clock.set(clock.now().plus(300));
+    }
+    let channel = connect(&serving.address(), &refused.0, at("stix", "n1")).await;
+    if let Ok(channel) = channel {
+        assert!(who(&channel).await.is_err(), "a new connection, a new leaf");
+    }
+}
+
 #[tokio::test]
 async fn a_denied_peer_is_cut_off_in_the_middle_of_a_stream() {
     let world = World::new();
