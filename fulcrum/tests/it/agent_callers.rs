@@ -482,6 +482,7 @@ fn port(contact: &serde_json::Value) -> String {
     format!("127.0.0.1:{}", contact["port"])
 }
 
+// Shows: SEC-01
 // Shows in part: SEC-03
 #[tokio::test]
 async fn every_method_and_every_caller_meet_the_table_and_nothing_else() {
@@ -517,6 +518,20 @@ async fn every_method_and_every_caller_meet_the_table_and_nothing_else() {
         record.kind.contains("refus") && text.contains("tool tuner")
     };
     until(async || base.memoir().iter().any(refused)).await;
+    // So are those who did not get that far: strangers, by where they came from and why.
+    let strangers = || {
+        let records = base.memoir().into_iter();
+        let strangers = records.filter(|record| record.kind == "refused");
+        let told = strangers.map(|record| serde_json::to_string(&record.fields).unwrap());
+        told.collect::<Vec<_>>()
+    };
+    for why in ["no certificate", "another owner"] {
+        let told = strangers();
+        assert!(
+            told.iter().any(|text| text.contains(why)),
+            "{why}: {told:#?}"
+        );
+    }
 }
 
 // Shows in part: SEC-03
