@@ -16,6 +16,8 @@ use crate::fixture::{Cannot, Fixture, Ground, Opened};
 
 /// Time that what must come is waited for: containers need not run yet when a pass ends.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Looks at which a number must be the same before it counts: 500 ms.
+const SETTLED_LOOKS: u32 = 20;
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(25);
 /// Time after which a stream of events counts as quiet.
@@ -81,6 +83,21 @@ impl<'f> Bed<'f> {
 
     pub(crate) async fn inventory(&self) -> Result<BTreeSet<String>, Stop> {
         Ok(self.ground.inventory().await?)
+    }
+
+    /// How many objects there are once their number stays: a process that was just started is not told from others at once.
+    pub(crate) async fn settled(&self) -> Result<usize, Stop> {
+        let (mut count, mut same) = (self.inventory().await?.len(), 0);
+        for _ in 0..WAIT_MAX.as_millis() / LOOK.as_millis() {
+            tokio::time::sleep(LOOK).await;
+            let now = self.inventory().await?.len();
+            same = if now == count { same + 1 } else { 0 };
+            count = now;
+            if same == SETTLED_LOOKS {
+                return Ok(count);
+            }
+        }
+        Err(Stop::Failed("the number of objects never stays".to_owned()))
     }
 
     pub(crate) async fn mutations(&self) -> Result<u64, Stop> {

@@ -152,12 +152,13 @@ async fn concurrent(bed: &Bed<'_>) -> Judged {
         })?;
     }
     realised(&opened, 1, &spec).await?;
-    let twice = bed.inventory().await?.len();
     let alone = bed.another().await?;
     let opened_alone = alone.open().await?;
     realised(&opened_alone, 1, &spec).await?;
-    let once = alone.inventory().await?.len();
-    started(&*opened.underverse, &horde()?, 3).await?;
+    for opened in [&opened, &opened_alone] {
+        started(&*opened.underverse, &horde()?, 3).await?;
+    }
+    let (twice, once) = (bed.settled().await?, alone.settled().await?);
     ensure(twice == once, || {
         format!("{twice} objects where {once} would do")
     })

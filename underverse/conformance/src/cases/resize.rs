@@ -143,10 +143,10 @@ async fn heals(bed: &Bed<'_>) -> Judged {
     let spec = bed.spec(2)?;
     realised(&opened, 1, &spec).await?;
     let first = started(&*opened.underverse, &horde()?, 2).await?;
-    let whole = bed.inventory().await?.len();
+    let whole = bed.settled().await?;
     bed.ground.remove(&first[0]).await?;
     healed(&opened, 1, &spec, &first[0]).await?;
-    let after = bed.inventory().await?.len();
+    let after = bed.settled().await?;
     ensure(after == whole, || {
         format!("{after} objects where there were {whole}")
     })
