@@ -107,7 +107,8 @@ async fn an_address_is_its_container_s_while_that_runs_though_no_backend_does() 
     // What it says, it says as the command: the cell has taken its name before.
     first.iter().for_each(|one| drop(said(one)));
     drop(local);
-    let other = sandbox.root().join("other");
+    // Below the home, so that what is left of a failed run is found.
+    let other = sandbox.home().join("beside");
     let beside = on_this_machine(&other, &sandbox.binary()).await;
     let beside = beside.expect("as the test needs it");
     realised(&open(), &beside).await;
