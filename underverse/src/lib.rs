@@ -45,3 +45,8 @@ pub use spec::{
 pub use storage::{Exposed, StorageExposure, StorageId, StorageKind, StorageRequest, properties};
 pub use tag::{TAG_BYTES_MAX, Tag, TagRule, first_broken};
 pub use zone::Zone;
+
+/// What README.md shows must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

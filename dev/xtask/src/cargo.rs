@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
+
 /// The workspace root, from this crate's own place in it.
 pub(crate) fn root() -> PathBuf {
     let nested = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -39,6 +41,29 @@ fn is_about_ourselves(name: &str) -> bool {
         "CARGO_CRATE_",
     ];
     name == "CARGO_PRIMARY_PACKAGE" || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The packages of the workspace, as cargo describes them.
+///
+/// # Errors
+///
+/// When cargo cannot read the manifests.
+pub(crate) fn packages() -> Result<Vec<Value>, String> {
+    let mut command = cargo();
+    command.args([
+        "metadata",
+        "--no-deps",
+        "--format-version",
+        "1",
+        "--offline",
+    ]);
+    let text = output(&mut command)?;
+    let mut metadata: Value =
+        serde_json::from_str(&text).map_err(|error| format!("cargo metadata: {error}"))?;
+    match metadata["packages"].take() {
+        Value::Array(packages) => Ok(packages),
+        _ => Err("cargo metadata: no packages".to_owned()),
+    }
 }
 
 /// Runs a command to its end and says what failed.

@@ -22,3 +22,8 @@ pub use fixture::{Cannot, Disturbance, Fixture, Ground, Opened, Resolved, Take, 
 pub use report::{Report, Row};
 pub use runner::{CASE_TIME_MAX, Choice, run};
 pub use tap::{TAP_VARIABLE, Tap};
+
+/// What README.md shows must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

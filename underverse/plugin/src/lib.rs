@@ -30,3 +30,8 @@ pub use serve::{Served, serve_plugin};
 pub use session::{HELLO_TIME_MAX, LOG_LINE_BYTES_MAX};
 pub use suite::{GROUND_VARIABLE, PluginBelow};
 pub use version::{MESSAGE_BYTES_MAX, PLUGIN_VARIABLE, VERSION_MAX, VERSION_MIN};
+
+/// What README.md shows must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

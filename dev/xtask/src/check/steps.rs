@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use super::{Depth, Outcome, Step, deny};
-use crate::cargo::{cargo, line, radix, succeed};
+use crate::cargo::{self, cargo, line, radix, succeed};
 use crate::{openapi, proto, proto_history, services, tidy};
 
 /// The gate in its order.
@@ -53,6 +53,11 @@ pub(super) const STEPS: &[Step] = &[
         name: "docs",
         least: Depth::Full,
         run: docs,
+    },
+    Step {
+        name: "packages",
+        least: Depth::Full,
+        run: packages,
     },
     Step {
         name: "deny",
@@ -123,6 +128,36 @@ fn docs(_: Depth) -> Outcome {
         .args(["doc", "--workspace", "--no-deps", "--locked"])
         .env("RUSTDOCFLAGS", "-D warnings");
     succeed(&mut command).into()
+}
+
+/// Packs what is published, without building it again from the packages.
+fn packages(_: Depth) -> Outcome {
+    let packages = match cargo::packages() {
+        Ok(packages) => packages,
+        Err(message) => return Outcome::Failed(message),
+    };
+    // Cargo says `null` of what goes to any registry, and an empty list of what goes nowhere.
+    let published = packages
+        .iter()
+        .filter(|package| package["publish"].is_null());
+    let names: Vec<&str> = published
+        .filter_map(|package| package["name"].as_str())
+        .collect();
+    let mut command = cargo();
+    command.args([
+        "package",
+        "--locked",
+        "--allow-dirty",
+        "--no-verify",
+        "--quiet",
+    ]);
+    for name in &names {
+        command.args(["--package", name]);
+    }
+    match succeed(&mut command) {
+        Ok(()) => Outcome::Passed(names.join(", ")),
+        Err(message) => Outcome::Failed(message),
+    }
 }
 
 fn deny(_: Depth) -> Outcome {

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::Findings;
-use crate::cargo::{cargo, output, root};
+use crate::cargo::{packages, root};
 use crate::tree::File;
 
 /// What a crate may import of the house's own.
@@ -28,7 +28,7 @@ struct Row {
 
 use May::{Any, Only};
 
-const CRUX: &[&str] = &["crux", "crux-core", "crux-wire", "crux-net"];
+const CRUX: &[&str] = &["crux", "radix-crux-core", "crux-wire", "crux-net"];
 
 const fn row(package: &'static str, folder: &'static str, may: May) -> Row {
     Row {
@@ -55,35 +55,56 @@ const fn pure(
 
 const TABLE: &[Row] = &[
     pure(
-        "crux-core",
+        "radix-crux-core",
         "crux/core",
         &[],
         &["blake3", "ring", "thiserror", "x509-parser"],
     ),
-    row("crux-wire", "crux/wire", Only(&["crux-core"])),
-    row("crux-net", "crux/net", Only(&["crux-core", "crux-wire"])),
+    row("crux-wire", "crux/wire", Only(&["radix-crux-core"])),
     row(
-        "crux",
-        "crux",
-        Only(&["crux-core", "crux-wire", "crux-net"]),
+        "crux-net",
+        "crux/net",
+        Only(&["radix-crux-core", "crux-wire"]),
     ),
-    pure("khan", "khan", &["crux-core"], &["thiserror"]),
-    pure("begat-core", "begat/core", &["crux-core"], &["thiserror"]),
+    row(
+        "crux",
+        "crux",
+        Only(&["radix-crux-core", "crux-wire", "crux-net"]),
+    ),
+    pure("khan", "khan", &["radix-crux-core"], &["thiserror"]),
+    pure(
+        "begat-core",
+        "begat/core",
+        &["radix-crux-core"],
+        &["thiserror"],
+    ),
     row(
         "begat",
         "begat",
-        Only(&["crux", "crux-core", "crux-wire", "crux-net", "begat-core"]),
+        Only(&[
+            "crux",
+            "radix-crux-core",
+            "crux-wire",
+            "crux-net",
+            "begat-core",
+        ]),
     ),
     pure(
         "underverse",
         "underverse",
-        &["crux-core"],
+        &["radix-crux-core"],
         &["async-trait", "futures-util", "thiserror"],
     ),
     row(
         "underverse-local",
         "underverse/local",
-        Only(&["crux", "crux-core", "crux-wire", "crux-net", "underverse"]),
+        Only(&[
+            "crux",
+            "radix-crux-core",
+            "crux-wire",
+            "crux-net",
+            "underverse",
+        ]),
     ),
     row(
         "underverse-conformance",
@@ -100,7 +121,7 @@ const TABLE: &[Row] = &[
         "fulcrum",
         Only(&[
             "crux",
-            "crux-core",
+            "radix-crux-core",
             "crux-wire",
             "crux-net",
             "khan",
@@ -138,15 +159,7 @@ const END: &str = "<!-- import table: end -->";
 ///
 /// When cargo cannot read the manifests.
 pub(super) fn table(files: &[File], findings: &mut Findings) -> Result<(), String> {
-    let text = output(cargo().args([
-        "metadata",
-        "--no-deps",
-        "--format-version",
-        "1",
-        "--offline",
-    ]))?;
-    let metadata: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    let packages: Vec<&Value> = list(&metadata, "packages").collect();
+    let packages = packages()?;
     let ours: Vec<&str> = packages.iter().map(|package| name(package)).collect();
     for package in &packages {
         dependencies_are_explained(package, &ours, files, findings);
@@ -321,7 +334,7 @@ mod tests {
             &json!([{ "name": "crux-net" }]),
             &["khan may not import crux-net"],
         );
-        check("khan", &json!([{ "name": "crux-core" }]), &[]);
+        check("khan", &json!([{ "name": "radix-crux-core" }]), &[]);
     }
 
     #[test]
