@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
+use crux_net::durable;
 use crux_net::identity::{Invitation, Report, RnodeIdentity};
 use crux_net::rpc::{Answers, Server};
 use crux_net::store::{self, Store};
@@ -36,7 +37,6 @@ mod context;
 mod describe;
 mod documents;
 mod documents_task;
-mod durable;
 mod events;
 mod executions;
 mod fetch;

@@ -5,14 +5,12 @@
 
 use std::fmt;
 use std::fs;
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use crux_core::digest::Digest;
-use crux_net::boundary::{Kind, cross_file};
+use crux_net::durable;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
@@ -138,23 +136,8 @@ impl RnodeConfig {
     pub fn save(&self, dir: &Path) -> Result<(), ConfigError> {
         self.check()?;
         let path = dir.join(FILE);
-        let staged = dir.join(format!(".{FILE}.{}", std::process::id()));
-        let text = self.to_string();
-        cross_file(Kind::Write, &path);
-        let write = || -> std::io::Result<()> {
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&staged)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            cross_file(Kind::Rename, &path);
-            fs::rename(&staged, &path)?;
-            fs::File::open(dir)?.sync_all()
-        };
-        write().map_err(|source| ConfigError::Io {
+        let written = durable::replace(&path, self.to_string().as_bytes());
+        written.map_err(|source| ConfigError::Io {
             path: path.clone(),
             source,
         })

@@ -3,6 +3,7 @@
 //! Not for decisions: those are in `crux-core`.
 
 pub mod boundary;
+pub mod durable;
 pub mod error;
 pub mod files;
 pub mod flock;

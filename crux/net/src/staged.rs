@@ -1,10 +1,20 @@
 //! What a process that was killed has written beside a file and never renamed.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Between a file's name and the pid of whoever writes its next content.
 const MARK: &str = ".new-";
+
+/// A name beside `path` that nobody else uses: `NAME.new-PID-N`.
+pub(crate) fn name_beside(path: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!("{MARK}{}-{number}", std::process::id()));
+    PathBuf::from(name)
+}
 
 /// Removes from `directory`, not from below it, what processes that have ended left as `NAME.new-PID…`.
 ///

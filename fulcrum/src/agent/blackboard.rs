@@ -10,8 +10,8 @@ use prost::Message;
 use tokio::sync::Notify;
 
 use super::context::Agent;
-use super::durable;
 use super::limits::{BLACKBOARD_ENTRIES_MAX, BLACKBOARD_SAVE};
+use crux_net::durable;
 
 /// Where in shared data blackboards lie.
 pub(crate) const PREFIX: &str = "bb/";

@@ -12,8 +12,8 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::durable;
 use super::limits::{GENERATIONS_KEPT, NAMESPACES_MAX};
+use crux_net::durable;
 
 #[cfg(test)]
 mod tests;

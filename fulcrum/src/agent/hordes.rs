@@ -9,8 +9,8 @@ use crux_wire::fulcrum::v1::HordeState;
 use prost::Message;
 use tokio::sync::watch;
 
-use super::durable;
 use super::limits::HORDES_MAX;
+use crux_net::durable;
 
 /// Phase of a horde that is gone.
 pub(crate) const DISSOLVED: &str = "dissolved";

@@ -20,8 +20,8 @@ use tonic::Status;
 use super::authority_task;
 use super::class_watch::host_credentials;
 use super::context::{Agent, BASE, fields};
-use super::durable;
 use super::limits::{PENDING_INVITATIONS_MAX, SETTLE_LOOK};
+use crux_net::durable;
 
 /// What is kept.
 #[derive(Debug)]

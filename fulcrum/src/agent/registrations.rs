@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::durable;
 use super::limits::REGISTRATIONS_MAX;
+use crux_net::durable;
 
 /// One registered service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

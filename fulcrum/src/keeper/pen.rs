@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crux_net::durable;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::KeeperError;
@@ -77,7 +78,7 @@ impl Pen {
                 ))
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                replace(&self.keeper_dir, "incarnation", number(0).as_bytes()).map_err(failed)?;
+                durable::replace(&path, number(0).as_bytes()).map_err(failed)?;
                 0
             }
             Err(error) => return Err(failed(error)),
@@ -103,20 +104,4 @@ fn sign(file: &mut File) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     writeln!(file, "{}", std::process::id())
-}
-
-/// Replaces a file as a whole; old or new is there after a crash, new when this returns.
-pub(crate) fn replace(dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let staged = dir.join(format!("{name}.new"));
-    let mut options = fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&staged)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&staged, dir.join(name))?;
-    File::open(dir)?.sync_all()
 }

@@ -4,6 +4,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crux_net::boundary::{Kind, cross_file};
+use crux_net::durable;
 
 use crate::failure::{Failure, Outcome};
 
@@ -197,25 +198,12 @@ impl Home {
     }
 }
 
-/// Writes a whole file so that it is either the old one or the new one, also after a power cut.
+/// Replaces a file, readable by us alone, and makes its folder; several of us may be at it.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::Write as _;
     let directory = path.parent().unwrap_or_else(|| Path::new("."));
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)?;
-    cross_file(Kind::Write, path);
-    let temporary = path.with_extension(format!("new-{}", std::process::id()));
-    let written = std::fs::File::create(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        cross_file(Kind::Rename, path);
-        std::fs::rename(&temporary, path)?;
-        std::fs::File::open(directory)?.sync_all()
-    });
-    if written.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
+    durable::replace_shared(path, bytes)
 }

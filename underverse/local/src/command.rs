@@ -131,7 +131,7 @@ impl CommandFile {
         if Self::read(directory).ok().flatten().as_ref() == Some(self) {
             return Ok(());
         }
-        durable::write_lightly(&directory.join(FILE), &durable::json(self)?)
+        durable::replace_unsynced(&directory.join(FILE), &durable::json(self)?)
     }
 }
 

@@ -82,7 +82,7 @@ impl RnodeFile {
         if Self::read(directory).ok().flatten().as_ref() == Some(self) {
             return Ok(false);
         }
-        durable::write_lightly(&directory.join(FILE), &durable::json(self)?)?;
+        durable::replace_unsynced(&directory.join(FILE), &durable::json(self)?)?;
         Ok(true)
     }
 }

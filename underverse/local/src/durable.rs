@@ -1,11 +1,12 @@
 //! Files that survive a crash whole, and trees that go away whole.
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use crux_net::boundary::{Kind, cross_file};
+pub(crate) use crux_net::durable::{replace, replace_unsynced};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,47 +22,9 @@ pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
         .create(path)
 }
 
-/// Replaces `path` with `bytes`, mode 0600; the old content stays whole until the new one is durable.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace(path, bytes, |file| file.sync_all())?;
-    sync_dir(path.parent().unwrap_or_else(|| Path::new(".")))
-}
-
-/// As [`write`], for what is made anew if the machine goes down: nobody waits for the disk.
-pub(crate) fn write_lightly(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace(path, bytes, |_| Ok(()))
-}
-
-fn replace(
-    path: &Path,
-    bytes: &[u8],
-    settle: impl FnOnce(&fs::File) -> io::Result<()>,
-) -> io::Result<()> {
-    let directory = path.parent().unwrap_or_else(|| Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let staged = directory.join(format!(".{name}.new"));
-    cross_file(Kind::Write, path);
-    let mut options = fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&staged)?;
-    file.write_all(bytes)?;
-    settle(&file)?;
-    cross_file(Kind::Rename, path);
-    fs::rename(&staged, path)
-}
-
-/// Makes the names in `directory` durable.
-pub(crate) fn sync_dir(directory: &Path) -> io::Result<()> {
-    fs::File::open(directory)?.sync_all()
-}
-
 /// Writes `value` as JSON, durably.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    write(path, &json(value)?)
+    replace(path, &json(value)?)
 }
 
 /// The text of `value` as we write it.

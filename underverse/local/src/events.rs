@@ -143,7 +143,7 @@ impl EventFile {
         }
         if lines.len() > 2 * EVENTS_KEPT || !self.ends_whole()? {
             let start = lines.len().saturating_sub(EVENTS_KEPT);
-            durable::write(&self.path, &encode(&lines[start..])?)?;
+            durable::replace(&self.path, &encode(&lines[start..])?)?;
         } else {
             cross_file(Boundary::Write, &self.path);
             let mut file = fs::OpenOptions::new()

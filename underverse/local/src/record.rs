@@ -250,5 +250,5 @@ pub(crate) fn keep_generation(home: &Home, namespace: &str, generation: u64) -> 
         return Ok(());
     }
     durable::create_dir(&home.path().join("generations"))?;
-    durable::write(&path, format!("{generation}\n").as_bytes())
+    durable::replace(&path, format!("{generation}\n").as_bytes())
 }

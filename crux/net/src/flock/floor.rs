@@ -6,17 +6,16 @@
 //! peers: where members were last, an address a line; hints for the next start, so it may be old, or missing
 //! ```
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crux_core::flock::Floor;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::Error;
-use crate::boundary::{Kind, cross_file};
+use crate::durable;
 
 const HEAD: &str = "radix flock floor 1";
 
@@ -79,9 +78,7 @@ impl FloorStore {
             return;
         }
         let text: String = peers.iter().map(|peer| format!("{peer}\n")).collect();
-        let fresh = self.dir.join("peers.new");
-        let kept =
-            fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, self.dir.join("peers")));
+        let kept = durable::replace_unsynced(&self.dir.join("peers"), text.as_bytes());
         if let Err(error) = kept {
             tracing::warn!(%error, "where members are was not remembered");
         }
@@ -116,22 +113,7 @@ impl FloorStore {
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let path = self.dir.join(name);
-        let fresh = self.dir.join(format!("{name}.new"));
-        cross_file(Kind::Write, &path);
-        let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&fresh)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            cross_file(Kind::Rename, &path);
-            fs::rename(&fresh, &path)?;
-            File::open(&self.dir)?.sync_all()
-        };
-        write().map_err(fault("replace", &path))
+        durable::replace(&path, bytes).map_err(fault("replace", &path))
     }
 }
 

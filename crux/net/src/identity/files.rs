@@ -1,12 +1,11 @@
 //! Private files: ours alone, whole or absent, on disk before we go on.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
 
-use crate::boundary::{Kind, cross_file};
+use crate::durable;
 use crate::identity::Error;
 
 /// Most bytes any file of identity has: a full table of claims.
@@ -41,47 +40,7 @@ pub(crate) fn private_dir(dir: &Path) -> Result<(), Error> {
 
 /// Writes `path` (0600) whole: a reader or a crash sees the old content or the new.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    // Two threads may write the same file at once, so each attempt has a name of its own.
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(format!(
-        ".new-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    ));
-    let fresh = PathBuf::from(fresh);
-    cross_file(Kind::Write, path);
-    let written = write_through(&fresh, bytes)
-        .and_then(|()| {
-            cross_file(Kind::Rename, path);
-            fs::rename(&fresh, path)
-        })
-        .and_then(|()| sync_dir(path));
-    written.map_err(|source| {
-        // What is left of the failed attempt is of no use, and the next one makes its own.
-        let _ = fs::remove_file(&fresh);
-        Error::Io {
-            operation: "write",
-            path: path.to_owned(),
-            source,
-        }
-    })
-}
-
-fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-fn sync_dir(path: &Path) -> io::Result<()> {
-    path.parent()
-        .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    durable::replace_shared(path, bytes).map_err(Error::io("write", path))
 }
 
 /// Reads `path`; `None`: it is not there.
@@ -125,15 +84,7 @@ pub(crate) fn read_secret(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 
 /// Removes `path` if it is there.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
-    cross_file(Kind::Remove, path);
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io {
-            operation: "remove",
-            path: path.to_owned(),
-            source,
-        }),
-        _ => Ok(()),
-    }
+    durable::remove(path).map_err(Error::io("remove", path))
 }
 
 /// A chain in one file: number, then {length u16, DER} each.

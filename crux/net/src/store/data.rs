@@ -11,14 +11,15 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crux_core::digest::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Put, Store, open_regular};
+use crate::durable;
 
 /// Members that one data set may have.
 const MEMBERS_MAX: usize = 100_000;
@@ -318,25 +319,10 @@ impl<'a> Catalogue<'a> {
     /// Writes the description whole or not at all.
     fn write(&self, set: &DataSet) -> Result<(), Error> {
         let path = self.path(&set.name);
-        let beside = self
-            .dir
-            .join(format!(".{}-{}", set.name, std::process::id()));
         let failed = |source| Error::io("write", &path, source);
         let text = serde_json::to_vec_pretty(&Twin::from(set)).map_err(io::Error::other);
         let text = text.map_err(failed)?;
-        let written = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)
-            .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&beside, &path))
-            .and_then(|()| File::open(&self.dir)?.sync_all());
-        if written.is_err() {
-            let _ = fs::remove_file(&beside);
-        }
-        written.map_err(failed)
+        durable::replace(&path, &text).map_err(failed)
     }
 
     fn read(&self, name: &str) -> Option<DataSet> {

@@ -287,3 +287,24 @@ fn a_full_state_directory_is_named_and_a_later_up_succeeds() {
         assert!(!codes.contains(&started), "nothing was started:\n{codes}");
     }
 }
+
+#[test]
+fn what_is_formatted_stays_as_readable_as_it_was() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let sandbox = Sandbox::empty(User::Ourselves);
+    crate::tiny(&sandbox, 1);
+    let directory = sandbox.root().join("tiny");
+    let file = directory.join("tiny.khan");
+    let mode = || std::fs::metadata(&file).expect("a file").permissions().mode() & 0o7777;
+    std::fs::write(&file, "pick( cserver,1 , ALL)\n").expect("a file can be written");
+    let asked = std::fs::Permissions::from_mode(0o640);
+    std::fs::set_permissions(&file, asked).expect("a file of ours");
+    let words = directory.display().to_string();
+    sandbox.radix(&["fmt", &words, "--check"]).expect(1);
+    sandbox.radix(&["fmt", &words]).expect(0);
+    let text = std::fs::read_to_string(&file).expect("a file");
+    assert_eq!((text.as_str(), mode()), ("pick(cserver, 1, ALL)\n", 0o640));
+    sandbox.radix(&["fmt", &words, "--check"]).expect(0);
+    let left = std::fs::read_dir(&directory).expect("a directory");
+    assert_eq!(left.count(), 4, "nothing is left beside the files");
+}

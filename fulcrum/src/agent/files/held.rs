@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::context::{Agent, fields};
-use crate::agent::durable;
 use crate::agent::paths::digest;
 use crate::keeper::process::{boot_id, start_ticks};
+use crux_net::durable;
 
 /// One blob that was put here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

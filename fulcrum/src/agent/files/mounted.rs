@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::durable;
+use crux_net::durable;
 
 pub(crate) use keep::{keep, note_corrupt, show, take_away};
 pub(crate) use members::{infos, summary};

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::service::Service;
-use crate::agent::durable;
 use crate::agent::limits::NEEDS_MAX;
+use crux_net::durable;
 
 /// One need.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

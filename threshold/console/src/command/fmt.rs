@@ -1,10 +1,10 @@
 //! `radix fmt`: description files in the house form.
 
 use crux_core::adf::{FileKind, format};
+use crux_net::durable;
 
 use crate::args;
 use crate::failure::{Failure, Outcome};
-use crate::home::write_durably;
 use crate::output;
 
 /// Runs the command.
@@ -42,7 +42,9 @@ pub(crate) fn run(args: &args::Fmt) -> Outcome<()> {
     }
     for (path, text) in &unformatted {
         if !args.check {
-            write_durably(path, text.as_bytes())?;
+            let permissions = std::fs::metadata(path)?.permissions();
+            durable::replace(path, text.as_bytes())?;
+            std::fs::set_permissions(path, permissions)?;
         }
         output::line(&path.display().to_string());
     }

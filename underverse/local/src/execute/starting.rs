@@ -180,7 +180,7 @@ impl Pass<'_> {
             .base()
             .invite(self.horde.as_str(), &label)
             .await?;
-        durable::write_lightly(&invitation, text.as_bytes())
+        durable::replace_unsynced(&invitation, text.as_bytes())
             .map_err(io_at("write a rnode's invitation", &invitation))
     }
 

@@ -2,12 +2,12 @@
 //!
 //! One line an event: its protobuf form in base64. Ids are line numbers, from 1.
 
-use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use crux_net::durable;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use prost::Message as _;
 use underverse::{Error, EventId, EventKind, HordeName, Kind, UnderverseEvent};
@@ -58,12 +58,8 @@ impl Journal {
             .chain([&event])
             .map(|event| STANDARD.encode(wire::Event::from(event).encode_to_vec()))
             .collect();
-        let beside = self.path.with_extension("new");
-        let write = || -> io::Result<()> {
-            std::fs::write(&beside, lines.join("\n"))?;
-            std::fs::rename(&beside, &self.path)
-        };
-        write().map_err(|error| Error::new(Kind::Io, "write an event down", error.to_string()))
+        let written = durable::replace_unsynced(&self.path, lines.join("\n").as_bytes());
+        written.map_err(|error| Error::new(Kind::Io, "write an event down", error.to_string()))
     }
 
     /// Tells that `container` was started for `subject`, and what it stands in for.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use crux_net::durable;
 use prost::Message as _;
 use underverse::{Effect, Error, Generation, HordeSpec, Kind};
 
@@ -20,15 +21,11 @@ fn failed(path: &Path, error: &io::Error) -> Error {
 /// # Errors
 /// `Io`; the old content, or the new, is there.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let beside = path.with_extension("new");
     let write = || -> io::Result<()> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let mut file = std::fs::File::create(&beside)?;
-        io::Write::write_all(&mut file, bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)
+        durable::replace(path, bytes)
     };
     write().map_err(|error| failed(path, &error))
 }
