@@ -295,7 +295,13 @@ fn what_is_formatted_stays_as_readable_as_it_was() {
     crate::tiny(&sandbox, 1);
     let directory = sandbox.root().join("tiny");
     let file = directory.join("tiny.khan");
-    let mode = || std::fs::metadata(&file).expect("a file").permissions().mode() & 0o7777;
+    let mode = || {
+        std::fs::metadata(&file)
+            .expect("a file")
+            .permissions()
+            .mode()
+            & 0o7777
+    };
     std::fs::write(&file, "pick( cserver,1 , ALL)\n").expect("a file can be written");
     let asked = std::fs::Permissions::from_mode(0o640);
     std::fs::set_permissions(&file, asked).expect("a file of ours");

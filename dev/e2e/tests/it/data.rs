@@ -41,7 +41,9 @@ fn a_data_set_is_needed_at_a_path_mounted_read_and_taken_away_by_command() {
         .expect(0);
     assert_eq!(fs::read(&back).expect("it is there"), SQUASHFS);
 
-    let mounted = sandbox.radix(&["data", "mount", "n1", &digest, "/var/bare/set"]);
+    // By as much of it as a list shows.
+    let short = &digest[..12];
+    let mounted = sandbox.radix(&["data", "mount", "n1", short, "/var/bare/set"]);
     if mounted.stderr.contains("not offered here, because") {
         eprintln!("not mounted: {}", mounted.stderr);
     } else {

@@ -37,7 +37,7 @@ pub(crate) fn declared(agent: &Agent, path: &str) -> Result<(Arc<Root>, RelPath)
     let (at, rest) = if path.starts_with('/') {
         agent.paths.mount_of(path).ok_or_else(|| {
             Status::permission_denied(format!(
-                "copy {}: no declared root covers it",
+                "{}: no declared root covers it; a `mount` of the description declares one",
                 path.escape_debug()
             ))
         })?

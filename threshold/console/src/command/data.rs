@@ -1,12 +1,14 @@
 //! `radix data`: what rnodes have, and the verbs that change it.
 
+use std::collections::BTreeSet;
+
 use crux_core::digest::Digest;
 use crux_wire::fileio::v1::{FileInfo, MountRequest, RemoveRequest, ScanRequest, UnmountRequest};
 use serde::Serialize;
 
 use super::need::labels;
 use crate::args::{DataCommand, List};
-use crate::connection::Base;
+use crate::connection::{Base, RnodeConnection};
 use crate::failure::{Failure, Outcome};
 use crate::home::Home;
 use crate::output::{self, Format};
@@ -52,14 +54,17 @@ pub(crate) async fn run(command: DataCommand) -> Outcome<()> {
             writable,
             list,
         } => {
-            let (digest, source) = digest_or_path(what);
+            let there = base
+                .rnode(list.running.namespace.as_deref(), &rnode)
+                .await?;
+            let (digest, source) = digest_or_path(&there, what).await?;
             let request = MountRequest {
                 digest,
                 source,
                 path,
                 writable,
             };
-            mount(&base, &rnode, request, &list).await
+            mount((&there, &rnode), request, list.format).await
         }
         DataCommand::Unmount {
             rnode,
@@ -80,7 +85,7 @@ pub(crate) async fn run(command: DataCommand) -> Outcome<()> {
             running,
         } => {
             let rnode_there = base.rnode(running.namespace.as_deref(), &rnode).await?;
-            let (digest, path) = digest_or_path(what.clone());
+            let (digest, path) = digest_or_path(&rnode_there, what.clone()).await?;
             let removed = rnode_there
                 .files()
                 .remove(RemoveRequest { digest, path })
@@ -93,13 +98,42 @@ pub(crate) async fn run(command: DataCommand) -> Outcome<()> {
     }
 }
 
-/// A digest, or a path, and nothing for the other.
-fn digest_or_path(what: String) -> (String, String) {
+/// Fewest digits by which a digest is meant, not a path. Lists show twelve.
+const DIGITS_MIN: usize = 8;
+
+/// A digest, which may be cut short, or a path, and nothing for the other.
+async fn digest_or_path(there: &RnodeConnection, what: String) -> Outcome<(String, String)> {
     if what.parse::<Digest>().is_ok() {
-        (what, String::new())
-    } else {
-        (String::new(), what)
+        return Ok((what, String::new()));
     }
+    let is_short = what.len() >= DIGITS_MIN && what.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if !is_short {
+        return Ok((String::new(), what));
+    }
+    let begins = what.to_ascii_lowercase();
+    let known = scan(there, "").await?.into_iter().map(|info| info.digest);
+    let found: BTreeSet<String> = known.filter(|digest| digest.starts_with(&begins)).collect();
+    let mut found = found.into_iter();
+    match (found.next(), found.next()) {
+        (Some(digest), None) => Ok((digest, String::new())),
+        (None, _) => Ok((String::new(), what)),
+        (Some(one), Some(other)) => {
+            let text = format!("{what} is the beginning of {one} and {other}");
+            Err(Failure::usage(text).hint("give more digits"))
+        }
+    }
+}
+
+async fn scan(there: &RnodeConnection, prefix: &str) -> Outcome<Vec<FileInfo>> {
+    let failed = |status: tonic::Status| Failure::status("look at what is there", &status);
+    let prefix = prefix.to_owned();
+    let scanned = there.files().scan(ScanRequest { prefix }).await;
+    let mut scanned = scanned.map_err(failed)?.into_inner();
+    let mut found = Vec::new();
+    while let Some(info) = scanned.message().await.map_err(failed)? {
+        found.push(info);
+    }
+    Ok(found)
 }
 
 fn was_there(existed: bool, otherwise: impl FnOnce() -> String) -> Outcome<()> {
@@ -109,10 +143,13 @@ fn was_there(existed: bool, otherwise: impl FnOnce() -> String) -> Outcome<()> {
     Err(Failure::usage(otherwise()).hint("`radix data list` shows what is there"))
 }
 
-async fn mount(base: &Base, rnode: &str, request: MountRequest, list: &List) -> Outcome<()> {
-    let connection = base.rnode(list.running.namespace.as_deref(), rnode).await?;
+async fn mount(
+    (there, rnode): (&RnodeConnection, &str),
+    request: MountRequest,
+    format: Format,
+) -> Outcome<()> {
     let path = request.path.clone();
-    let mounted = connection.files().mount(request).await;
+    let mounted = there.files().mount(request).await;
     let mounted = mounted
         .map_err(|status| Failure::status("mount", &status))?
         .into_inner();
@@ -124,7 +161,7 @@ async fn mount(base: &Base, rnode: &str, request: MountRequest, list: &List) -> 
         files: mounted.files,
         bytes: mounted.bytes,
     };
-    match list.format {
+    match format {
         Format::Json => output::json(&mounted),
         Format::Text => {
             output::line(&format!(
@@ -140,19 +177,9 @@ async fn show(base: &Base, rnodes: &str, prefix: &str, list: &List) -> Outcome<(
     let namespace = list.running.namespace.as_deref();
     let mut shown = Vec::new();
     for label in labels(base, namespace, rnodes).await? {
-        let failed = |status: &tonic::Status| Failure::status(&format!("look at {label}"), status);
-        let request = ScanRequest {
-            prefix: prefix.to_owned(),
-        };
-        let mut files = base.rnode(namespace, &label).await?.files();
-        let scanned = files
-            .scan(request)
-            .await
-            .map_err(|status| failed(&status))?;
-        let mut scanned = scanned.into_inner();
-        while let Some(info) = scanned.message().await.map_err(|status| failed(&status))? {
-            shown.push(of(&label, info));
-        }
+        let there = base.rnode(namespace, &label).await?;
+        let found = scan(&there, prefix).await?.into_iter();
+        shown.extend(found.map(|info| of(&label, info)));
     }
     if list.format == Format::Json {
         return output::json(&shown);
