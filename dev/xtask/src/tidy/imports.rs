@@ -160,7 +160,7 @@ const END: &str = "<!-- import table: end -->";
 /// When cargo cannot read the manifests.
 pub(super) fn table(files: &[File], findings: &mut Findings) -> Result<(), String> {
     let packages = packages()?;
-    let ours: Vec<&str> = packages.iter().map(|package| name(package)).collect();
+    let ours: Vec<&str> = packages.iter().map(name).collect();
     for package in &packages {
         dependencies_are_explained(package, &ours, files, findings);
         match TABLE.iter().find(|row| row.package == name(package)) {
