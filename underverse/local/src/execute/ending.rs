@@ -220,6 +220,7 @@ impl Pass<'_> {
         claims.keep_only(self.horde, &BTreeSet::new());
         let switch = home.flock_switch();
         switch_dir::remove_unless_held(&switch)
+            .await
             .map_err(io_at("remove the flock's switch", &switch))?;
         durable::remove_empty_dir(&home.hordes());
         Ok(())
