@@ -5,13 +5,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crux_net::durable;
 use crux_wire::fulcrum::v1::EntriesReply;
 use prost::Message;
 use tokio::sync::Notify;
 
 use super::context::Agent;
 use super::limits::{BLACKBOARD_ENTRIES_MAX, BLACKBOARD_SAVE};
-use crux_net::durable;
 
 /// Where in shared data blackboards lie.
 pub(crate) const PREFIX: &str = "bb/";

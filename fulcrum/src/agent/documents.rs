@@ -7,13 +7,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crux_net::durable;
 use crux_wire::document::v1::{Document, SignedDocument};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::limits::{GENERATIONS_KEPT, NAMESPACES_MAX};
-use crux_net::durable;
 
 #[cfg(test)]
 mod tests;

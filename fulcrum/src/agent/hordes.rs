@@ -5,12 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crux_net::durable;
 use crux_wire::fulcrum::v1::HordeState;
 use prost::Message;
 use tokio::sync::watch;
 
 use super::limits::HORDES_MAX;
-use crux_net::durable;
 
 /// Phase of a horde that is gone.
 pub(crate) const DISSOLVED: &str = "dissolved";

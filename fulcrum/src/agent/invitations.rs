@@ -10,6 +10,7 @@ use crux_core::identity::{
     CLOSING_CLAIMS_MAX, ClaimTable, Closing, Enrols, Precedence, Role, UnixTime, Who,
 };
 use crux_core::names::{InvitationId, RnodeId};
+use crux_net::durable;
 use crux_net::identity::{Error, Invitation, IssuedCertificate, Trust};
 use crux_wire::document::v1::{Authority, DenyNotice, PendingInvitation};
 use futures_util::future::join_all;
@@ -21,7 +22,6 @@ use super::authority_task;
 use super::class_watch::host_credentials;
 use super::context::{Agent, BASE, fields};
 use super::limits::{PENDING_INVITATIONS_MAX, SETTLE_LOOK};
-use crux_net::durable;
 
 /// What is kept.
 #[derive(Debug)]

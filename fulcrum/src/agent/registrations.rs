@@ -5,11 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crux_net::durable;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::limits::REGISTRATIONS_MAX;
-use crux_net::durable;
 
 /// One registered service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -51,6 +51,14 @@ pub enum Error {
     /// The identity itself is refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// A printed line (an invitation, a key, a grant) cannot be read; says how it should begin, and why.
+    #[error("read a line that begins with {head}: {reason}")]
+    Line {
+        /// What it begins with.
+        head: &'static str,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// A text is not an invitation; says why.
     #[error("read an invitation: {0}")]
     Invitation(&'static str),

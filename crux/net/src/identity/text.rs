@@ -1,7 +1,7 @@
 //! One printable line around bytes: a head, base64url, and a check against damage.
 
-use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{DecodeError, Engine as _};
 
 use crate::identity::Error;
 
@@ -18,17 +18,19 @@ pub(crate) fn seal(head: &str, mut content: Vec<u8>) -> String {
 
 /// What [`seal`] was given; white space around the line is ignored.
 pub(crate) fn open(head: &'static str, text: &str) -> Result<Vec<u8>, Error> {
+    let wrong = |reason| Error::Line { head, reason };
     let text = text.trim();
     if text.len() > TEXT_BYTES_MAX {
-        return Err(Error::Invitation("it is too long"));
+        return Err(wrong("it is too long"));
     }
     let text = text
         .strip_prefix(head)
-        .ok_or(Error::Invitation("it does not begin with what it should"))?;
-    let mut bytes = URL_SAFE_NO_PAD
-        .decode(text)
-        .map_err(|_| Error::Invitation("it has characters that do not belong there"))?;
-    let damaged = || Error::Invitation("it is damaged or incomplete");
+        .ok_or_else(|| wrong("it begins otherwise"))?;
+    let damaged = || wrong("it is damaged or incomplete");
+    let mut bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| match error {
+        DecodeError::InvalidByte(..) => wrong("it has characters that do not belong there"),
+        _ => damaged(),
+    })?;
     let (content, check) = bytes
         .split_at_checked(bytes.len().saturating_sub(CHECK_BYTES))
         .ok_or_else(damaged)?;
@@ -37,4 +39,28 @@ pub(crate) fn open(head: &'static str, text: &str) -> Result<Vec<u8>, Error> {
     }
     bytes.truncate(bytes.len() - CHECK_BYTES);
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_reads_back_and_of_any_other_it_is_told_how_it_should_begin() {
+        let line = seal("radixk1", vec![1, 2, 3]);
+        assert_eq!(
+            open("radixk1", &format!(" {line}\n")).ok(),
+            Some(vec![1, 2, 3])
+        );
+        let told = |text: &str| open("radixk1", text).map_err(|error| error.to_string());
+        let expected = "read a line that begins with radixk1: ";
+        for (text, reason) in [
+            ("xyz", "it begins otherwise"),
+            ("radixk1*", "it has characters that do not belong there"),
+            (&line[..line.len() - 1], "it is damaged or incomplete"),
+            (&"r".repeat(TEXT_BYTES_MAX + 1), "it is too long"),
+        ] {
+            assert_eq!(told(text), Err(format!("{expected}{reason}")));
+        }
+    }
 }

@@ -8,12 +8,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crux_net::durable;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::context::{Agent, fields};
 use crate::agent::paths::digest;
 use crate::keeper::process::{boot_id, start_ticks};
-use crux_net::durable;
 
 /// One blob that was put here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

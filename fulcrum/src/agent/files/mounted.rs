@@ -10,9 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::{Deserialize, Serialize};
-
 use crux_net::durable;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use keep::{keep, note_corrupt, show, take_away};
 pub(crate) use members::{infos, summary};

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crux_core::digest::Digest;
+use crux_net::durable;
 use crux_wire::fileio::v1::NeedState;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::service::Service;
 use crate::agent::limits::NEEDS_MAX;
-use crux_net::durable;
 
 /// One need.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
