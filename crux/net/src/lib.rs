@@ -10,6 +10,7 @@ pub mod flock;
 pub mod identity;
 pub mod link;
 pub mod order;
+pub mod process;
 pub mod rpc;
 pub mod staged;
 pub mod store;

@@ -64,21 +64,10 @@ pub(crate) fn loopback_bytes() -> u64 {
         .unwrap_or(0)
 }
 
-/// How many processes carry `mark` (`NAME=value`) in their environment.
-pub(crate) fn count_marked(mark: &str) -> usize {
-    let Ok(listing) = std::fs::read_dir("/proc") else {
-        return 0;
-    };
-    let marked = |environment: Vec<u8>| {
-        environment
-            .split(|byte| *byte == 0)
-            .any(|line| line.starts_with(mark.as_bytes()))
-    };
-    listing
-        .filter_map(Result::ok)
-        .filter_map(|entry| std::fs::read(entry.path().join("environ")).ok())
-        .filter(|environment| marked(environment.clone()))
-        .count()
+/// How many processes have a variable of this name in their environment.
+pub(crate) fn count_marked(name: &str) -> usize {
+    let marked = crux_net::process::carrying(|environment| environment.value(name).is_some());
+    marked.map_or(0, |pids| pids.len())
 }
 
 /// The process with exactly this command line.

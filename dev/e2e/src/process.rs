@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crux_net::process::Environment;
 use nix::sys::signal::{Signal, kill as send};
 use nix::unistd::Pid;
 
 /// Pids whose environment names this state directory, with their command lines.
 #[must_use]
 pub fn find_marked(home: &Path) -> BTreeMap<i32, String> {
-    let mark = format!("RADIX_HOME={}", home.display());
     let directory = home.display().to_string();
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return BTreeMap::new();
@@ -23,12 +23,10 @@ pub fn find_marked(home: &Path) -> BTreeMap<i32, String> {
         if Path::new(&format!("/proc/{pid}/exe")).read_link().is_err() {
             continue;
         }
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let environment = Environment::of(pid).unwrap_or_default();
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        let marked = environment
-            .split(|byte| *byte == 0)
-            .any(|line| line == mark.as_bytes());
+        let marked = environment.holds("RADIX_HOME", &directory);
         if (marked || command.contains(&directory)) && pid != std::process::id().cast_signed() {
             found.insert(pid, command);
         }

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crux_net::process::{Environment, end_carrying};
 use crux_wire::keeper::v1::{Execution, Outcome, OutcomeKind, RefusedKind, Spawn};
 
 use super::launch::{Launched, Plan, Program, failure_of};
@@ -17,7 +18,7 @@ use super::raw::{self, Status};
 use super::record::{Created, Found, Records, Start, is_name};
 use super::request::{Checked, Surroundings};
 use super::{output_cap, packet, process};
-use crate::mark::{self, EXECUTION_MARK};
+use crate::mark::{EXECUTION_MARK, RNODE_MARK};
 
 /// The most executions alive at once.
 pub(crate) const LIVE_MAX: usize = 4096;
@@ -175,10 +176,12 @@ impl Executions {
             let _ = raw::kill(-start.pid, nix::libc::SIGKILL);
             raw::kill_fd(pidfd.as_fd(), nix::libc::SIGKILL)?;
         }
-        let mut marks = vec![(EXECUTION_MARK, start.execution.as_str())];
         if let Some(own) = &self.surroundings.mark {
-            marks.push((mark::RNODE_MARK, own));
-            mark::end_carrying(&marks, SWEEP)?;
+            let of_it = |environment: &Environment| {
+                environment.holds(EXECUTION_MARK, &start.execution)
+                    && environment.holds(RNODE_MARK, own)
+            };
+            end_carrying(of_it, SWEEP)?;
         }
         Ok(())
     }

@@ -243,11 +243,11 @@ impl Nested {
     /// The pid of its agent on the host.
     pub(crate) fn agent_pid(&self) -> i32 {
         let mut marked = fulcrum::mark::marked(&self.mark).unwrap().into_iter();
-        let agent = marked.find(|one| {
-            let words = fs::read(format!("/proc/{}/cmdline", one.pid)).unwrap_or_default();
+        let agent = marked.find(|pid| {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             words.split(|byte| *byte == 0).nth(1) == Some(b"agent")
         });
-        agent.map_or(0, |agent| agent.pid)
+        agent.unwrap_or(0)
     }
 
     async fn begin(

@@ -9,8 +9,8 @@ use crux_wire::keeper::v1::OutcomeKind;
 use fulcrum::config::{Isolation, Mount};
 
 use crate::rig::{
-    Agent, NOBODY, Rig, Scratch, Setup, TESTEE, copy_executable, is_root, lives, outcome, stderr,
-    stdout, until, write_script,
+    Agent, NOBODY, Rig, Scratch, Setup, TESTEE, copy_executable, is_root, outcome, stderr, stdout,
+    until, write_script,
 };
 
 /// Every path below `root` with all that a careless mount could change.
@@ -238,11 +238,7 @@ async fn inside_a_cell_only_its_own_processes_are_seen() {
 
 /// The pids of all processes that carry the rig's mark.
 fn marked(rig: &Rig) -> Vec<i32> {
-    fulcrum::mark::marked(&rig.mark())
-        .unwrap()
-        .iter()
-        .map(|one| one.pid)
-        .collect()
+    fulcrum::mark::marked(&rig.mark()).unwrap()
 }
 
 #[tokio::test]
@@ -364,41 +360,6 @@ async fn mounts_that_cannot_be_made_are_named_and_nothing_starts() {
         );
         assert!(!rig.dir.join("keeper").exists());
     }
-}
-
-#[tokio::test]
-async fn marked_processes_are_found_and_ended_wherever_they_went() {
-    let scratch = Scratch::new();
-    let mark = format!("test/mark@{}", std::process::id());
-    let ready = scratch.path().join("ready");
-    let script = format!(
-        "setsid sh -c 'echo > {}; sleep 1000' & wait",
-        ready.display()
-    );
-    let mut shell = std::process::Command::new("/bin/sh");
-    let mut shell = shell
-        .args(["-c", &script])
-        .env("RADIX_RNODE", &mark)
-        .spawn()
-        .unwrap();
-    until(async || ready.exists()).await;
-    assert!(fulcrum::mark::marked(&mark).unwrap().len() >= 2);
-    let limit = std::time::Duration::from_secs(10);
-    assert!(fulcrum::mark::end_marked(&mark, limit).unwrap() >= 2);
-    shell.wait().unwrap();
-    assert!(fulcrum::mark::marked(&mark).unwrap().is_empty());
-    assert!(
-        fulcrum::mark::marked("test/mark@nobody")
-            .unwrap()
-            .is_empty()
-    );
-    // Unused by this test, but a stand-in for a living process must never be taken for a marked one.
-    let ourselves = crux_wire::keeper::v1::Execution {
-        pid: 1,
-        start_ticks: 0,
-        ..Default::default()
-    };
-    assert!(!lives(&ourselves));
 }
 
 #[tokio::test]

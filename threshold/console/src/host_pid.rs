@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crux_net::process::Environment;
+
 use crate::home::Home;
 use crate::view::{Instance, Status};
 
@@ -61,12 +63,9 @@ pub(crate) fn translate(status: &mut Status, home: &Home) {
 
 /// Whether a process belongs to this execution, as far as we may look and it has kept its environment.
 fn belongs(pid: i32, execution: &str) -> bool {
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let name = format!("{}=", fulcrum::mark::EXECUTION_MARK);
-    let mut marks = environment
-        .split(|byte| *byte == 0)
-        .filter_map(|variable| variable.strip_prefix(name.as_bytes()));
-    marks.all(|mark| mark == execution.as_bytes())
+    let environment = Environment::of(pid).unwrap_or_default();
+    let mark = environment.value(fulcrum::mark::EXECUTION_MARK);
+    mark.is_none_or(|mark| mark == execution.as_bytes())
 }
 
 /// The words a process was started with.

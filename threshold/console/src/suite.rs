@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use crux_net::order::Order;
+use crux_net::process::{self, Environment};
 use crux_wire::document::v1::Document;
 use crux_wire::fulcrum::v1::{Event, HordeState};
 use futures_util::stream::BoxStream;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use underverse::{Error, Program, Running, StorageExposure, StorageKind};
 use underverse_conformance::{Below, Cannot, Opened, Resolved, Take, Tap, Vantage};
 use underverse_local::{
@@ -28,9 +27,11 @@ const MARK: &str = "RADIX_DIRECT";
 const OUTSIDE: &str = "-";
 /// The directory of a horde in which its switch is held.
 const SWITCH: &str = "switch";
-/// Rounds of killing after which something counts as unkillable.
+/// How long ending what runs may take.
+const END_MAX: Duration = Duration::from_secs(10);
+/// Looks after which what is awaited counts as not coming.
 const ROUNDS_MAX: u32 = 2_000;
-/// Pause between two rounds of killing.
+/// Pause between two looks.
 const ROUND_PAUSE: Duration = Duration::from_millis(5);
 
 /// A base whose mutating calls pass a tap.
@@ -147,11 +148,11 @@ impl LocalBelow {
     /// The process of the container's own program, once it runs.
     async fn pid(directory: &Path, id: &str) -> Result<i32, Cannot> {
         for _ in 0..ROUNDS_MAX {
-            let pids = marked(directory, Some(id))?;
-            let named = |(pid, _): &&(i32, String)| {
-                environment(*pid).is_ok_and(|found| found.contains_key("RADIX_NAME"))
+            let named = |environment: &Environment| {
+                belongs(environment, directory, Some(id))
+                    && environment.value("RADIX_NAME").is_some()
             };
-            if let Some((pid, _)) = pids.iter().find(named) {
+            if let Some(pid) = process::carrying(named)?.first() {
                 return Ok(*pid);
             }
             tokio::time::sleep(ROUND_PAUSE).await;
@@ -160,56 +161,26 @@ impl LocalBelow {
     }
 }
 
-fn environment(pid: i32) -> std::io::Result<BTreeMap<String, String>> {
-    let bytes = std::fs::read(format!("/proc/{pid}/environ"))?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let pair = |pair: &str| {
-        pair.split_once('=')
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    };
-    Ok(text.split('\0').filter_map(pair).collect())
-}
-
-/// The processes below `directory` with the name of their execution; of one execution, if it is named.
-fn marked(directory: &Path, of: Option<&str>) -> Result<Vec<(i32, String)>, Cannot> {
+/// The execution below `directory` that a process belongs to.
+fn execution(environment: &Environment, directory: &Path) -> Option<String> {
+    let mark = environment.value(MARK)?;
     let folder = format!("{}/", directory.join("direct").display());
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        let environment = environment(pid).unwrap_or_default();
-        let Some(execution) = environment
-            .get(MARK)
-            .and_then(|mark| mark.strip_prefix(&folder))
-        else {
-            continue;
-        };
-        if of.is_none_or(|of| of == execution) {
-            found.push((pid, execution.to_owned()));
-        }
-    }
-    found.sort();
-    Ok(found)
+    let name = mark.strip_prefix(folder.as_bytes())?;
+    Some(String::from_utf8_lossy(name).into_owned())
 }
 
-fn end_all(directory: &Path, of: Option<&str>) -> Result<(), Cannot> {
-    for _ in 0..ROUNDS_MAX {
-        let pids = marked(directory, of)?;
-        if pids.is_empty() {
-            return Ok(());
-        }
-        for (pid, _) in pids {
-            // One that is gone by now was found a moment ago.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-        std::thread::sleep(ROUND_PAUSE);
-    }
-    Err(Cannot::Failed("something does not end".to_owned()))
+/// The processes below `directory`; of one execution, if it is named.
+fn marked(directory: &Path, of: Option<&str>) -> std::io::Result<Vec<i32>> {
+    process::carrying(|environment| belongs(environment, directory, of))
+}
+
+fn belongs(environment: &Environment, directory: &Path, of: Option<&str>) -> bool {
+    let found = execution(environment, directory);
+    found.is_some_and(|found| of.is_none_or(|of| of == found))
+}
+
+fn end_all(directory: &Path, of: Option<&str>) -> std::io::Result<()> {
+    process::end_carrying(|environment| belongs(environment, directory, of), END_MAX).map(drop)
 }
 
 /// The control groups of the containers below `directory`.
@@ -280,11 +251,10 @@ impl Below for LocalBelow {
             found.extend(containers.map(|name| format!("container {horde}/{name}")));
             found.insert(format!("horde {horde}"));
         }
-        found.extend(
-            marked(directory, None)?
-                .into_iter()
-                .map(|(_, execution)| format!("execution {execution}")),
-        );
+        let executions = marked(directory, None)?
+            .into_iter()
+            .filter_map(|pid| execution(&Environment::of(pid).ok()?, directory));
+        found.extend(executions.map(|name| format!("execution {name}")));
         for store in ["store0", "store1"] {
             found.extend(
                 names(&directory.with_file_name(store))
@@ -299,13 +269,13 @@ impl Below for LocalBelow {
         if marked(directory, Some(id))?.is_empty() {
             return Err(Cannot::Failed(format!("nothing of {id} runs")));
         }
-        end_all(directory, Some(id))
+        Ok(end_all(directory, Some(id))?)
     }
 
     fn sweep(&self, directory: &Path) {
         let groups = groups(directory);
-        if let Err(cannot) = end_all(directory, None) {
-            crate::output::talk(&format!("{}: {cannot}", directory.display()));
+        if let Err(error) = end_all(directory, None) {
+            crate::output::talk(&format!("{}: {error}", directory.display()));
         }
         for group in groups {
             // The kernel lets go of one a moment after its last process; one that is gone was dissolved.
@@ -326,7 +296,8 @@ impl Below for LocalBelow {
         directory: &Path,
         of: &Running,
     ) -> Result<BTreeMap<String, String>, Cannot> {
-        Ok(environment(Self::pid(directory, of.id.as_str()).await?)?)
+        let pid = Self::pid(directory, of.id.as_str()).await?;
+        Ok(Environment::of(pid)?.to_text())
     }
 
     async fn inside(&self, directory: &Path, of: &Running, path: &str) -> Result<PathBuf, Cannot> {

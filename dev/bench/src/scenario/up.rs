@@ -13,7 +13,7 @@ pub(super) fn run() -> Result<Vec<Row>, String> {
     let radix = Radix::fresh()?;
     eprintln!("building once, not measured");
     radix.up(FOLDER)?;
-    let count = count_marked("RADIX_RNODE=");
+    let count = count_marked("RADIX_RNODE");
     radix.down(FOLDER)?;
     eprintln!("{count} processes carry a rnode's mark");
     let supervisor = Supervisor::get();

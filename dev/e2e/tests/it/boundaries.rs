@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crux_net::boundary::{CONSENT, CONSENT_FILE, VARIABLE};
+use crux_net::process::Environment;
 use e2e::{Inventory, Reply, Sandbox, User, kill, wait_for, wait_gone};
 use serde_json::Value;
 
@@ -229,12 +230,13 @@ fn found(home: &Path) -> Vec<(i32, String)> {
     let entries = fs::read_dir("/proc").into_iter().flatten();
     let process = |entry: fs::DirEntry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let read = |what: &str| {
-            let bytes = fs::read(entry.path().join(what)).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).replace('\0', " ")
-        };
-        let command = read("cmdline");
-        let ours = command.contains(&name) || read("environ").contains(&name);
+        // Ordering: what has its environment has its command line, too.
+        let environment = Environment::of(pid).unwrap_or_default();
+        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let named = |value: &[u8]| String::from_utf8_lossy(value).contains(&name);
+        let ours =
+            command.contains(&name) || environment.variables().any(|(_, value)| named(value));
         (ours && !command.is_empty()).then_some((pid, command))
     };
     entries.filter_map(Result::ok).filter_map(process).collect()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crux_net::order::{Order, VARIABLE};
+use crux_net::process::Environment;
 use e2e::{Sandbox, User, find_marked};
 
 use crate::{STIX, own_port, pids};
@@ -39,8 +40,9 @@ fn started(sandbox: &Sandbox) -> Vec<String> {
 
 /// Whether a process was told of the order.
 fn knows_of_it(pid: i64) -> bool {
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    String::from_utf8_lossy(&environment).contains(VARIABLE)
+    i32::try_from(pid).is_ok_and(|pid| {
+        Environment::of(pid).is_ok_and(|environment| environment.value(VARIABLE).is_some())
+    })
 }
 
 // Shows in part: HRD-04

@@ -14,7 +14,6 @@ mod follow;
 mod forward;
 mod heal;
 mod interrupted;
-mod mark;
 mod myriad;
 mod order;
 mod realise;

@@ -15,8 +15,9 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use crux_net::process::Environment;
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, getpgid, kill_process_group};
 use underverse::{
     ContainerId, Effect, Error, Generation, HordeSpec, Kind, Role, Running, RunningState,
 };
@@ -237,25 +238,15 @@ pub async fn sweep(folder: &Path, tap: &Tap) -> Result<(), Error> {
 /// The process groups of containers below `folder`, found by what they carry in their environment; for suites and sweepers.
 #[must_use]
 pub fn below(folder: &Path) -> BTreeSet<i32> {
-    let mark = format!("{VARIABLE}={}/", folder.display());
-    let carries = |pid: &String| {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment
-            .split(|&byte| byte == 0)
-            .any(|pair| pair.starts_with(mark.as_bytes()))
+    let folder = format!("{}/", folder.display());
+    let below = |environment: &Environment| {
+        let value = environment.value(VARIABLE).unwrap_or_default();
+        value.starts_with(folder.as_bytes())
     };
-    directories(Path::new("/proc"))
-        .into_iter()
-        .filter(carries)
-        .filter_map(|pid| group(&pid))
-        .collect()
-}
-
-/// The group of a process: the third field behind its name, which may have spaces.
-fn group(pid: &str) -> Option<i32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(2)?.parse().ok()
+    let pids = crux_net::process::carrying(below).unwrap_or_default();
+    let group = |pid| getpgid(Pid::from_raw(pid)).ok();
+    let groups = pids.into_iter().filter_map(group);
+    groups.map(|group| group.as_raw_nonzero().get()).collect()
 }
 
 /// The environment of the first process in `directory`.
@@ -263,14 +254,7 @@ fn group(pid: &str) -> Option<i32> {
 /// # Errors
 /// What the system says.
 pub fn environment(directory: &Path) -> io::Result<BTreeMap<String, String>> {
-    let pid = pid(directory).unwrap_or(0);
-    let bytes = std::fs::read(format!("/proc/{pid}/environ"))?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let pair = |pair: &str| {
-        pair.split_once('=')
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    };
-    Ok(text.split('\0').filter_map(pair).collect())
+    Environment::of(pid(directory).unwrap_or(0)).map(|found| found.to_text())
 }
 
 #[cfg(test)]
