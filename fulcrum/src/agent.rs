@@ -32,6 +32,7 @@ mod authority_task;
 mod base;
 mod base_task;
 mod blackboard;
+mod claim_judge;
 mod class_watch;
 mod context;
 mod describe;
@@ -452,6 +453,14 @@ async fn report_one(agent: &Agent, report: Report) {
             "identity.vouched",
             invitation.to_string(),
             format!("the root vouches for whom invitation {invitation} let in"),
+        ),
+        Report::Verdict(judged) => (
+            "identity.verdict",
+            judged.rival.to_string(),
+            format!(
+                "invitation {} was claimed by {} and by {}; the first stays, says {}",
+                judged.claim, judged.holder, judged.rival, judged.signer.taker
+            ),
         ),
         Report::Succeeded { generation } => (
             "identity.charter",

@@ -143,7 +143,7 @@ const TABLE: &[(&str, &[Kind])] = &[
     ),
     (
         "/radix.fulcrum.v1.Fulcrum/PutAuthority",
-        &[Operator, NarrowOperator, Host, Base],
+        &[Operator, NarrowOperator, Host, Base, Peer, Nested],
     ),
     (
         "/radix.fulcrum.v1.Fulcrum/Access",

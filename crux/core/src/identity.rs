@@ -17,6 +17,7 @@ mod notice;
 mod principal;
 mod refusal;
 mod time;
+mod verdicts;
 mod vouchers;
 
 #[cfg(test)]
@@ -25,7 +26,7 @@ mod tests;
 pub use certificate::{CERTIFICATE_BYTES_MAX, is_signed_by, validity_of_certificate};
 pub use chain::{CHAIN_LENGTH_MAX, Denied, Denies, Moment, verify, verify_invitation};
 pub use charter::{CARRIED_MAX, Charter, ROOT_KEYS_MAX};
-pub use claims::{ClaimTable, Conflict, Novelty, Precedence};
+pub use claims::{ClaimTable, Novelty};
 pub use closing::{CLOSING_CLAIMS_MAX, Closing};
 pub use denials::{Denials, Fingerprint, NOTICES_MAX};
 pub use document::{DOCUMENT_CONTEXT, ENTRY_CONTEXT, Signed, verify_document, verify_signed};
@@ -39,5 +40,8 @@ pub use refusal::Refusal;
 pub use time::{
     GRANT_LIFE_MAX_SECONDS, LEAF_BACKDATE_SECONDS, LEAF_LIFE_MAX_SECONDS, LEAF_LIFE_SECONDS, NEVER,
     OPERATOR_LIFE_SECONDS, UnixTime, Window,
+};
+pub use verdicts::{
+    Judged, SignedVerdict, VERDICT_CONTEXT, VERDICTS_MAX, Verdict, Verdicts, Weight,
 };
 pub use vouchers::{VOUCHERS_MAX, Vouchers};

@@ -5,6 +5,7 @@
 
 mod clock;
 mod credentials;
+mod dispute;
 mod error;
 mod files;
 mod grant_line;
@@ -15,6 +16,7 @@ mod issuing;
 mod key;
 mod leaf;
 pub mod owner;
+mod report;
 mod rnode;
 mod succession;
 mod text;
@@ -23,6 +25,7 @@ mod trust;
 
 pub use clock::WallClock;
 pub use credentials::{ALPN_GRPC, Credentials};
+pub use dispute::Dispute;
 pub use error::Error;
 pub use grant_line::{GrantLine, decode_key, encode_key};
 pub use invitation::{
@@ -32,6 +35,7 @@ pub use issued::{IssuedCertificate, SETTLE_GRACE_SECONDS_MAX};
 pub use key::SecretKey;
 pub use leaf::{AppLeaf, LeafIssuer};
 pub use owner::OwnerStore;
+pub use report::Report;
 pub use rnode::{Place, RnodeIdentity, enrolled_chain};
 pub use tls::{Expect, refusal_in};
-pub use trust::{AUTHORITY_BYTES_MAX, Acceptance, Report, Taken, Trust};
+pub use trust::{AUTHORITY_BYTES_MAX, Acceptance, Taken, Trust};

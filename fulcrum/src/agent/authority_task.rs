@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use crux_core::identity::{ClaimTable, DOCUMENT_CONTEXT, Denied, Principal, Refusal, Signed};
+use crux_core::identity::{ClaimTable, DOCUMENT_CONTEXT, Denied, Principal, Refusal, Signed, Who};
 use crux_core::names::RnodeId;
 use crux_net::identity::{AUTHORITY_BYTES_MAX, Acceptance, Credentials, Expect, enrolled_chain};
 use crux_wire::document::v1::{Authority, AuthorityMark, RnodeRecord};
@@ -17,13 +17,15 @@ use crux_wire::fulcrum::v1::{
 };
 use futures_util::future::join_all;
 use prost::Message;
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use super::claim_judge::{ClaimJudge, Standing};
 use super::class_watch::host_credentials;
 use super::context::{Agent, fields};
 use super::hordes::NestedRnode;
-use super::limits::{AUTHORITY_RETRY, CALL_TIMEOUT, RETIRE_GRACE};
+use super::limits::{AUTHORITY_RETRY, CALL_TIMEOUT, RETIRE_GRACE, STANDING_LOOK, VERDICT_GRACE};
 use super::status::service_address;
 
 /// Key of the entry that holds the mark.
@@ -36,6 +38,7 @@ pub(crate) async fn run(agent: Arc<Agent>) {
     let mut hordes = agent.hordes.changes();
     let mut documents = agent.documents.changes();
     let mut exchange = Exchange::default();
+    let mut claims = ClaimJudge::default();
     let mut pause = AUTHORITY_RETRY.0;
     loop {
         beliefs.mark_unchanged();
@@ -43,14 +46,19 @@ pub(crate) async fn run(agent: Arc<Agent>) {
         hordes.mark_unchanged();
         judge_documents(&agent).await;
         documents.mark_unchanged();
-        if is_denied(&agent) {
+        claims.look(&agent);
+        if claims.judge_self(&agent) == Standing::Ended {
             return end(&agent).await;
         }
+        claims.judge_claims(&agent);
         let mark = agent.identity.trust().authority_mark();
         agent
             .shared
             .publish_if_changed(ENTRY, &mark.encode_to_vec());
-        let settled = exchange.ask(&agent, &mark).await & exchange.tell(&agent, &mark).await;
+        let settled = exchange.ask(&agent, &mark).await
+            & exchange.tell(&agent, &mark).await
+            & exchange.tell_base(&agent, &mark).await;
+        claims.part(&agent).await;
         pause = if settled {
             AUTHORITY_RETRY.0
         } else {
@@ -60,22 +68,30 @@ pub(crate) async fn run(agent: Arc<Agent>) {
             _ = beliefs.changed() => {}
             _ = hordes.changed() => {}
             _ = documents.changed() => {}
-            () = another_mark(&agent, &mut shared, &exchange) => {}
+            () = another_mark(&agent, &mut shared, &exchange, &mut claims) => {}
             () = tokio::time::sleep(pause), if !settled => {}
             () = agent.shutdown.cancelled() => return,
         }
     }
 }
 
-/// Waits until a member publishes a mark that was not dealt with yet.
+/// Waits until a member publishes a mark that was not dealt with yet, or time alone makes something due.
 async fn another_mark(
     agent: &Agent,
     shared: &mut tokio::sync::watch::Receiver<u64>,
     exchange: &Exchange,
+    claims: &mut ClaimJudge,
 ) {
     loop {
-        // The sender lives in the agent, which outlives this task.
-        let _ = shared.changed().await;
+        tokio::select! {
+            // The sender lives in the agent, which outlives this task.
+            _ = shared.changed() => {}
+            () = tokio::time::sleep(STANDING_LOOK) => {}
+        }
+        claims.look(agent);
+        if claims.is_due(agent) {
+            return;
+        }
         let mark = agent.identity.trust().authority_mark();
         if !exchange.due(agent, &mark).is_empty() {
             return;
@@ -103,8 +119,11 @@ pub(crate) async fn put(
         "caller": caller.to_string(), "charters": offered.charters.len(),
         "notices": offered.notices.len(),
     };
-    let recorded = agent.record("authority.put", record).await;
-    recorded.map_err(|error| Status::internal(format!("write the memoir: {error}")))?;
+    // What a rnode passes on is written down if it changes anything, each part of it; else it could fill the memoir.
+    if !matches!(caller.who, Who::Rnode { .. }) {
+        let recorded = agent.record("authority.put", record).await;
+        recorded.map_err(|error| Status::internal(format!("write the memoir: {error}")))?;
+    }
     let taken = trust
         .take_authority(offered)
         .map_err(|error| Status::internal(format!("keep the authority: {error}")))?;
@@ -153,14 +172,17 @@ pub(crate) fn denied_rnodes(agent: &Agent) -> Vec<String> {
         .flat_map(|horde| horde.rnodes.iter().map(move |rnode| (horde, rnode)));
     let denied = all.filter(|(_, rnode)| {
         let chain = enrolled_chain(&Path::new(&rnode.directory).join("identity"));
-        chain.is_some_and(|chain| matches!(trust.recheck(&chain), Err(Refusal::Denied(_))))
+        chain.is_some_and(|chain| {
+            let judged = trust.recheck(&chain);
+            matches!(judged, Err(Refusal::Denied(_) | Refusal::LostClaim { .. }))
+        })
     });
     denied
         .map(|(horde, rnode)| format!("{}/{}", horde.namespace, rnode.label))
         .collect()
 }
 
-/// The rnodes that are denied by name, or with the invitation they came by.
+/// The rnodes that are denied by name, or with the invitation they came by, or that lost their claim to another.
 pub(crate) fn denied_members(agent: &Agent) -> BTreeSet<RnodeId> {
     let trust = agent.identity.trust();
     let denies = trust.denies();
@@ -177,6 +199,7 @@ pub(crate) fn denied_members(agent: &Agent) -> BTreeSet<RnodeId> {
         .iter()
         .filter(|(claim, id)| denies.closes(claim, **id));
     let mut members: BTreeSet<RnodeId> = closed.map(|(_, id)| *id).collect();
+    members.extend(trust.verdicts().iter().map(|judged| judged.rival));
     for denied in denies.iter() {
         match denied {
             Denied::Rnode(id) => members.extend([*id]),
@@ -185,11 +208,6 @@ pub(crate) fn denied_members(agent: &Agent) -> BTreeSet<RnodeId> {
         }
     }
     members
-}
-
-/// Whether we ourselves no longer count.
-fn is_denied(agent: &Agent) -> bool {
-    matches!(agent.credentials.principal(), Err(Refusal::Denied(_)))
 }
 
 /// Ends a rnode that was denied, with all that runs on it: nobody will talk to it any more.
@@ -215,6 +233,8 @@ struct Exchange {
     asked: BTreeMap<String, (AuthorityMark, AuthorityMark)>,
     /// Nested rnodes that were told, and of which mark.
     told: BTreeMap<NestedRnode, AuthorityMark>,
+    /// The mark held, since when, and whether our base was told.
+    base: Option<(AuthorityMark, Instant, bool)>,
 }
 
 impl Exchange {
@@ -299,6 +319,28 @@ impl Exchange {
     }
 }
 
+impl Exchange {
+    /// Puts what we hold to the base that hosts us, once it has stood for a while; answers whether that is done.
+    ///
+    /// A base is no member: what its rnodes found out among themselves it hears from them.
+    async fn tell_base(&mut self, agent: &Agent, own: &AuthorityMark) -> bool {
+        let Some(base) = &agent.config.base else {
+            return true;
+        };
+        let held = self.base.take().filter(|(mark, ..)| mark == own);
+        let (_, since, told) = held.unwrap_or_else(|| (own.clone(), Instant::now(), false));
+        let due = !told && since.elapsed() >= VERDICT_GRACE;
+        let put = async {
+            let authority = agent.identity.trust().authority();
+            let address = base.to_string();
+            put_at(&agent.credentials, &address, Expect::Owner, authority).await
+        };
+        let told = told || (due && put.await.is_ok());
+        self.base = Some((own.clone(), since, told));
+        told
+    }
+}
+
 /// The claims that the rnode at `address` has seen.
 pub(crate) async fn claims(credentials: &Credentials, address: &str) -> Result<ClaimTable, String> {
     let request = GetAuthorityRequest { with_claims: true };
@@ -311,7 +353,7 @@ async fn get(
     address: &str,
     request: GetAuthorityRequest,
 ) -> Result<GetAuthorityReply, String> {
-    let mut client = client(credentials, address).await?;
+    let mut client = client(credentials, address, Expect::Owner).await?;
     let asked = tokio::time::timeout(CALL_TIMEOUT, client.get_authority(request));
     let reply = asked.await.map_err(|_| "it does not answer".to_owned())?;
     let reply = reply.map_err(|status| status.message().to_owned())?;
@@ -320,7 +362,17 @@ async fn get(
 
 async fn put_to(agent: &Agent, target: &NestedRnode, authority: Authority) -> Result<(), String> {
     let credentials = host_credentials(agent, &target.namespace).ok_or("no grant is held")?;
-    let mut client = client(&credentials, &target.address).await?;
+    put_at(&credentials, &target.address, Expect::Owner, authority).await
+}
+
+/// Puts what we hold to the rnode at `address`.
+pub(super) async fn put_at(
+    credentials: &Credentials,
+    address: &str,
+    expect: Expect,
+    authority: Authority,
+) -> Result<(), String> {
+    let mut client = client(credentials, address, expect).await?;
     let request = PutAuthorityRequest {
         authority: Some(authority),
         ..PutAuthorityRequest::default()
@@ -335,8 +387,9 @@ async fn put_to(agent: &Agent, target: &NestedRnode, authority: Authority) -> Re
 async fn client(
     credentials: &Credentials,
     address: &str,
+    expect: Expect,
 ) -> Result<FulcrumClient<Channel>, String> {
-    let connecting = crux_net::rpc::connect(address, credentials, Expect::Owner);
+    let connecting = crux_net::rpc::connect(address, credentials, expect);
     let channel = tokio::time::timeout(CALL_TIMEOUT, connecting)
         .await
         .map_err(|_| "it does not answer".to_owned())?

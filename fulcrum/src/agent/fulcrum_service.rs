@@ -251,6 +251,11 @@ impl Fulcrum for FulcrumService {
     ) -> Result<Response<PutAuthorityReply>, Status> {
         let caller = caller(&request)?;
         let request = request.into_inner();
+        if matches!(caller.who, Who::Rnode { .. }) && !request.invitations.is_empty() {
+            return Err(Status::permission_denied(
+                "take invitations: a rnode hands over none",
+            ));
+        }
         let offered = request.authority.unwrap_or_default();
         let mut reply = authority_task::put(&self.0, &caller, &offered).await?;
         // Its own rights make an invitation count: who hands it over does not matter.

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crux_core::identity::{
-    CLOSING_CLAIMS_MAX, ClaimTable, Closing, Enrols, Precedence, Role, UnixTime, Who,
-};
+use crux_core::identity::{CLOSING_CLAIMS_MAX, ClaimTable, Closing, Enrols, Role, UnixTime, Who};
 use crux_core::names::{InvitationId, RnodeId};
 use crux_net::durable;
 use crux_net::identity::{Error, Invitation, IssuedCertificate, Trust};
@@ -301,7 +299,7 @@ async fn claims_of_hosted(
     let mut claims = ClaimTable::default();
     let mut answered = false;
     for theirs in join_all(asked).await.into_iter().flatten() {
-        claims.merge(&theirs, Precedence::Ours);
+        claims.learn(&theirs);
         answered = true;
     }
     if answered {

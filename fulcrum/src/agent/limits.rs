@@ -55,6 +55,17 @@ pub(crate) const EVENTS_KEPT: usize = 1024;
 /// First and longest pause before those who did not answer are asked or told again what the owner says.
 pub(crate) const AUTHORITY_RETRY: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(60));
+/// How often a member looks how much its flock weighs, for verdicts on claims.
+pub(crate) const STANDING_LOOK: Duration = Duration::from_secs(1);
+/// What a flock weighed so long ago speaks for it when it meets another: longer than two flocks take to become one.
+pub(crate) const STANDING_SETTLED: Duration = Duration::from_secs(10);
+/// Most changes of that weight remembered within this time; beyond it the oldest go.
+pub(crate) const STANDING_SAMPLES_MAX: usize = 64;
+/// For how long a verdict must stand before the rnode that it is against ends, or its base hears of it: the flocks that met
+/// have said all they have to say by then.
+pub(crate) const VERDICT_GRACE: Duration = Duration::from_secs(10);
+/// How often a denied member is told so where it was last seen; after that it is left to whoever meets it.
+pub(crate) const PARTING_TRIES: u32 = 3;
 /// Most invitations that a base keeps until they are claimed or settled; beyond it none is taken, nor made.
 pub(crate) const PENDING_INVITATIONS_MAX: usize = 4_096;
 /// Shortest and longest pause between two looks at the invitations that wait.

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::Path;
 
+use crux_core::identity::Weight;
 use crux_core::names::RnodeId;
 use crux_net::flock::{Config, Document, Entry, MemberView, Ref, State, Timings};
 use crux_net::identity::RnodeIdentity;
@@ -14,6 +15,7 @@ use khan::Standing;
 use prost::Message;
 use tokio::sync::watch;
 
+use super::claim_judge;
 use super::context::Agent;
 use super::documents::Accepted;
 use super::limits::CALL_TIMEOUT;
@@ -255,6 +257,20 @@ impl Shared {
         members
             .filter_map(|member| Some((member.id.to_string(), standing(member)?)))
             .collect()
+    }
+
+    /// How much our flock weighs against another.
+    pub(crate) fn weight(&self) -> Weight {
+        let view = self.flock.view();
+        let view = view.borrow();
+        claim_judge::weight(view.up().count(), view.latched, *view.flock.as_bytes())
+    }
+
+    /// Whether this rnode is, or was lately, a member.
+    pub(crate) fn knows(&self, rnode: &RnodeId) -> bool {
+        let view = self.flock.view();
+        let view = view.borrow();
+        view.members.iter().any(|member| member.id == *rnode)
     }
 
     /// Our term if we lead.

@@ -7,9 +7,9 @@ use crux_core::identity::Denied;
 use crux_net::identity::{Expect, GrantTerms, OwnerStore};
 use crux_wire::document::v1::InstanceState;
 use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
-use crux_wire::fulcrum::v1::{EventsRequest, PutAuthorityRequest, StatusReply};
+use crux_wire::fulcrum::v1::{EventsRequest, HintRequest, PutAuthorityRequest, StatusReply};
 
-use crate::agent_rig::{Base, Nested};
+use crate::agent_rig::{APP, Base, Nested};
 use crate::rig::{until, within};
 
 fn put(owner: &OwnerStore) -> PutAuthorityRequest {
@@ -60,6 +60,8 @@ async fn a_denied_rnode_is_cut_off_by_all_and_its_restart_does_not_bring_it_back
     let bob = OwnerStore::login(&base.home.join("elsewhere"), &invitation).unwrap();
     let lost = id(&third).await;
     let denied = Denied::Rnode(lost.parse().unwrap());
+    // Off while it is denied, or its peers would tell it.
+    third.kill();
     base.owner.deny(vec![denied], "its disk was sold").unwrap();
     let told = first
         .fulcrum(&base)
@@ -85,7 +87,6 @@ async fn a_denied_rnode_is_cut_off_by_all_and_its_restart_does_not_bring_it_back
     // Nobody but an operator told the second one: it heard from the first, and keeps it on disk.
     assert!(second.dir.join("identity/authority").exists());
 
-    third.kill();
     third.start_again(&base);
     let old = second.contact().await;
     let pid = nix::unistd::Pid::from_raw(i32::try_from(old["pid"].as_i64().unwrap()).unwrap());
@@ -248,4 +249,89 @@ async fn what_an_operator_enrolled_outlives_its_denial_where_the_root_vouches() 
             assert!(kinds.iter().any(|known| known == kind), "{kind}: {kinds:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_denied_rnode_is_told_by_those_who_knew_it() {
+    let base = Base::start();
+    base.ready().await;
+    let first = Nested::start(&base, "n1").await;
+    let second = Nested::join(&base, "n2", Some(&first)).await;
+    for rnode in [&first, &second] {
+        rnode
+            .status(&base, |status| status.rnodes_running == 2)
+            .await;
+    }
+    let denied = Denied::Rnode(id(&second).await.parse().unwrap());
+    base.owner.deny(vec![denied], "it was lent").unwrap();
+    let mut fulcrum = first.fulcrum(&base).await;
+    let told = fulcrum.put_authority(put(&base.owner)).await.unwrap();
+    assert!(told.into_inner().changed);
+    until(async || kinds(&second).iter().any(|kind| kind == "identity.ended")).await;
+}
+
+/// Two flocks that know nothing of each other, and one invitation that was claimed in both.
+// Shows in part: CRT-04
+#[tokio::test]
+async fn of_two_that_claimed_one_invitation_in_two_flocks_one_stays_when_they_meet() {
+    let base = Base::start();
+    base.ready().await;
+    let namespace = APP.parse().unwrap();
+    let invitation = base.owner.invite_named(&namespace, &"n1".parse().unwrap());
+    let invitation = invitation.unwrap().encode();
+    let here = Nested::start(&base, "here").await;
+    let there = Nested::start(&base, "there").await;
+    let takers = [
+        Nested::by(&base, ("one", "n1"), &invitation, Some(&here)).await,
+        Nested::by(&base, ("two", "n1"), &invitation, Some(&there)).await,
+    ];
+    // The operator meets neither of the two: it would take sides too.
+    for rnode in [&here, &there] {
+        rnode
+            .status(&base, |status| status.rnodes_running == 2)
+            .await;
+    }
+    let ids = [id(&takers[0]).await, id(&takers[1]).await];
+    assert_ne!(ids[0], ids[1]);
+    let port = here.contact().await["flock_port"].as_u64().unwrap();
+    let met = HintRequest {
+        address: format!("127.0.0.1:{port}"),
+    };
+    there.fulcrum(&base).await.hint(met).await.unwrap();
+
+    let verdict = |rnode: &Nested| {
+        let mut newest = rnode.memoir().into_iter().rev();
+        let last = newest.find(|record| record.kind == "identity.verdict");
+        last.map(|record| record.fields["subject"].clone())
+    };
+    until(async || {
+        let (one, other) = (verdict(&here), verdict(&there));
+        one.is_some() && one == other
+    })
+    .await;
+    let gone = verdict(&here).unwrap();
+    let gone = usize::from(gone == ids[1].as_str());
+    let stays = 1 - gone;
+    let ended = |rnode: &Nested| kinds(rnode).iter().any(|kind| kind == "identity.ended");
+    until(async || ended(&takers[gone])).await;
+    for rnode in [&here, &there] {
+        let status = rnode
+            .status(&base, |status| {
+                status.rnodes_running == 3 && status.problems.is_empty()
+            })
+            .await;
+        let known: BTreeSet<String> = status.rnodes.into_iter().map(|rnode| rnode.id).collect();
+        assert!(
+            known.contains(&ids[stays]) && !known.contains(&ids[gone]),
+            "{known:?}"
+        );
+    }
+    assert!(![&here, &there, &takers[stays]].into_iter().any(ended));
+    // The base, which is no member, hears of it from its rnodes.
+    until(async || {
+        let records = base.memoir().into_iter();
+        let mut verdicts = records.filter(|record| record.kind == "identity.verdict");
+        verdicts.any(|record| record.fields["subject"] == ids[gone].as_str())
+    })
+    .await;
 }

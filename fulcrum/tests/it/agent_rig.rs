@@ -254,6 +254,28 @@ impl Nested {
         base: &Base,
         label: &str,
         other: Option<&Self>,
+        limits: (Isolation, Option<u64>),
+    ) -> Self {
+        let (namespace, name) = (APP.parse().unwrap(), label.parse().unwrap());
+        let invitation = base.owner.invite_named(&namespace, &name).unwrap();
+        Self::enter(base, (label, label), &invitation.encode(), other, limits).await
+    }
+
+    /// A rnode in a directory of this name that comes in as `label` by an invitation, which may be used already.
+    pub(crate) async fn by(
+        base: &Base,
+        names: (&str, &str),
+        invitation: &str,
+        other: Option<&Self>,
+    ) -> Self {
+        Self::enter(base, names, invitation, other, (Isolation::None, None)).await
+    }
+
+    async fn enter(
+        base: &Base,
+        (folder, label): (&str, &str),
+        invitation: &str,
+        other: Option<&Self>,
         (isolation, quota_bytes): (Isolation, Option<u64>),
     ) -> Self {
         let mut hints = Vec::new();
@@ -261,7 +283,7 @@ impl Nested {
             let port = other.contact().await["flock_port"].as_u64().unwrap();
             hints.push(HostPort::new("127.0.0.1", u16::try_from(port).unwrap()));
         }
-        let dir = base.home.join("hordes").join(APP).join(label);
+        let dir = base.home.join("hordes").join(APP).join(folder);
         fs::create_dir_all(&dir).unwrap();
         let contact = base.contact().await;
         let port = u16::try_from(contact["port"].as_u64().unwrap()).unwrap();
@@ -269,7 +291,7 @@ impl Nested {
         // A layer does not lie within the folder it is laid over.
         let host = match isolation {
             Isolation::None => dir.clone(),
-            Isolation::PidMount => base.home.join("host").join(label),
+            Isolation::PidMount => base.home.join("host").join(folder),
         };
         fs::create_dir_all(&host).unwrap();
         let config = RnodeConfig {
@@ -299,10 +321,8 @@ impl Nested {
         };
         fs::create_dir_all(&config.memoir_dir).unwrap();
         config.save(&dir).unwrap();
-        let (namespace, name) = (APP.parse().unwrap(), label.parse().unwrap());
-        let invitation = base.owner.invite_named(&namespace, &name).unwrap();
-        fs::write(dir.join("invitation"), invitation.encode()).unwrap();
-        let mark = format!("{APP}/{label}@{}", base.owner.owner().short());
+        fs::write(dir.join("invitation"), invitation).unwrap();
+        let mark = format!("{APP}/{folder}@{}", base.owner.owner().short());
         let mut nested = Self {
             dir,
             label: label.to_owned(),

@@ -1,6 +1,6 @@
 //! The walk down a chain: from a root key of the charter to the one who shows it, refusing whatever widens.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -57,6 +57,8 @@ pub struct Denies {
     denied: BTreeSet<Denied>,
     /// Closed invitations, each with the names for which that counts.
     closed: Vec<(Prefix, Closing)>,
+    /// Claims that two made, each with the one that stays.
+    settled: BTreeMap<Claim, RnodeId>,
 }
 
 impl Denies {
@@ -83,7 +85,7 @@ impl Denies {
     /// Whether nothing is denied.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.denied.is_empty() && self.closed.is_empty()
+        self.denied.is_empty() && self.closed.is_empty() && self.settled.is_empty()
     }
 
     /// All that is denied, ascending; without what is closed.
@@ -103,11 +105,41 @@ impl Denies {
         self
     }
 
+    /// Lets `holder` and nobody else have `claim`.
+    pub fn settle(&mut self, claim: Claim, holder: RnodeId) {
+        self.settled.insert(claim, holder);
+    }
+
+    /// Who holds a claim that was settled, if that is not `taker`.
+    #[must_use]
+    pub fn lost_to(&self, claim: &Claim, taker: RnodeId) -> Option<RnodeId> {
+        let holder = self.settled.get(claim).copied();
+        holder.filter(|holder| *holder != taker)
+    }
+
     /// Whether an invitation was closed without `taker` being listed for `claim`; over whatever names that counts.
     #[must_use]
     pub fn closes(&self, claim: &Claim, taker: RnodeId) -> bool {
         let mut closed = self.closed.iter();
         closed.any(|(_, closing)| !closing.allows(claim, taker))
+    }
+
+    fn check_settled(
+        &self,
+        invitation: &Certificate<'_>,
+        enrolled: &Certificate<'_>,
+    ) -> Result<(), Refusal> {
+        let Some(Enrolment { claim, taker }) = enrolment_of(enrolled, invitation) else {
+            return Ok(());
+        };
+        match self.lost_to(&claim, taker) {
+            Some(holder) => Err(Refusal::LostClaim {
+                invitation: claim.invitation,
+                holder,
+                taker,
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Whether `invitation`, made for `prefix`, is closed to `enrolled`.
@@ -128,6 +160,7 @@ impl FromIterator<Denied> for Denies {
         Self {
             denied: denied.into_iter().collect(),
             closed: Vec::new(),
+            settled: BTreeMap::new(),
         }
     }
 }
@@ -264,6 +297,7 @@ fn walk(links: &[Certificate<'_>], charter: &Charter, denies: &Denies) -> Result
                 let invitation = issuer.key.invitation_id();
                 return Err(Refusal::Denied(Denied::Invitation(invitation)));
             }
+            denies.check_settled(issuer, link)?;
         }
         let grant = &link.grant;
         above = Above {

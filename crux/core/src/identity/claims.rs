@@ -19,26 +19,6 @@ pub enum Novelty {
     Known,
 }
 
-/// Whose claims stay when two tables meet: those of the flock that wins the merge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precedence {
-    /// Ours.
-    Ours,
-    /// The other's.
-    Theirs,
-}
-
-/// Two rnodes took one use of one invitation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Conflict {
-    /// What both took.
-    pub claim: Claim,
-    /// Whose claim stays.
-    pub holder: RnodeId,
-    /// Who is to be denied and reported.
-    pub loser: RnodeId,
-}
-
 /// The claims one rnode has seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClaimTable(BTreeMap<Claim, RnodeId>);
@@ -77,29 +57,18 @@ impl ClaimTable {
         }
     }
 
-    /// Takes over what `other` knows; where both know a claim differently, `precedence` decides.
-    ///
-    /// The result holds the same claims on both sides when they merge each other with opposite precedence.
-    /// Answers the conflicts, ascending by claim: each loser is to be denied and reported.
-    pub fn merge(&mut self, other: &Self, precedence: Precedence) -> Vec<Conflict> {
-        let mut conflicts = Vec::new();
-        for (claim, theirs) in &other.0 {
-            let ours = *self.0.entry(*claim).or_insert(*theirs);
-            if ours == *theirs {
-                continue;
-            }
-            let (holder, loser) = match precedence {
-                Precedence::Ours => (ours, *theirs),
-                Precedence::Theirs => (*theirs, ours),
-            };
-            self.0.insert(*claim, holder);
-            conflicts.push(Conflict {
-                claim: *claim,
-                holder,
-                loser,
-            });
+    /// Gives `claim` to `holder`, whoever had it: a verdict says so. A full table stays as it is.
+    pub fn settle(&mut self, claim: Claim, holder: RnodeId) {
+        if self.0.contains_key(&claim) || self.0.len() < CLAIMS_MAX {
+            self.0.insert(claim, holder);
         }
-        conflicts
+    }
+
+    /// Takes over what `other` knows of claims that this one knows nothing of.
+    pub fn learn(&mut self, other: &Self) {
+        for (claim, holder) in &other.0 {
+            self.0.entry(*claim).or_insert(*holder);
+        }
     }
 
     /// Who holds `claim`.

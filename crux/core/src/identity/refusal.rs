@@ -73,6 +73,16 @@ pub enum Refusal {
         /// Who came second.
         taker: RnodeId,
     },
+    /// Two claimed the invitation while a split kept them apart, and a verdict lets the other stay.
+    #[error("verify an identity: invitation {} was claimed twice, and rnode {} keeps it, not {}", invitation.short(), holder.short(), taker.short())]
+    LostClaim {
+        /// Which.
+        invitation: InvitationId,
+        /// Who stays.
+        holder: RnodeId,
+        /// Who goes.
+        taker: RnodeId,
+    },
     /// Now is before the certificate's validity.
     #[error("verify an identity: not valid before {0}; do the clocks agree?")]
     NotYetValid(UnixTime),

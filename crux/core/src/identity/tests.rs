@@ -5,5 +5,6 @@ mod claims;
 mod closings;
 mod denials;
 mod properties;
+mod verdicts;
 mod vouchers;
 mod world;

@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 
 use crux_core::identity::{
     Charter, Claim, Closing, Enrols, NEVER, NOTICE_CONTEXT, Notice, Principal, PublicKey, Refusal,
-    Role, Signed, Who, Window,
+    Role, Signed, VERDICT_CONTEXT, Weight, Who, Window,
 };
 use crux_core::names::{Label, NamespaceId, OwnerId, RnodeId};
-use crux_wire::document::v1::DenyNotice;
+use crux_wire::document::v1::{DenyNotice, Verdict};
 
 use crate::identity::files::{self, decode_chain, encode_chain};
 use crate::identity::owner::UNCLAIMED;
 use crate::identity::trust::Acceptance;
 use crate::identity::{
-    BaseInviter, Credentials, Error, Invitation, LeafIssuer, SecretKey, Trust, WallClock,
+    BaseInviter, Credentials, Dispute, Error, Invitation, LeafIssuer, SecretKey, Trust, WallClock,
 };
 
 /// A joiner's place in a pool.
@@ -252,6 +252,40 @@ impl RnodeIdentity {
     /// [`Error::Crypto`]; [`Error::Refused`].
     pub fn credentials(&self) -> Result<Credentials, Error> {
         Credentials::self_renewing(self.trust.clone(), self.key.clone(), self.chain.clone())
+    }
+
+    /// Its side of connections to rnodes that are denied, to tell them so: it judges by the charter alone.
+    ///
+    /// What is said over them must be no secret.
+    ///
+    /// # Errors
+    /// [`Error::Crypto`]; [`Error::Refused`].
+    pub fn parting_credentials(&self) -> Result<Credentials, Error> {
+        let trust = Trust::new(self.trust.charter(), self.trust.clock().clone());
+        Credentials::self_renewing(trust, self.key.clone(), self.chain.clone())
+    }
+
+    /// Says that the first of two that made one claim stays; `None`: we are one of them, or do not know enough.
+    ///
+    /// # Errors
+    /// [`Error::Crypto`].
+    pub fn sign_verdict(
+        &self,
+        dispute: &Dispute,
+        weight: Weight,
+    ) -> Result<Option<Verdict>, Error> {
+        if [dispute.holder, dispute.rival].contains(&self.id()) {
+            return Ok(None);
+        }
+        let Some(verdict) = dispute.verdict(self.owner(), weight) else {
+            return Ok(None);
+        };
+        let payload = verdict.encode();
+        Ok(Some(Verdict {
+            signature: self.key.sign(VERDICT_CONTEXT, &payload)?,
+            payload,
+            chain: self.chain.clone(),
+        }))
     }
 
     /// Issues leaves to its processes.

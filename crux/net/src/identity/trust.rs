@@ -1,20 +1,23 @@
 //! What a process believes: the charter, the denies and the claims it has seen; shared by all its credentials.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crux_core::identity::{
-    self as judge, Charter, Claim, ClaimTable, Conflict, Denials, Denied, Denies, Enrolment,
-    Moment, Notice, Novelty, Precedence, Principal, Refusal, Signed, SignedNotice, Vouchers,
+    self as judge, Charter, Claim, ClaimTable, Denials, Denied, Denies, Enrolment, Judged, Moment,
+    Notice, Novelty, Principal, Refusal, Signed, SignedNotice, SignedVerdict, Verdict, Verdicts,
+    Vouchers, Weight, Who,
 };
-use crux_core::names::{InvitationId, OwnerId, RnodeId};
-use crux_wire::document::v1::{Authority, AuthorityMark, DenyNotice};
+use crux_core::names::{OwnerId, RnodeId};
+use crux_wire::document::v1::{self as wire, Authority, AuthorityMark, DenyNotice};
 use prost::Message as _;
 use tokio::sync::watch;
 
+use crate::identity::dispute::{DISPUTES_MAX, Dispute, enrolled_part};
 use crate::identity::issued::IssuedCertificate;
+use crate::identity::report::Report;
 use crate::identity::{Error, WallClock, files};
 
 /// Most charters kept so that those who were off can follow; beyond it the oldest go.
@@ -26,37 +29,6 @@ pub const AUTHORITY_BYTES_MAX: usize = 4 << 20;
 const REPORTS_MAX: usize = 256;
 /// Most pairs remembered as reported; beyond it no new ones are reported.
 const REPORTED_MAX: usize = 4_096;
-
-/// Something that the owner should hear of. Each is reported once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Report {
-    /// A second rnode came with a claim that another holds; it was refused.
-    SecondTaker {
-        /// What both took.
-        claim: Claim,
-        /// Who holds it.
-        holder: RnodeId,
-        /// Who was refused.
-        taker: RnodeId,
-    },
-    /// The owner, or an operator of its, denied somebody.
-    Denied {
-        /// What the notice says.
-        notice: Notice,
-        /// Who signed it, for people.
-        signer: String,
-    },
-    /// The root vouches for whom a denied operator had let in.
-    Vouched {
-        /// By which invitation.
-        invitation: InvitationId,
-    },
-    /// A successor charter was taken over.
-    Succeeded {
-        /// Its generation.
-        generation: u64,
-    },
-}
 
 /// What became of what somebody passed on about our owner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -107,6 +79,10 @@ struct State {
     /// Both together.
     denies: Denies,
     claims: ClaimTable,
+    /// Who stays of two that made one claim.
+    verdicts: Verdicts,
+    /// Claims that two made, as long as this rnode holds for the first what no verdict says.
+    disputes: BTreeMap<Claim, Dispute>,
 }
 
 impl State {
@@ -119,6 +95,8 @@ impl State {
             local: Denies::default(),
             denies: Denies::default(),
             claims: ClaimTable::default(),
+            verdicts: Verdicts::default(),
+            disputes: BTreeMap::new(),
         }
     }
 
@@ -127,8 +105,49 @@ impl State {
         self.denials.settle(&self.charter);
         self.vouchers.settle(&self.charter);
         let of_owner = self.denials.denies(&self.charter);
+        self.verdicts.settle(&self.charter, &of_owner);
         let denied = of_owner.iter().chain(self.local.iter()).copied();
         self.denies = denied.collect::<Denies>().with_closings_of(&of_owner);
+        for judged in self.verdicts.iter() {
+            self.denies.settle(judged.claim, judged.holder);
+            self.claims.settle(judged.claim, judged.holder);
+        }
+    }
+
+    /// Takes over a verdict; one against whom we met first leaves a dispute, for us to outweigh it if we can.
+    fn take_verdict(&mut self, signed: &SignedVerdict) -> Result<Option<Judged>, Refusal> {
+        let of_owner = self.denials.denies(&self.charter);
+        let (novelty, judged) =
+            self.verdicts
+                .add(signed, &self.charter, (&of_owner, &self.claims))?;
+        if novelty == Novelty::Known {
+            return Ok(None);
+        }
+        let ours = self.claims.holder(&judged.claim);
+        if ours == Some(judged.rival) && !self.disputes.contains_key(&judged.claim) {
+            let verdict = Verdict::decode(&signed.payload)?;
+            let chains = (Some(verdict.rival_chain()), verdict.holder);
+            self.dispute(judged.claim, (judged.rival, judged.holder), chains);
+        }
+        self.settle();
+        Ok(Some(judged))
+    }
+
+    fn dispute(
+        &mut self,
+        claim: Claim,
+        (holder, rival): (RnodeId, RnodeId),
+        chains: (Option<Vec<Vec<u8>>>, Vec<Vec<u8>>),
+    ) {
+        if self.disputes.len() < DISPUTES_MAX {
+            let dispute = Dispute {
+                claim,
+                holder,
+                rival,
+                chains,
+            };
+            self.disputes.entry(claim).or_insert(dispute);
+        }
     }
 
     fn succeed(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
@@ -153,6 +172,7 @@ impl State {
             charters: charters.map(|charter| charter.encoded().to_vec()).collect(),
             notices: self.denials.signed().map(wire_notice).collect(),
             vouchers: self.vouchers.iter().map(<[u8]>::to_vec).collect(),
+            verdicts: self.verdicts.signed().map(wire_verdict).collect(),
         }
     }
 
@@ -160,8 +180,8 @@ impl State {
         AuthorityMark {
             charter: self.charter.generation(),
             fingerprint: self
-                .vouchers
-                .mark(self.denials.fingerprint())
+                .verdicts
+                .mark(self.vouchers.mark(self.denials.fingerprint()))
                 .as_bytes()
                 .to_vec(),
         }
@@ -200,6 +220,14 @@ impl State {
             judge::verify_signed(&signed, &self.charter, &self.denies, moment).ok()
         });
         vouched.next().map_or(judged, Ok)
+    }
+}
+
+fn wire_verdict(signed: &SignedVerdict) -> wire::Verdict {
+    wire::Verdict {
+        payload: signed.payload.clone(),
+        signature: signed.signature.clone(),
+        chain: signed.chain.clone(),
     }
 }
 
@@ -268,7 +296,7 @@ impl Trust {
             let state = self.read();
             state.judge(chain, Moment::Now(now))?
         };
-        self.admit(principal)
+        self.admit(chain, principal)
     }
 
     /// Judges again someone whose connection stands: charter, denies and claims, but not the leaf's clock.
@@ -280,7 +308,7 @@ impl Trust {
             let state = self.read();
             state.judge(chain, Moment::Kept)?
         };
-        self.admit(principal)
+        self.admit(chain, principal)
     }
 
     /// Judges a signed thing and its signer: now, or as something that was accepted before.
@@ -300,7 +328,7 @@ impl Trust {
             let state = self.read();
             state.judge_signed(signed, moment)?
         };
-        self.admit(principal)
+        self.admit(signed.chain, principal)
     }
 
     /// Judges an invitation by its own chain, its certificate first; its claim-by is not judged.
@@ -372,6 +400,7 @@ impl Trust {
         }
         self.changed();
         self.keep(Part::Authority)?;
+        self.keep(Part::Claims)?;
         // Ordering: the charter last; a crash between the two finds the newer one among the others.
         self.keep(Part::Charter)?;
         Ok(taken)
@@ -393,23 +422,27 @@ impl Trust {
         self.read().denials.of_root().cloned().collect()
     }
 
-    /// Takes over the claims of a flock met in a merge, and denies who loses.
-    ///
-    /// # Errors
-    /// [`Error::Io`]: merged while this process lives, but not on disk.
-    pub fn merge_claims(
-        &self,
-        other: &ClaimTable,
-        precedence: Precedence,
-    ) -> Result<Vec<Conflict>, Error> {
-        let conflicts = self.write().claims.merge(other, precedence);
-        for conflict in &conflicts {
-            self.report(conflict.claim, conflict.holder, conflict.loser);
-            self.deny(Denied::Rnode(conflict.loser))?;
-        }
-        self.changed();
-        self.keep(Part::Claims)?;
-        Ok(conflicts)
+    /// Claims that two made of whom this process met both, without a verdict that lets the first stay; ascending.
+    #[must_use]
+    pub fn disputes(&self) -> Vec<Dispute> {
+        let state = self.read();
+        let open = state.disputes.values().filter(|dispute| {
+            let judged = state.verdicts.on(&dispute.claim);
+            judged.is_none_or(|judged| judged.holder != dispute.holder)
+        });
+        open.cloned().collect()
+    }
+
+    /// Whether a verdict of a flock that weighs so much would count on `claim`.
+    #[must_use]
+    pub fn outweighs(&self, claim: &Claim, weight: Weight) -> bool {
+        self.read().verdicts.outweighs(claim, weight)
+    }
+
+    /// Who stays of two that made one claim, as far as anybody said; ascending by claim.
+    #[must_use]
+    pub fn verdicts(&self) -> Vec<Judged> {
+        self.read().verdicts.iter().copied().collect()
     }
 
     /// The claims seen so far.
@@ -477,16 +510,26 @@ impl Trust {
     }
 
     /// Takes note of the claim by which `principal`, or who vouches for it, came in.
-    fn admit(&self, principal: Principal) -> Result<Principal, Refusal> {
+    fn admit<C: AsRef<[u8]>>(
+        &self,
+        chain: &[C],
+        principal: Principal,
+    ) -> Result<Principal, Refusal> {
         let Some(Enrolment { claim, taker }) = principal.enrolment else {
             return Ok(principal);
         };
-        if self.read().claims.holder(&claim) == Some(taker) {
+        let (held, wanted) = {
+            let state = self.read();
+            let dispute = state.disputes.get(&claim);
+            let wanted = dispute.is_some_and(|known| known.chains.0.is_none());
+            (state.claims.holder(&claim) == Some(taker), wanted)
+        };
+        if held && !wanted {
             return Ok(principal);
         }
         let taken = self.write().claims.take(claim, taker);
         match taken {
-            Ok(Novelty::Known) => {}
+            Ok(Novelty::Known) => self.show_holder(claim, enrolled_part(chain)),
             Ok(Novelty::New) => {
                 if let Err(error) = self.keep(Part::Claims) {
                     tracing::warn!(%error, "a claim could not be kept");
@@ -494,12 +537,24 @@ impl Trust {
             }
             Err(refusal) => {
                 if let Refusal::AlreadyClaimed { holder, .. } = refusal {
+                    if matches!(principal.who, Who::Rnode { .. } | Who::App { .. }) {
+                        let chains = (None, enrolled_part(chain));
+                        self.write().dispute(claim, (holder, taker), chains);
+                    }
                     self.report(claim, holder, taker);
                 }
                 return Err(refusal);
             }
         }
         Ok(principal)
+    }
+
+    /// The holder of a disputed claim was met again: its enrolment is part of what a verdict shows.
+    fn show_holder(&self, claim: Claim, chain: Vec<Vec<u8>>) {
+        if let Some(dispute) = self.write().disputes.get_mut(&claim) {
+            dispute.chains.0.get_or_insert(chain);
+        }
+        self.changed();
     }
 
     fn report(&self, claim: Claim, holder: RnodeId, taker: RnodeId) {
@@ -623,6 +678,18 @@ fn take(state: &mut State, authority: &Authority, refused: &mut Vec<String>) -> 
                     reports.push(Report::Denied { notice, signer });
                 }
             }
+            Err(refusal) => refuse(refusal),
+        }
+    }
+    for verdict in authority.verdicts.iter().take(judge::VERDICTS_MAX) {
+        let signed = SignedVerdict {
+            payload: verdict.payload.clone(),
+            signature: verdict.signature.clone(),
+            chain: verdict.chain.clone(),
+        };
+        match state.take_verdict(&signed) {
+            Ok(None) => {}
+            Ok(Some(judged)) => reports.push(Report::Verdict(judged)),
             Err(refusal) => refuse(refusal),
         }
     }

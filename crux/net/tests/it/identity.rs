@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
-use crux_core::identity::{Claim, DOCUMENT_CONTEXT, Denied, Refusal, Signed, UnixTime, Verb, Who};
+use crux_core::identity::{Claim, DOCUMENT_CONTEXT, Refusal, Signed, UnixTime, Verb, Weight, Who};
 use crux_net::identity::{
     Acceptance, Credentials, Error, GrantTerms, Invitation, OwnerStore, Place, Report,
     RnodeIdentity, SecretKey, WallClock,
 };
+use crux_wire::document::v1::{Authority, Verdict};
 
 use crate::fixture::{Dir, World, label, reopen};
 
@@ -303,7 +304,7 @@ fn a_second_taker_of_an_invitation_is_refused_and_reported_once() {
 }
 
 #[test]
-fn the_loser_of_a_merge_is_denied_on_both_sides() {
+fn of_two_that_claimed_on_both_sides_of_a_split_one_goes_everywhere() {
     let world = World::new();
     let invitation = world
         .owner
@@ -313,27 +314,81 @@ fn the_loser_of_a_merge_is_denied_on_both_sides() {
     let two = RnodeIdentity::claim(&world.dir.join("two"), &invitation, None).expect("a claim");
     let (here, there) = (world.rnode("stix", "n2"), world.rnode("stix", "n3"));
     assert!(chain_judged(&here, &one).is_ok() && chain_judged(&there, &two).is_ok());
-    let (ours, theirs) = (here.trust().claims(), there.trust().claims());
-    let won = here
-        .trust()
-        .merge_claims(&theirs, crux_core::identity::Precedence::Ours)
-        .expect("merged");
-    let lost = there
-        .trust()
-        .merge_claims(&ours, crux_core::identity::Precedence::Theirs)
-        .expect("merged");
-    assert_eq!((won.len(), &won), (1, &lost));
-    for member in [&here, &there] {
-        assert!(chain_judged(member, &one).is_ok());
-        assert!(
-            matches!(chain_judged(member, &two), Err(Refusal::Denied(Denied::Rnode(id))) if id == two.id())
-        );
-        assert_eq!(member.trust().take_reports().len(), 1);
+    let heavy = Weight {
+        class: 3,
+        latched: false,
+        flock: std::cmp::Reverse([7; 16]),
+    };
+    let light = Weight { class: 2, ..heavy };
+
+    // The lighter half meets the other's taker first, and says so.
+    assert!(chain_judged(&there, &one).is_err());
+    let dispute = there.trust().disputes().pop().expect("it met both");
+    assert_eq!((dispute.holder, dispute.rival), (two.id(), one.id()));
+    let sign = |of: &RnodeIdentity, weight| {
+        let dispute = of.trust().disputes().pop().expect("a dispute");
+        of.sign_verdict(&dispute, weight).expect("signed")
+    };
+    assert_eq!(
+        sign(&there, light),
+        None,
+        "the enrolment of the holder is not at hand"
+    );
+    assert!(chain_judged(&there, &two).is_ok());
+    let of_light = sign(&there, light).expect("both were met");
+    let pass = |verdict: &Verdict| Authority {
+        verdicts: vec![verdict.clone()],
+        ..Authority::default()
+    };
+    for member in [&there, &here] {
+        let taken = member
+            .trust()
+            .take_authority(&pass(&of_light))
+            .expect("kept");
+        assert!(taken.changed && taken.refused.is_empty(), "{taken:?}");
     }
+    // What the heavier one knew is not lost by hearing of it.
+    assert!(matches!(
+        chain_judged(&here, &one),
+        Err(Refusal::LostClaim { .. })
+    ));
+    let claim = here
+        .trust()
+        .disputes()
+        .pop()
+        .expect("against what it saw")
+        .claim;
+    assert!(here.trust().outweighs(&claim, heavy) && !here.trust().outweighs(&claim, light));
+    let of_heavy = sign(&here, heavy).expect("both enrolments stand in the verdict");
+    for member in [&there, &here] {
+        for (verdict, new) in [(&of_heavy, true), (&of_light, false)] {
+            let taken = member.trust().take_authority(&pass(verdict)).expect("kept");
+            assert!(
+                taken.changed == new && taken.refused.is_empty(),
+                "{taken:?}"
+            );
+        }
+        assert!(chain_judged(member, &one).is_ok());
+        let lost = chain_judged(member, &two);
+        assert!(matches!(lost, Err(Refusal::LostClaim { holder, .. }) if holder == one.id()));
+        assert_eq!(member.trust().verdicts().len(), 1);
+        let verdicts = member.trust().take_reports().into_iter();
+        let verdicts = verdicts.filter(|report| matches!(report, Report::Verdict(_)));
+        assert_eq!(verdicts.count(), 2);
+    }
+    assert_eq!(
+        here.trust().authority_mark(),
+        there.trust().authority_mark()
+    );
     let again = RnodeIdentity::open(&world.rnode_dir("stix", "n3"))
         .expect("it opens")
         .expect("it is there");
-    assert!(chain_judged(&again, &two).is_err());
+    assert!(chain_judged(&again, &two).is_err() && chain_judged(&again, &one).is_ok());
+    // Neither of the two judges itself.
+    assert_eq!(one.sign_verdict(&dispute, heavy).expect("nothing"), None);
+    // The one that goes does not open again once it has heard.
+    two.trust().take_authority(&pass(&of_heavy)).expect("kept");
+    assert!(RnodeIdentity::open(&world.dir.join("two")).is_err());
 }
 
 #[test]

@@ -275,6 +275,21 @@ pub struct Authority {
     /// invitations that the root signed again when it denied the operator who had made them
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub vouchers: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// which of two stays that came in by one use of an invitation
+    #[prost(message, repeated, tag = "4")]
+    pub verdicts: ::prost::alloc::vec::Vec<Verdict>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Verdict {
+    /// docs/design/identity.md, section 5
+    #[prost(bytes = "vec", tag = "1")]
+    pub payload: ::prost::alloc::vec::Vec<u8>,
+    /// over "radix-verdict/1\n" + payload
+    #[prost(bytes = "vec", tag = "2")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
+    /// of the rnode that signed
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub chain: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DenyNotice {

@@ -45,7 +45,7 @@ pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
             };
             super::ca_deny::run(&home, &owner, &wanted, yes).await
         }
-        CaCommand::List { format } => super::ca_deny::list(&owner, format),
+        CaCommand::List { format } => super::ca_deny::list(&home, &owner, format).await,
         CaCommand::Show => {
             show(&owner);
             Ok(())

@@ -226,28 +226,44 @@ fn refuse_root(owner: &OwnerStore, denied: Vec<Denied>) -> Outcome<Vec<Denied>> 
     Ok(denied)
 }
 
-/// One notice, as `--format json` prints it.
+/// One notice or verdict, as `--format json` prints it.
 #[derive(Debug, Serialize)]
 struct Shown {
     denied: Vec<String>,
     reason: String,
     signer: String,
-    at: u64,
+    /// When, in Unix seconds; `null` for a verdict, which says no time.
+    at: Option<u64>,
 }
 
 /// Runs `radix ca list`.
-pub(crate) fn list(owner: &OwnerStore, format: Format) -> Outcome<()> {
-    let shown: Vec<Shown> = owner
-        .trust()
-        .notices()
-        .into_iter()
-        .map(|(notice, signer)| Shown {
-            denied: notice.lines(),
-            reason: notice.reason,
-            signer,
-            at: notice.at.seconds(),
-        })
-        .collect();
+pub(crate) async fn list(home: &Home, owner: &OwnerStore, format: Format) -> Outcome<()> {
+    // What rnodes found out among themselves the base knows first.
+    let heard = match Base::find(home).await {
+        Ok(Some(base)) => operator::exchange_authority(owner, &base).await,
+        Ok(None) => Ok(()),
+        Err(failure) => Err(failure),
+    };
+    if heard.is_err() {
+        output::talk("note: the base does not answer; this is what is known here");
+    }
+    let trust = owner.trust();
+    let notices = trust.notices().into_iter().map(|(notice, signer)| Shown {
+        denied: notice.lines(),
+        reason: notice.reason,
+        signer,
+        at: Some(notice.at.seconds()),
+    });
+    let verdicts = trust.verdicts().into_iter().map(|judged| Shown {
+        denied: vec![format!("rnode {}", judged.rival)],
+        reason: format!(
+            "invitation {} was claimed twice in a split; rnode {} stays",
+            judged.claim.invitation, judged.holder
+        ),
+        signer: format!("rnode {}", judged.signer.taker),
+        at: None,
+    });
+    let shown: Vec<Shown> = notices.chain(verdicts).collect();
     if format == Format::Json {
         return output::json(&shown);
     }

@@ -1,7 +1,7 @@
 //! The first claim seen stays.
 
 use super::world::*;
-use crate::identity::{Claim, ClaimTable, Conflict, Novelty, Precedence, Refusal};
+use crate::identity::{Claim, ClaimTable, Novelty, Refusal};
 use crate::names::{InvitationId, RnodeId};
 
 fn claim(invitation: u8, ordinal: u32) -> Claim {
@@ -68,24 +68,20 @@ fn a_second_taker_of_an_invitation_is_refused_and_a_repeat_is_not() {
 }
 
 #[test]
-fn when_flocks_merge_the_winners_claims_stay_on_both_sides() {
+fn what_another_table_knows_is_learned_where_nothing_was_known() {
     let (mut ours, mut theirs) = (ClaimTable::default(), ClaimTable::default());
     for (table, holder) in [(&mut ours, 1), (&mut theirs, 2)] {
         assert_eq!(table.take(claim(9, 0), id(holder)), Ok(Novelty::New));
         assert_eq!(table.take(claim(holder, 0), id(holder)), Ok(Novelty::New));
     }
-    let before = ours.clone();
-    let won = ours.merge(&theirs, Precedence::Ours);
-    let lost = theirs.merge(&before, Precedence::Theirs);
-    let conflict = Conflict {
-        claim: claim(9, 0),
-        holder: id(1),
-        loser: id(2),
-    };
-    assert_eq!((won, lost), (vec![conflict], vec![conflict]));
-    assert_eq!(ours, theirs);
-    assert_eq!(ours.holder(&claim(9, 0)), Some(id(1)));
-    assert_eq!(ours.merge(&theirs, Precedence::Theirs), []);
+    ours.learn(&theirs);
+    let held: Vec<_> = ours.iter().map(|(claim, id)| (*claim, *id)).collect();
+    let expected = [
+        (claim(1, 0), id(1)),
+        (claim(2, 0), id(2)),
+        (claim(9, 0), id(1)),
+    ];
+    assert_eq!(held, expected);
 }
 
 #[test]

@@ -1,0 +1,37 @@
+//! What the owner should hear of, as identity finds it out.
+
+use crux_core::identity::{Claim, Judged, Notice};
+use crux_core::names::{InvitationId, RnodeId};
+
+/// Something that the owner should hear of. Each is reported once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// A second rnode came with a claim that another holds; it was refused.
+    SecondTaker {
+        /// What both took.
+        claim: Claim,
+        /// Who holds it.
+        holder: RnodeId,
+        /// Who was refused.
+        taker: RnodeId,
+    },
+    /// The owner, or an operator of its, denied somebody.
+    Denied {
+        /// What the notice says.
+        notice: Notice,
+        /// Who signed it, for people.
+        signer: String,
+    },
+    /// The root vouches for whom a denied operator had let in.
+    Vouched {
+        /// By which invitation.
+        invitation: InvitationId,
+    },
+    /// Of two that came in by one use of an invitation, one stays and the other goes.
+    Verdict(Judged),
+    /// A successor charter was taken over.
+    Succeeded {
+        /// Its generation.
+        generation: u64,
+    },
+}
