@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crux_core::digest::Digest;
 use crux_core::identity::Principal;
-use crux_net::files::{self, HardLinks, Offered, give};
+use crux_net::files::{self, HardLinks, Offered, Relay, Root, give};
 use crux_net::store;
 use crux_wire::fileio::v1::{
     Chunk, CopyProgress, CopyRequest, DropNeedRequest, ExpectReply, ExpectRequest, GiveInput,
@@ -20,8 +20,8 @@ use super::context::{Agent, background, fields};
 use super::files::copy::{self, Place};
 use super::files::needs::Need;
 use super::files::service::{self, Service};
-use super::files::{Expected, at_path, held, roots};
-use super::limits::{RANGES_MAX, STREAM_CHUNKS, WANTS_MAX};
+use super::files::{Expected, Offer, at_path, held, roots};
+use super::limits::{COPY_SOURCES_MAX, RANGES_MAX, STREAM_CHUNKS, TICKET_BYTES_MAX, WANTS_MAX};
 use super::rexec_service::Replies;
 
 /// Writes down a refusal that has to do with a path, with its reason.
@@ -84,7 +84,7 @@ pub(super) async fn offer(
     reply.ticket = agent
         .files
         .offers
-        .add(offered)
+        .add(Offer::Offered(Arc::new(offered)))
         .map_err(|error| Status::from(&error))?;
     Ok(reply)
 }
@@ -103,10 +103,17 @@ fn no_offer() -> Status {
 }
 
 pub(super) fn manifest(agent: &Arc<Agent>, ticket: &str) -> Result<Replies<Chunk>, Status> {
-    let offered = agent.files.offers.find(ticket).ok_or_else(no_offer)?;
+    let offer = agent.files.offers.find(ticket).ok_or_else(no_offer)?;
     let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
     background("manifest", async move {
-        let text = offered.text();
+        let text = match text(&offer, &tx).await {
+            Ok(text) => text,
+            Err(status) => {
+                // Whoever is gone needs no reason.
+                let _ = tx.send(Err(status)).await;
+                return;
+            }
+        };
         let total = text.len() as u64;
         for page in give::pages(&text) {
             let chunk = Chunk {
@@ -119,6 +126,19 @@ pub(super) fn manifest(agent: &Arc<Agent>, ticket: &str) -> Result<Replies<Chunk
         }
     });
     Ok(ReceiverStream::new(rx).boxed())
+}
+
+/// The manifest of an offer, which a relay may have to wait for.
+async fn text(offer: &Offer, tx: &mpsc::Sender<Result<Chunk, Status>>) -> Result<Arc<str>, Status> {
+    let relay = match offer {
+        Offer::Offered(offered) => return Ok(offered.text()),
+        Offer::Relay(relay) => Arc::clone(relay),
+    };
+    let listening = tx.clone();
+    let waiting = move || relay.text(&|| !listening.is_closed());
+    let waited = tokio::task::spawn_blocking(waiting).await;
+    let text = waited.map_err(|error| Status::internal(error.to_string()))?;
+    text.map_err(|error| Status::from(&error))
 }
 
 /// Parts of an offer, or, without a ticket, of blobs that `allowed` lets the caller have.
@@ -134,9 +154,18 @@ pub(super) fn read(
         )));
     }
     if !request.ticket.is_empty() {
-        let offered = agent.files.offers.find(&request.ticket);
-        let pieces = give::pieces(&offered.ok_or_else(no_offer)?, request.wants);
-        return Ok(ReceiverStream::new(pieces).map(Ok).boxed());
+        let offer = agent.files.offers.find(&request.ticket);
+        return Ok(match &*offer.ok_or_else(no_offer)? {
+            Offer::Offered(offered) => {
+                let pieces = give::pieces(offered, request.wants);
+                ReceiverStream::new(pieces).map(Ok).boxed()
+            }
+            Offer::Relay(relay) => {
+                let pieces = ReceiverStream::new(relay.pieces(request.wants));
+                let status = |error: files::Error| Status::from(&error);
+                pieces.map(move |piece| piece.map_err(status)).boxed()
+            }
+        });
     }
     for want in &request.wants {
         let digest: Digest = want
@@ -305,6 +334,47 @@ async fn ended(agent: &Agent, path: &str, need: &str, tally: &files::Tally) {
     agent.note("file.copied", record).await;
 }
 
+/// The manifest's digest, if the request tells it; refuses what no request has.
+fn asked(request: &CopyRequest) -> Result<Option<Digest>, Status> {
+    let refused = |why: String| Status::invalid_argument(format!("copy: {why}"));
+    if request.sources.len() > COPY_SOURCES_MAX || request.ticket.len() > TICKET_BYTES_MAX {
+        return Err(refused(format!(
+            "it names more than {COPY_SOURCES_MAX} sources, or a ticket of more than {TICKET_BYTES_MAX} bytes"
+        )));
+    }
+    if request.manifest.is_empty() {
+        return match request.relay {
+            true => Err(refused("what is relayed must have a manifest".to_owned())),
+            false => Ok(None),
+        };
+    }
+    let manifest = request.manifest.parse();
+    manifest
+        .map(Some)
+        .map_err(|error| refused(format!("{error}")))
+}
+
+/// What ends with its copy.
+struct Relaying(Arc<Relay>);
+
+impl Drop for Relaying {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// Lets whoever names the ticket read what comes, unless it is the ticket of an offer of ours.
+fn relay(agent: &Agent, request: &CopyRequest, root: &Arc<Root>) -> Option<Relaying> {
+    if !request.relay {
+        return None;
+    }
+    let relay = Arc::new(Relay::new(Arc::clone(root), Arc::clone(&agent.files.cache)));
+    let offer = Offer::Relay(Arc::clone(&relay));
+    let own = |there: &Offer| matches!(there, Offer::Offered(_));
+    let taken = agent.files.offers.take_over(&request.ticket, offer, own);
+    taken.then_some(Relaying(relay))
+}
+
 pub(super) async fn pull(
     agent: &Arc<Agent>,
     caller: &Principal,
@@ -314,6 +384,7 @@ pub(super) async fn pull(
         Ok(place) => place,
         Err(status) => return Err(refused(agent, &request.path, caller, status).await),
     };
+    let asked = asked(&request)?;
     let permit = copying(agent)?;
     let mut record = fields! {
         "path": request.path.clone(), "sources": request.sources.join(" "),
@@ -323,10 +394,17 @@ pub(super) async fn pull(
         record.insert("need".to_owned(), request.need.clone().into());
     }
     recorded(agent, "file.copy", record).await?;
+    // Ordering: before the answer, after which others may be told to read here.
+    let relay = relay(agent, &request, &root);
     let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
     let (agent, caller) = (Arc::clone(agent), caller.clone());
     background("copy", async move {
-        let place = Place { root, dest };
+        let place = Place {
+            root,
+            dest,
+            manifest: asked,
+            relay: relay.as_ref().map(|relay| Arc::clone(&relay.0)),
+        };
         let pulled = tokio::select! {
             pulled = copy::pull(&agent, &request, &place, &tx) => pulled,
             () = tx.closed() => return,

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crux_core::files::path::RelPath;
-use crux_net::files::{HashCache, Offered, Quota, Root};
+use crux_net::files::{HashCache, Offered, Quota, Relay, Root};
 use tokio::sync::Semaphore;
 
 use super::fetch::Fetching;
@@ -37,13 +37,32 @@ pub(crate) struct Expected {
     pub(crate) path: String,
 }
 
+/// What may be read by whoever names a ticket.
+#[derive(Debug)]
+pub(crate) enum Offer {
+    /// What lies here.
+    Offered(Arc<Offered>),
+    /// What is on its way here.
+    Relay(Arc<Relay>),
+}
+
+impl Offer {
+    /// The root it is read below.
+    pub(crate) fn root(&self) -> &Root {
+        match self {
+            Self::Offered(offered) => offered.root(),
+            Self::Relay(relay) => relay.root(),
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Files {
     /// Digests of untouched files.
     pub(crate) cache: Arc<HashCache>,
     /// What may be read by whoever names the ticket.
-    pub(crate) offers: Tickets<Offered>,
+    pub(crate) offers: Tickets<Offer>,
     /// What may be written by whoever names the ticket.
     pub(crate) places: Tickets<Expected>,
     /// What must be here.

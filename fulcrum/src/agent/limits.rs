@@ -155,6 +155,10 @@ pub(crate) const COPIES_MAX: usize = 32;
 pub(crate) const COPY_TRIES: u32 = 8;
 /// Pause before a copy is tried again, doubled up to 32 times while nothing new comes.
 pub(crate) const COPY_PAUSE: Duration = Duration::from_millis(50);
+/// Sources that one copy may name.
+pub(crate) const COPY_SOURCES_MAX: usize = 64;
+/// Longest ticket that a copy may name, in bytes; ours have 64.
+pub(crate) const TICKET_BYTES_MAX: usize = 256;
 /// Things wanted in one Read.
 pub(crate) const WANTS_MAX: usize = 4096;
 /// Ranges wanted in one Read.

@@ -52,7 +52,7 @@ pub(crate) async fn offer(files: &mut Files, path: &str) -> Result<OfferReply, S
     files.offer(request).await.map(tonic::Response::into_inner)
 }
 
-async fn finish(stream: Streaming<CopyProgress>) -> Result<CopyProgress, Status> {
+pub(crate) async fn finish(stream: Streaming<CopyProgress>) -> Result<CopyProgress, Status> {
     let mut stream = stream;
     let ended = tokio::time::timeout(20 * PATIENCE, async {
         while let Some(progress) = stream.message().await? {
@@ -74,7 +74,7 @@ pub(crate) async fn copy(
         ticket: ticket.into(),
         sources: vec![source],
         path: path.into(),
-        need: String::new(),
+        ..CopyRequest::default()
     };
     finish(sink.copy(request).await?.into_inner()).await
 }
@@ -549,7 +549,7 @@ async fn a_source_that_lies_is_named_at_its_first_bad_group_and_an_honest_one_go
             ticket: offered.ticket.clone(),
             sources: vec![lying.to_string(), honest.clone()],
             path: path.clone(),
-            need: String::new(),
+            ..CopyRequest::default()
         };
         let done = finish(two.copy(request).await.unwrap().into_inner())
             .await

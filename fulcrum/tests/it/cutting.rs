@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// Forwards connections to one address and cuts each after some bytes.
@@ -22,6 +23,19 @@ impl Cutting {
         to: String,
         after: impl Fn(usize) -> Option<u64> + Send + 'static,
     ) -> Self {
+        Self::begin(to, after, None).await
+    }
+
+    /// Holds each connection up after so many bytes, until `on` lets all go on.
+    pub(crate) async fn holding(to: String, bytes: u64, on: &Arc<Notify>) -> Self {
+        Self::begin(to, move |_| Some(bytes), Some(Arc::clone(on))).await
+    }
+
+    async fn begin(
+        to: String,
+        after: impl Fn(usize) -> Option<u64> + Send + 'static,
+        on: Option<Arc<Notify>>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (moved, cuts) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -36,8 +50,9 @@ impl Cutting {
                 };
                 let limit = after(number);
                 let (counted, cut) = (Arc::clone(&counted), Arc::clone(&cut));
+                let on = on.clone();
                 spawn(async move {
-                    if forward(near, far, limit, &counted).await {
+                    if forward(near, far, (limit, on), &counted).await {
                         cut.fetch_add(1, Ordering::Relaxed);
                     }
                 });
@@ -70,7 +85,7 @@ fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> J
 async fn forward(
     near: TcpStream,
     far: TcpStream,
-    limit: Option<u64>,
+    (limit, on): (Option<u64>, Option<Arc<Notify>>),
     counted: &Arc<AtomicU64>,
 ) -> bool {
     let (mut near_in, mut near_out) = near.into_split();
@@ -88,7 +103,10 @@ async fn forward(
                 .unwrap_or(usize::MAX)
                 .min(buffer.len());
             if want == 0 {
-                return true;
+                let Some(on) = &on else { return true };
+                on.notified().await;
+                left = u64::MAX;
+                continue;
             }
             match far_in.read(&mut buffer[..want]).await {
                 Ok(0) | Err(_) => return false,

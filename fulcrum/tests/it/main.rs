@@ -18,6 +18,7 @@ mod agent_invitations;
 mod agent_lifecycle;
 mod agent_mounts;
 mod agent_narrow;
+mod agent_relay;
 mod agent_rig;
 mod agent_services;
 mod cell;

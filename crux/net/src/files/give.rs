@@ -12,7 +12,7 @@ use super::error::Error;
 use super::offer::Offered;
 
 /// Pieces that wait to be sent; the reader of the file waits beyond it.
-const PIECES_QUEUED: usize = 32;
+pub(crate) const PIECES_QUEUED: usize = 32;
 /// Bytes of a manifest in one message.
 const MANIFEST_PAGE_BYTES: usize = 256 * 1024;
 

@@ -334,7 +334,7 @@ impl Given<'_> {
         send: &mut dyn FnMut(Piece) -> bool,
     ) -> std::io::Result<()> {
         if want.seals_only {
-            self.give_seals(index, send);
+            let _ = seals_of(self.groups, index, self.executable).all(send);
             return Ok(());
         }
         let all = [Range {
@@ -352,24 +352,6 @@ impl Given<'_> {
             }
         }
         Ok(())
-    }
-
-    fn give_seals(&self, index: u32, send: &mut dyn FnMut(Piece) -> bool) {
-        let piece = |seals: Vec<u8>| Piece {
-            want: index,
-            seals,
-            total: self.groups.size(),
-            executable: self.executable,
-            ..Piece::default()
-        };
-        let seals = self.groups.seals().as_flattened();
-        if seals.is_empty() {
-            // The size is told even of a file that needs no seals.
-            send(piece(Vec::new()));
-            return;
-        }
-        let mut pages = seals.chunks(SEALS_PAGE_BYTES);
-        while pages.next().is_some_and(|page| send(piece(page.to_vec()))) {}
     }
 
     /// Says whether somebody still listens.
@@ -405,4 +387,22 @@ impl Given<'_> {
             }
         }
     }
+}
+
+/// The seals of a file in messages; one without seals when it needs none, for the size is told of every file.
+pub(crate) fn seals_of(
+    groups: &Groups,
+    index: u32,
+    executable: bool,
+) -> impl Iterator<Item = Piece> {
+    let seals = groups.seals().as_flattened();
+    let none = seals.is_empty().then_some(&[][..]);
+    let pages = none.into_iter().chain(seals.chunks(SEALS_PAGE_BYTES));
+    pages.map(move |page| Piece {
+        want: index,
+        seals: page.to_vec(),
+        total: groups.size(),
+        executable,
+        ..Piece::default()
+    })
 }

@@ -17,6 +17,7 @@ use super::cache::HashCache;
 use super::error::{Error, Kind};
 use super::folders::Folders;
 use super::quota::{Quota, Reserved};
+use super::relay::Relay;
 use super::root::{Root, file_type, stat_key, sync_folder};
 use crate::store::{Partial, StatKey};
 
@@ -40,6 +41,8 @@ pub struct Sink {
     quota: Option<Arc<Quota>>,
     /// The room that it has.
     reserved: Mutex<Option<Reserved>>,
+    /// Whoever gives on what comes.
+    relay: Option<Arc<Relay>>,
 }
 
 /// One file that is wanted.
@@ -103,6 +106,7 @@ impl Sink {
             unsynced: AtomicBool::new(false),
             quota: None,
             reserved: Mutex::new(None),
+            relay: None,
         }
     }
 
@@ -111,6 +115,18 @@ impl Sink {
     pub fn within(mut self, quota: Option<Arc<Quota>>) -> Self {
         self.quota = quota;
         self
+    }
+
+    /// The same, which tells a relay what comes.
+    #[must_use]
+    pub fn relaying(mut self, relay: Option<Arc<Relay>>) -> Self {
+        self.relay = relay;
+        self
+    }
+
+    /// Whoever gives on what comes.
+    pub(crate) const fn relay(&self) -> Option<&Arc<Relay>> {
+        self.relay.as_ref()
     }
 
     /// Takes room for what is wanted, for as long as this lives or until it is asked again; refuses if a quota leaves
@@ -355,6 +371,9 @@ impl Sink {
         }
         staged.name_all()?;
         self.named(files.iter().map(|small| small.item.size).sum());
+        if let Some(relay) = &self.relay {
+            relay.named(None);
+        }
         Ok(())
     }
 
@@ -379,6 +398,14 @@ impl Sink {
             {
                 seeded += partial.seed(&old).map_err(failed)?;
             }
+        }
+        if let Some(relay) = &self.relay {
+            partial.flush().map_err(failed)?;
+            // Opened anew: a copy of the descriptor would hold the lock beyond this try.
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let staged = rustix::fs::openat(self.staging()?, &name, flags, Mode::empty());
+            let staged = staged.map_err(|errno| failed(errno.into()))?;
+            relay.begun(&item.at, staged.into(), partial.groups(), partial.have());
         }
         Ok(Large {
             partial,
@@ -410,6 +437,9 @@ impl Sink {
             large.partial.file(),
             &Arc::new(large.partial.groups().clone()),
         );
+        if let Some(relay) = &self.relay {
+            relay.named(Some(&item.at));
+        }
         sync_folder(&folder).map_err(|error| Error::io("sync the folder of", &path, error))
     }
 

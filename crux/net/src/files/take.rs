@@ -82,8 +82,10 @@ pub enum Source {
         client: FileIoClient<Channel>,
         /// Its ticket.
         ticket: String,
+        /// The manifest's digest, where somebody else told it.
+        manifest: Option<Digest>,
         /// What it is sending.
-        pieces: Option<Streaming<Piece>>,
+        pieces: Option<Box<Streaming<Piece>>>,
     },
     /// Whoever gives has called us.
     Gift {
@@ -95,12 +97,17 @@ pub enum Source {
 }
 
 impl Source {
-    /// A source that is called with a ticket.
+    /// A source that is called with a ticket; it lies if its manifest has another digest than `manifest`.
     #[must_use]
-    pub const fn pull(client: FileIoClient<Channel>, ticket: String) -> Self {
+    pub const fn pull(
+        client: FileIoClient<Channel>,
+        ticket: String,
+        manifest: Option<Digest>,
+    ) -> Self {
         Self::Pull {
             client,
             ticket,
+            manifest,
             pieces: None,
         }
     }
@@ -108,7 +115,12 @@ impl Source {
     async fn manifest(&mut self) -> Result<String, Error> {
         let mut text = Vec::new();
         match self {
-            Self::Pull { client, ticket, .. } => {
+            Self::Pull {
+                client,
+                ticket,
+                manifest,
+                ..
+            } => {
                 let request = ManifestRequest {
                     ticket: ticket.clone(),
                 };
@@ -118,6 +130,10 @@ impl Source {
                     .into_inner();
                 while let Some(chunk) = next(&mut chunks).await? {
                     add(&mut text, &chunk.bytes)?;
+                }
+                if manifest.is_some_and(|expected| expected != Digest::of(&text)) {
+                    let text = "copy: the manifest that came is not that of the offer";
+                    return Err(Error::new(Kind::Lied, text));
                 }
             }
             Self::Gift { inputs, .. } => loop {
@@ -139,17 +155,15 @@ impl Source {
                 client,
                 ticket,
                 pieces,
+                ..
             } => {
                 let request = ReadRequest {
                     ticket: ticket.clone(),
                     wants,
                 };
                 let reply = client.read(request).await;
-                *pieces = Some(
-                    reply
-                        .map_err(|status| Error::from_status(&status))?
-                        .into_inner(),
-                );
+                let reply = reply.map_err(|status| Error::from_status(&status))?;
+                *pieces = Some(Box::new(reply.into_inner()));
                 Ok(())
             }
             Self::Gift { outputs, .. } => {
@@ -226,6 +240,7 @@ pub async fn take(
     let text = source.manifest().await?;
     let (comparing, name) = (Arc::clone(sink), name.to_owned());
     let (tally, wanted) = off(move || {
+        let digest = Digest::of(text.as_bytes());
         let manifest =
             Manifest::parse(&text).map_err(|error| Error::new(Kind::Refused, error.to_string()))?;
         let wanted = comparing.compare(&manifest, &name)?;
@@ -236,9 +251,12 @@ pub async fn take(
             files_done: wanted.same_files,
             moved: 0,
             kept: wanted.same_bytes,
-            manifest: Some(Digest::of(text.as_bytes())),
+            manifest: Some(digest),
         };
         comparing.make_folders(&wanted)?;
+        if let Some(relay) = comparing.relay() {
+            relay.opened(text, manifest, wanted.dest.clone());
+        }
         Ok((tally, wanted))
     })
     .await?;
@@ -479,7 +497,11 @@ fn write(
 ) -> Result<Large, Error> {
     while let Some(piece) = pieces.blocking_recv() {
         match large.partial.take(piece.offset, &piece.bytes) {
-            Ok(()) => {}
+            Ok(()) => {
+                if let Some(relay) = sink.relay() {
+                    relay.came(piece.offset, &piece.bytes);
+                }
+            }
             Err(TakeError::Lied(offset)) => return Err(lied(at, offset)),
             Err(TakeError::Io(error)) => {
                 let error = Error::io("stage", at, error);

@@ -108,6 +108,17 @@ impl Partial {
         }
     }
 
+    /// Writes out what is held back, so that others can read it.
+    ///
+    /// # Errors
+    /// What the file says.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match &mut self.direct {
+            Some(direct) => direct.flush(&self.file),
+            None => Ok(()),
+        }
+    }
+
     /// Writes out what is held back, and syncs the file.
     ///
     /// # Errors
@@ -181,6 +192,12 @@ impl Partial {
     #[must_use]
     pub const fn is_whole(&self) -> bool {
         self.missing == 0
+    }
+
+    /// Which groups are here, in order.
+    #[must_use]
+    pub fn have(&self) -> &[bool] {
+        &self.have
     }
 
     /// What it is to become.

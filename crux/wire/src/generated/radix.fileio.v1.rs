@@ -200,6 +200,8 @@ pub struct GiveOutput {
     #[prost(message, optional, tag = "2")]
     pub progress: ::core::option::Option<CopyProgress>,
 }
+/// sources: host:port of the rnode that offers, or of others that relay it, in the order in which they are to be asked.
+/// manifest: its digest, which relay needs. relay: from now on, whoever names the ticket may read here what has come of it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CopyRequest {
     #[prost(string, tag = "1")]
@@ -210,6 +212,10 @@ pub struct CopyRequest {
     pub path: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub need: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub manifest: ::prost::alloc::string::String,
+    #[prost(bool, tag = "6")]
+    pub relay: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PushRequest {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crux_core::digest::Digest;
 use crux_core::files::path::RelPath;
-use crux_net::files::{self, Error, Kind, Offered, Root, Sink, Source, Tally};
+use crux_net::files::{self, Error, Kind, Offered, Relay, Root, Sink, Source, Tally};
 use crux_net::identity::Expect;
 use crux_wire::fileio::v1::file_io_client::FileIoClient;
 use crux_wire::fileio::v1::{CopyProgress, CopyRequest, GiveInput, GiveOutput, PushRequest};
@@ -25,9 +26,15 @@ pub(crate) type Teller = mpsc::Sender<Result<CopyProgress, Status>>;
 pub(crate) struct Place {
     pub(crate) root: Arc<Root>,
     pub(crate) dest: RelPath,
+    /// The digest of what is to come, if it was told.
+    pub(crate) manifest: Option<Digest>,
+    /// Whoever gives on what comes.
+    pub(crate) relay: Option<Arc<Relay>>,
 }
 
 /// Pulls what the sources offer, in turn, until one gave all of it or none gets any further.
+///
+/// A source that went away is asked again after the others; one that lies or has it not is no more asked.
 ///
 /// # Errors
 /// The last reason; what was verified stays staged.
@@ -40,16 +47,17 @@ pub(crate) async fn pull(
     place: &Place,
     teller: &Teller,
 ) -> Result<Tally, Error> {
-    let sink = sink(agent, &place.root, &place.dest);
+    let sink = Arc::new(sink(agent, &place.root, &place.dest).relaying(place.relay.clone()));
     let tell = |tally: &Tally| {
         // Progress that finds no room is told by the next.
         let _ = teller.try_send(Ok(tally.message(false)));
     };
-    let (mut moved, mut failure) = (0, None);
-    for source in &request.sources {
-        let mut pace = Pace::default();
-        loop {
-            let advanced = AtomicBool::new(false);
+    let (mut moved, mut failure, mut pace) = (0, None, Pace::default());
+    let mut sources: Vec<&str> = request.sources.iter().map(String::as_str).collect();
+    loop {
+        let advanced = AtomicBool::new(false);
+        let mut left = Vec::new();
+        for source in sources {
             let told = |tally: &Tally| {
                 advanced.fetch_or(tally.moved > 0, Ordering::Relaxed);
                 let whole = Tally {
@@ -59,7 +67,7 @@ pub(crate) async fn pull(
                 };
                 tell(&whole);
             };
-            let error = match pull_once(agent, request, source, &sink, &told).await {
+            let error = match pull_once(agent, (request, place), source, &sink, &told).await {
                 Ok(mut tally) => {
                     tally.kept = tally.kept.saturating_sub(moved);
                     tally.moved += moved;
@@ -70,21 +78,19 @@ pub(crate) async fn pull(
                     error
                 }
             };
-            let again = error.kind() == Kind::Source;
-            if error.kind() == Kind::Lied {
-                lied(agent, source, &error).await;
+            match error.kind() {
+                Kind::Full | Kind::Denied => return Err(error),
+                Kind::Lied => lied(agent, source, &error).await,
+                Kind::Source => left.push(source),
+                _ => {}
             }
-            let place_fails = matches!(error.kind(), Kind::Full | Kind::Denied);
             failure = Some(error);
-            if place_fails {
-                return Err(failure.unwrap_or_else(no_source));
-            }
-            if !again || !pace.again(advanced.into_inner()).await {
-                break;
-            }
+        }
+        sources = left;
+        if sources.is_empty() || !pace.again(advanced.into_inner()).await {
+            return Err(failure.unwrap_or_else(no_source));
         }
     }
-    Err(failure.unwrap_or_else(no_source))
 }
 
 fn no_source() -> Error {
@@ -94,13 +100,13 @@ fn no_source() -> Error {
 /// One try; of a failed one also the bytes that came.
 async fn pull_once(
     agent: &Arc<Agent>,
-    request: &CopyRequest,
+    (request, place): (&CopyRequest, &Place),
     address: &str,
     sink: &Arc<Sink>,
     told: files::Told<'_>,
 ) -> Result<Tally, (Error, u64)> {
     let client = connect(agent, address).await.map_err(|error| (error, 0))?;
-    let mut source = Source::pull(client, request.ticket.clone());
+    let mut source = Source::pull(client, request.ticket.clone(), place.manifest);
     let came = std::sync::atomic::AtomicU64::new(0);
     let told = |tally: &Tally| {
         came.store(tally.moved, Ordering::Relaxed);
@@ -185,7 +191,7 @@ pub(crate) async fn take(
     inputs: Streaming<GiveInput>,
     outputs: mpsc::Sender<Result<GiveOutput, Status>>,
 ) -> Result<Tally, Error> {
-    let sink = sink(agent, &place.root, &place.dest);
+    let sink = Arc::new(sink(agent, &place.root, &place.dest));
     let telling = outputs.clone();
     let told = move |tally: &Tally| {
         let progress = GiveOutput {
@@ -198,10 +204,9 @@ pub(crate) async fn take(
     files::take(&mut source, name, &sink, &told).await
 }
 
-fn sink(agent: &Arc<Agent>, root: &Arc<Root>, dest: &RelPath) -> Arc<Sink> {
+fn sink(agent: &Arc<Agent>, root: &Arc<Root>, dest: &RelPath) -> Sink {
     let cache = Arc::clone(&agent.files.cache);
-    let sink = Sink::new(Arc::clone(root), dest.clone(), cache);
-    Arc::new(sink.within(agent.files.quota.clone()))
+    Sink::new(Arc::clone(root), dest.clone(), cache).within(agent.files.quota.clone())
 }
 
 /// Pauses between tries; tries that got somewhere do not count.

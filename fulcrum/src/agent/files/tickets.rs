@@ -10,7 +10,7 @@ use crate::agent::limits::{TICKET_LIFE, TICKETS_MAX};
 /// Promises by ticket; the oldest make room for new ones.
 #[derive(Debug)]
 pub(crate) struct Tickets<T> {
-    held: Mutex<BTreeMap<String, (Instant, Arc<T>)>>,
+    held: Mutex<Held<T>>,
 }
 
 impl<T> Default for Tickets<T> {
@@ -30,6 +30,16 @@ impl<T> Tickets<T> {
         self.add_at(Instant::now(), promised)
     }
 
+    /// Keeps a promise under the ticket of somebody else; what `stays` says of one that is here already decides.
+    pub(crate) fn take_over(&self, ticket: &str, promised: T, stays: impl Fn(&T) -> bool) -> bool {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.get(ticket).is_some_and(|(_, there)| stays(there)) {
+            return false;
+        }
+        insert(&mut held, Instant::now(), (ticket.to_owned(), promised));
+        true
+    }
+
     /// What a ticket promises, if it still does; using it makes it last.
     pub(crate) fn find(&self, ticket: &str) -> Option<Arc<T>> {
         self.find_at(Instant::now(), ticket)
@@ -44,14 +54,7 @@ impl<T> Tickets<T> {
     fn add_at(&self, now: Instant, promised: T) -> Result<String, crux_net::files::Error> {
         let ticket = crux_net::files::ticket()?;
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.retain(|_, (used, _)| now.duration_since(*used) < TICKET_LIFE);
-        if held.len() >= TICKETS_MAX {
-            let oldest = held.iter().min_by_key(|(_, (used, _))| *used);
-            if let Some(oldest) = oldest.map(|(ticket, _)| ticket.clone()) {
-                held.remove(&oldest);
-            }
-        }
-        held.insert(ticket.clone(), (now, Arc::new(promised)));
+        insert(&mut held, now, (ticket.clone(), promised));
         Ok(ticket)
     }
 
@@ -64,6 +67,19 @@ impl<T> Tickets<T> {
         *used = now;
         Some(Arc::clone(promised))
     }
+}
+
+type Held<T> = BTreeMap<String, (Instant, Arc<T>)>;
+
+fn insert<T>(held: &mut Held<T>, now: Instant, (ticket, promised): (String, T)) {
+    held.retain(|_, (used, _)| now.duration_since(*used) < TICKET_LIFE);
+    if held.len() >= TICKETS_MAX && !held.contains_key(&ticket) {
+        let oldest = held.iter().min_by_key(|(_, (used, _))| *used);
+        if let Some(oldest) = oldest.map(|(ticket, _)| ticket.clone()) {
+            held.remove(&oldest);
+        }
+    }
+    held.insert(ticket, (now, Arc::new(promised)));
 }
 
 #[cfg(test)]
@@ -94,5 +110,17 @@ mod tests {
             tickets.add_at(later, "more").unwrap();
         }
         assert!(tickets.find_at(later, &one).is_none());
+    }
+
+    #[test]
+    fn the_ticket_of_somebody_else_is_taken_over_unless_what_is_there_stays() {
+        let tickets = Tickets::default();
+        let own = tickets.add("own").unwrap();
+        assert!(!tickets.take_over(&own, "relayed", |there| *there == "own"));
+        assert_eq!(tickets.find(&own).as_deref(), Some(&"own"));
+        for again in ["relayed", "relayed again"] {
+            assert!(tickets.take_over("theirs", again, |there| *there == "own"));
+            assert_eq!(tickets.find("theirs").as_deref(), Some(&again));
+        }
     }
 }

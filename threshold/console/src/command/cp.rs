@@ -138,7 +138,7 @@ impl Ways {
         let offered = offer(&rnode, path).await?;
         let (root, dest) = to.sink()?;
         let sink = Arc::new(Sink::new(root, dest, Arc::new(HashCache::default())));
-        let mut source = Source::pull(rnode.files(), offered.ticket);
+        let mut source = Source::pull(rnode.files(), offered.ticket, None);
         let told = |tally: &files::Tally| self.bar.show(&tally.message(false));
         let tally = files::take(&mut source, &offered.name, &sink, &told)
             .await
@@ -184,16 +184,15 @@ impl Ways {
     ) -> Outcome<Copied> {
         let address = self.base.address(self.namespace.as_deref(), source).await?;
         let offered = offer(&self.rnode(source).await?, from).await?;
-        // A single file that goes into a folder keeps its name only if we say it.
-        let into = match to.strip_suffix('/') {
-            Some(folder) if !offered.folder => format!("{folder}/{}", offered.name),
-            _ => to.to_owned(),
+        let into = match offered.folder {
+            true => to.to_owned(),
+            false => into(to, &offered.name),
         };
         let request = CopyRequest {
             ticket: offered.ticket,
             sources: vec![address],
             path: into,
-            need: String::new(),
+            ..CopyRequest::default()
         };
         let stream = self.rnode(sink).await?.files().copy(request).await;
         let done = self.follow(stream.map_err(|status| failed(&status))?.into_inner());
@@ -215,6 +214,14 @@ impl Ways {
                 Err(status) => return Err(failed(&status)),
             }
         }
+    }
+}
+
+/// Where a single file goes: one that goes into a folder keeps its name only if we say it.
+fn into(to: &str, name: &str) -> String {
+    match to.strip_suffix('/') {
+        Some(folder) => format!("{folder}/{name}"),
+        None => to.to_owned(),
     }
 }
 

@@ -74,6 +74,12 @@ impl Local {
         Self::below(&real)
     }
 
+    /// The name of a single file that is there, as it is offered; `None` for a folder.
+    pub(super) fn file_name(&self) -> Option<String> {
+        let real = self.0.canonicalize().ok().filter(|real| real.is_file())?;
+        Some(real.file_name()?.to_string_lossy().into_owned())
+    }
+
     /// The root and path of where something is to be; a folder that is there is the root itself.
     pub(super) fn sink(&self) -> Outcome<(Arc<Root>, RelPath)> {
         if self.0.is_dir() {

@@ -1,17 +1,18 @@
-//! One thing to many rnodes: every rnode that has it gives it on.
+//! One thing to many rnodes: every rnode gives on what it has while the rest comes.
 
 use std::collections::BTreeMap;
 
-use crux_core::files::plan::{Copy, PER_SOURCE, Planner};
+use crux_net::files::{Reached, Thing, spread as copy_all};
+use crux_wire::fileio::v1::CopyProgress;
 use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream;
 
 use super::end::{End, Remote};
-use super::{Copied, Ways};
-use crate::failure::{Failure, Fault, Outcome};
+use super::{Copied, Ways, copied, failed, into, offer};
+use crate::failure::{Failure, Outcome};
 
-/// How this machine is called among the sources: no rnode has an empty label.
-const HERE: &str = "";
+/// Rnodes that are called at once. 32: sessions cost little, and not nothing.
+const CALLS_AT_ONCE: usize = 32;
 
 /// Copies to every rnode that `to` names; one outcome for each.
 pub(super) async fn spread(ways: &Ways, from: &End, to: &Remote) -> Outcome<Vec<Outcome<Copied>>> {
@@ -21,51 +22,84 @@ pub(super) async fn spread(ways: &Ways, from: &End, to: &Remote) -> Outcome<Vec<
         let rnodes = namespace.horde.rnodes.iter();
         sinks = rnodes.map(|rnode| rnode.label.clone()).collect();
     }
-    let (source, path) = match from {
-        End::Local(_) => (HERE.to_owned(), String::new()),
-        End::Remote(remote) => (remote.one()?.to_owned(), remote.path.clone()),
-    };
-    // The same rnode is no source of its own, unless the path is another.
-    let itself = sinks.contains(&source);
     let mut outcomes: BTreeMap<String, Outcome<Copied>> = BTreeMap::new();
-    if itself && path != to.path {
-        let copied = ways.pull((&source, &path), (&source, &to.path)).await;
-        outcomes.insert(source.clone(), copied);
-    }
-    let mut planner = Planner::new([source.clone()], sinks, PER_SOURCE);
-    let mut running = FuturesUnordered::new();
-    loop {
-        for copy in planner.begin() {
-            let at = if copy.source == source {
-                path.clone()
-            } else {
-                to.path.clone()
+    let single = match from {
+        End::Local(local) => local.file_name(),
+        End::Remote(_) => None,
+    };
+    let (source, mut path) = match from {
+        End::Remote(remote) => (remote.one()?.to_owned(), remote.path.clone()),
+        // The first that takes it is the others' source: this machine may take no connections.
+        End::Local(local) => loop {
+            let Some(first) = sinks.iter().find(|sink| !outcomes.contains_key(*sink)) else {
+                return Ok(outcomes.into_values().collect());
             };
-            running.push(one(ways, from, copy, at, &to.path));
-        }
-        let Some((copy, outcome)) = running.next().await else {
-            break;
-        };
-        match &outcome {
-            Ok(_) => planner.finished(&copy),
-            Err(failure) if matches!(failure.fault, Fault::Usage | Fault::Refused) => {
-                planner.refused(&copy);
+            let path = single.as_ref().map(|name| into(&to.path, name));
+            let path = path.unwrap_or_else(|| to.path.clone());
+            let done = ways.up(local, first, &path).await;
+            let (first, taken) = (first.clone(), done.is_ok());
+            outcomes.insert(first.clone(), done);
+            if taken {
+                break (first, path);
             }
-            Err(_) => planner.failed(&copy),
-        }
-        outcomes.insert(copy.sink, outcome);
+        },
+    };
+    // The same rnode is no sink of its own, unless the path is another.
+    let itself = sinks.contains(&source) && !outcomes.contains_key(&source);
+    if itself && path != to.path {
+        let done = ways.pull((&source, &path), (&source, &to.path)).await;
+        outcomes.insert(source.clone(), done);
     }
-    for sink in planner.short() {
-        let missing = || Err(Failure::failed(format!("{sink}: no source is left")));
-        outcomes.entry(sink.to_owned()).or_insert_with(missing);
+    sinks.retain(|sink| *sink != source && !outcomes.contains_key(sink));
+    if sinks.is_empty() {
+        return Ok(outcomes.into_values().collect());
+    }
+    let rnode = ways.rnode(&source).await?;
+    let mut offered = offer(&rnode, &path).await?;
+    let destination = match (&single, offered.folder) {
+        // It went into a folder that was there.
+        (Some(name), true) => {
+            path = into(&format!("{path}/"), name);
+            offered = offer(&rnode, &path).await?;
+            path.clone()
+        }
+        (Some(_), false) => path.clone(),
+        (None, true) => to.path.clone(),
+        (None, false) => into(&to.path, &offered.name),
+    };
+    let mut reaching = stream::iter(sinks)
+        .map(|sink| async move { (reach(ways, &sink).await, sink) })
+        .buffer_unordered(CALLS_AT_ONCE);
+    let mut reached = BTreeMap::new();
+    while let Some((outcome, sink)) = reaching.next().await {
+        match outcome {
+            Ok(rnode) => drop(reached.insert(sink, rnode)),
+            Err(failure) => drop(outcomes.insert(sink, Err(failure))),
+        }
+    }
+    let address = ways
+        .base
+        .address(ways.namespace.as_deref(), &source)
+        .await?;
+    let thing = Thing {
+        source: &address,
+        ticket: &offered.ticket,
+        manifest: &offered.manifest,
+        bytes: offered.bytes,
+        path: &destination,
+    };
+    let told = |progress: &CopyProgress| ways.bar.show(progress);
+    for (sink, outcome) in copy_all(&thing, &reached, &told).await {
+        let outcome = outcome.map_err(|status| failed(&status));
+        let (from, to) = (format!("{source}:{path}"), format!("{sink}:{destination}"));
+        outcomes.insert(sink, outcome.map(|done| copied(from, to, &done)));
     }
     Ok(outcomes.into_values().collect())
 }
 
-async fn one(ways: &Ways, from: &End, copy: Copy, at: String, to: &str) -> (Copy, Outcome<Copied>) {
-    let outcome = match from {
-        End::Local(local) if copy.source == HERE => ways.up(local, &copy.sink, to).await,
-        _ => ways.pull((&copy.source, &at), (&copy.sink, to)).await,
-    };
-    (copy, outcome)
+async fn reach(ways: &Ways, label: &str) -> Result<Reached, Failure> {
+    Ok(Reached {
+        address: ways.base.address(ways.namespace.as_deref(), label).await?,
+        files: ways.rnode(label).await?.files(),
+    })
 }
