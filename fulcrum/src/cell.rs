@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -42,6 +42,7 @@ use crate::keeper::CELL_MARK;
 use crate::keeper::launch::failure_of;
 use crate::keeper::raw::{self, Status};
 use crate::mark::{self, RNODE_MARK};
+use crate::signals;
 use crate::switch::{self, Plugged, Switch};
 
 /// The variable that names the file in which the cell writes how it ended.
@@ -64,7 +65,7 @@ pub fn run(dir: &Path) -> Result<i32, CellError> {
         return command::run(&config, &dir);
     }
     let config = RnodeConfig::load(&dir)?;
-    let signals = block_signals()?;
+    let signals = watch_signals()?;
     // Ordering: before any mount, since the switch is found on the host. This process stays in the switch and holds it.
     let network = config.network.as_ref();
     let network = network.map(|network| Switch::plug(&network.switch, network.address));
@@ -253,12 +254,9 @@ fn wait(signals: &SignalFd, child: i32, tick: Option<Tick<'_>>) -> Result<Status
         if let Some((_, act)) = tick {
             act();
         }
-        while let Ok(Some(signal)) = signals.read_signal() {
-            let ends = [Signal::SIGTERM, Signal::SIGINT].map(|signal| signal as u32);
-            if ends.contains(&signal.ssi_signo) {
-                // It fails only if the keeper has just ended.
-                let _ = raw::kill(child, nix::libc::SIGTERM);
-            }
+        if signals::ask_to_end(signals) {
+            // It fails only if the keeper has just ended.
+            let _ = raw::kill(child, nix::libc::SIGTERM);
         }
         while let Some(pid) = raw::ended_child().map_err(failed)? {
             let ended = raw::reap(pid).map_err(failed)?;
@@ -269,17 +267,6 @@ fn wait(signals: &SignalFd, child: i32, tick: Option<Tick<'_>>) -> Result<Status
     }
 }
 
-fn block_signals() -> Result<SignalFd, CellError> {
-    let failed = |error| CellError::io("watch signals", error);
-    let mut mask = SigSet::empty();
-    for signal in [
-        Signal::SIGCHLD,
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-    ] {
-        mask.add(signal);
-    }
-    mask.thread_block().map_err(failed)?;
-    SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
+fn watch_signals() -> Result<SignalFd, CellError> {
+    signals::take().map_err(|error| CellError::io("watch signals", error))
 }

@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 
 use self::agent_process::{AgentProcess, AgentStart};
 use self::executions::Executions;
@@ -35,6 +35,7 @@ use self::serve::{Greeting, Served};
 use crate::config::RnodeConfig;
 use crate::error::KeeperError;
 use crate::mark::RNODE_MARK;
+use crate::signals;
 
 /// The environment variable, set to `1`, that tells a keeper to die with the cell that started it.
 pub const CELL_MARK: &str = "RADIX_CELL";
@@ -112,7 +113,7 @@ impl Keeper {
         let dir = std::path::absolute(dir).map_err(|error| KeeperError::at("find", dir, error))?;
         die_with_cell()?;
         let config = RnodeConfig::load(&dir)?;
-        let signals = block_signals()?;
+        let signals = signals::take().map_err(|error| KeeperError::io("watch signals", error))?;
         let pen = Pen::take(&dir)?;
         // Else what executions leave behind would be reaped by somebody who knows nothing of it.
         prctl::set_child_subreaper(true)
@@ -234,11 +235,8 @@ impl Keeper {
     }
 
     fn take_signals(&mut self) -> Result<(), KeeperError> {
-        while let Ok(Some(signal)) = self.signals.read_signal() {
-            let ends = [Signal::SIGTERM, Signal::SIGINT].map(|signal| signal as u32);
-            if ends.contains(&signal.ssi_signo) {
-                self.retire(None, TERM_GRACE);
-            }
+        if signals::ask_to_end(&self.signals) {
+            self.retire(None, TERM_GRACE);
         }
         // One SIGCHLD may stand for many children.
         let failed = |error| KeeperError::io("reap children", error);
@@ -356,23 +354,6 @@ fn die_with_cell() -> Result<(), KeeperError> {
             .map_err(|error| KeeperError::io("be tied to the cell", error))?;
     }
     Ok(())
-}
-
-/// Has signals told by a descriptor instead of by interruption.
-fn block_signals() -> Result<SignalFd, KeeperError> {
-    let failed = |error| KeeperError::io("watch signals", error);
-    let mut mask = SigSet::empty();
-    // SIGHUP is among them to be ignored: a keeper outlives the terminal it was started from.
-    for signal in [
-        Signal::SIGCHLD,
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-    ] {
-        mask.add(signal);
-    }
-    mask.thread_block().map_err(failed)?;
-    SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
 }
 
 /// Raises our own limit of open files as far as we may and returns the one found, which children get back.

@@ -14,4 +14,5 @@ pub mod keeper;
 pub mod mark;
 pub mod memoir;
 pub mod output;
+mod signals;
 pub mod switch;

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::CellError;
 use super::namespaces::{Namespaces, Privilege};
-use super::{SWEEP, block_signals, code, mounts, tell, wait, words};
+use super::{SWEEP, code, mounts, tell, wait, watch_signals, words};
 use crate::config::{
     CellNetwork, FileMount, FileNetwork, Isolation, Mount, check_mounts, check_name, check_path,
     field,
@@ -184,7 +184,7 @@ impl TryFrom<FileForm> for CommandConfig {
 
 /// Runs the command until it ends; returns the code to exit with.
 pub(super) fn run(config: &CommandConfig, dir: &Path) -> Result<i32, CellError> {
-    let signals = block_signals()?;
+    let signals = watch_signals()?;
     let work = dir.join("work");
     fs::DirBuilder::new()
         .recursive(true)
@@ -364,7 +364,7 @@ fn init(
     nix::unistd::close(failure.as_raw_fd())
         .map_err(|error| CellError::io("let the cell go on", error))?;
     // Blocked since the cell began; a descriptor of our own, since the cell's reads the cell's signals.
-    let status = wait(&block_signals()?, pid.as_raw(), None)?;
+    let status = wait(&watch_signals()?, pid.as_raw(), None)?;
     let mut told = File::from(told.try_clone().map_err(failed)?);
     told.write_all(words(status).as_bytes()).map_err(failed)?;
     raw::exit_now(code(status))

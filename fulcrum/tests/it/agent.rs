@@ -14,6 +14,8 @@ use crux_wire::rexec::v1::run_output::Output;
 use crux_wire::rexec::v1::{
     ListRequest, OutputRequest, RunInput, SignalRequest, StartRequest, WaitRequest,
 };
+use fulcrum::config::RnodeConfig;
+use fulcrum::memoir::Record;
 use tonic::Code;
 
 use crate::agent_rig::Base;
@@ -53,7 +55,8 @@ async fn run(base: &Base, request: StartRequest) -> (Execution, Vec<u8>, Vec<u8>
     (started, stdout, stderr, outcomes)
 }
 
-// Shows in part: RND-01, RND-08, FUL-02, FUL-04
+// Shows: FUL-02
+// Shows in part: RND-08
 #[tokio::test]
 async fn a_base_rnode_describes_itself_with_its_three_services() {
     let base = Base::start();
@@ -78,11 +81,43 @@ async fn a_base_rnode_describes_itself_with_its_three_services() {
             .iter()
             .all(|listing| listing.address == address)
     );
+    std::net::TcpStream::connect(&address).unwrap();
     let rnode = described.rnode.unwrap();
     assert_eq!(rnode.label, "base");
     assert!(rnode.resources.unwrap().memory_bytes > 0);
     assert_eq!(described.owner, base.owner.owner().to_string());
     assert!(!base.dir.join("invitation").exists());
+}
+
+// Shows: FUL-04
+#[tokio::test]
+async fn the_port_that_is_asked_for_is_bound_and_one_that_nobody_asked_for_is_published() {
+    let mut base = Base::start();
+    let chosen = base.contact().await["port"].as_u64().unwrap();
+    assert_ne!(chosen, 0);
+    assert_eq!(listed(&base).await, [format!("127.0.0.1:{chosen}")]);
+
+    base.kill_keeper();
+    fulcrum::mark::end_marked(&base.mark(), std::time::Duration::from_secs(10)).unwrap();
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let mut config = RnodeConfig::load(&base.dir).unwrap();
+    config.tcp_port = port;
+    config.save(&base.dir).unwrap();
+    base.start_keeper();
+    until(async || base.contact().await["port"] == port).await;
+    assert_eq!(listed(&base).await, [format!("127.0.0.1:{port}")]);
+}
+
+/// The addresses in a base's directory, each once.
+async fn listed(base: &Base) -> Vec<String> {
+    let mut fulcrum = base.fulcrum().await;
+    let described = fulcrum.describe(DescribeRequest {}).await.unwrap();
+    let directory = described.into_inner().directory.into_iter();
+    let mut addresses: Vec<String> = directory.map(|listing| listing.address).collect();
+    addresses.dedup();
+    addresses
 }
 
 // Shows in part: REX-01, REX-02, REX-04, FUL-06
@@ -145,7 +180,7 @@ async fn a_command_of_the_signed_configuration_runs_and_any_other_is_refused() {
     );
 }
 
-// Shows in part: REX-01
+// Shows: REX-01
 #[tokio::test]
 async fn an_execution_can_be_listed_signalled_waited_for_and_read_again() {
     let base = Base::start();
@@ -248,6 +283,7 @@ fn kill(pid: i64) {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
+// Shows: MEM-01
 #[tokio::test]
 async fn an_execution_and_its_output_outlive_the_agent() {
     let base = Base::start();
@@ -262,6 +298,12 @@ async fn an_execution_and_its_output_outlive_the_agent() {
     let (_, text, ..) = run(&base, start("done", &["print", "kept"])).await;
     let old = base.contact().await;
     kill(old["pid"].as_i64().unwrap());
+    // What was answered is written down, though nobody had time to.
+    for id in ["waiting", "done"] {
+        let of_it =
+            |record: &Record| record.kind == "exec.start" && record.fields["execution"] == id;
+        assert!(base.memoir().iter().any(of_it), "{id}");
+    }
     until(async || base.contact().await["pid"] != old["pid"]).await;
 
     let mut rexec = base.rexec().await;

@@ -441,7 +441,7 @@ async fn of_three_the_one_without_a_program_is_missing_by_name_and_completed_lat
     released(&horde, &backend).await;
 }
 
-// Shows: HRD-06, HRD-13
+// Shows: HRD-06, HRD-13, STO-06
 #[tokio::test]
 async fn a_server_is_drained_as_its_owner_answers_and_what_moves_keeps_its_files() {
     let sandbox = Sandbox::empty(User::Ourselves);

@@ -1,6 +1,7 @@
 //! The first command of the README, as us and as an ordinary user.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use e2e::{Sandbox, User, pids_of, wait_for};
@@ -125,10 +126,15 @@ fn mounts_stay_inside(status: &serde_json::Value) {
     for rnode in rnodes {
         let inside = read(&rnode["keeper_pid"].to_string()).expect("a cell's mounts can be read");
         assert!(target(&inside), "{rnode}: {inside}");
+        let seen = format!("/proc/{}/root/var/stix/prods.csv", rnode["agent_pid"]);
+        assert!(
+            Path::new(&seen).is_file(),
+            "{rnode}: its agent sees no {seen}"
+        );
     }
 }
 
-// Shows: ADF-01, KHN-03, RND-06, RND-10
+// Shows: ADF-01, KHN-03, MYR-02, RND-06, RND-10
 #[test]
 fn up_brings_the_printed_application_to_ready() {
     rises(User::Ourselves);

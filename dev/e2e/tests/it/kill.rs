@@ -23,7 +23,7 @@ fn raised() -> (Sandbox, String, Value) {
     (sandbox, address, status)
 }
 
-// Shows: KHN-10
+// Shows: GOA-03, KHN-10
 #[test]
 fn a_killed_slave_and_a_killed_agent_come_back_and_nothing_else_changes() {
     let (sandbox, _address, before) = raised();

@@ -15,6 +15,7 @@ mod leave_nothing;
 mod network;
 mod order;
 mod rest;
+mod rnode;
 mod spawned;
 mod tags;
 mod unbroken;
