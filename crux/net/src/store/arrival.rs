@@ -185,6 +185,29 @@ mod tests {
         });
     }
 
+    /// Processes that are started meanwhile: each fork has, for a moment, every descriptor that its parent had.
+    const OTHERS: u32 = 200;
+
+    #[test]
+    fn what_was_let_go_is_resumed_at_once_while_processes_are_started() {
+        with_store("forks", Limits::default(), |store| {
+            let done = std::sync::atomic::AtomicBool::new(false);
+            let ordering = std::sync::atomic::Ordering::Relaxed;
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for _ in 0..OTHERS {
+                        std::process::Command::new("true").status().unwrap();
+                    }
+                    done.store(true, ordering);
+                });
+                let bytes = content();
+                while !done.load(ordering) {
+                    drop(Arrival::resume(store, groups(&bytes)).unwrap());
+                }
+            });
+        });
+    }
+
     #[test]
     fn beyond_the_quota_a_blob_is_refused_and_nothing_is_lost() {
         let limits = Limits {

@@ -229,6 +229,9 @@ impl Drop for Partial {
         if let Some(direct) = &mut self.direct {
             let _ = direct.end(&self.file, self.groups.size());
         }
+        // Closing does not suffice for the lock: a process that is being forked elsewhere has the descriptor, too, until
+        // it executes, and who resumes meanwhile would find the file in use.
+        let _ = self.file.unlock();
     }
 }
 
