@@ -61,7 +61,7 @@ fn tells_of_itself(sandbox: &Sandbox, label: &str) {
 fn runs_what_was_declared(sandbox: &Sandbox, label: &str) {
     let ran = sandbox.radix(&["exec", label, "stix/worker", "--", "-task", "by-hand"]);
     let ran = ran.expect(2);
-    assert!(ran.stderr.contains("-prod is missing"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("-ip is missing"), "{}", ran.stderr);
     for (command, code) in [
         ("sh", 127),
         ("stix/sh", 127),
