@@ -54,8 +54,13 @@ pub(crate) struct CommandLimits {
 }
 
 impl CommandFile {
-    /// What a command of `wanted` is started with at `host`; `None` for a rnode.
-    pub(crate) fn of(rnode: &WantedRnode, wanted: &Wanted, host: Ipv4Addr) -> Option<Self> {
+    /// What a command of `wanted` is started with at `host`, with `tags`; `None` for a rnode.
+    pub(crate) fn of(
+        rnode: &WantedRnode,
+        tags: &[String],
+        wanted: &Wanted,
+        host: Ipv4Addr,
+    ) -> Option<Self> {
         let WantedProgram::Command(words) = &rnode.program else {
             return None;
         };
@@ -73,7 +78,7 @@ impl CommandFile {
             ("RADIX_ROLE", rnode.role.clone()),
             ("RADIX_ORDINAL", rnode.ordinal.to_string()),
             ("RADIX_SERVER", rnode.server.clone()),
-            ("RADIX_TAGS", rnode.tags.join(",")),
+            ("RADIX_TAGS", tags.join(",")),
             ("RADIX_IP", host.to_string()),
         ];
         let told = told.map(|(name, value)| (name.to_owned(), value));

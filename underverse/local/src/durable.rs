@@ -1,7 +1,7 @@
 //! Files that survive a crash whole, and trees that go away whole.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
@@ -12,6 +12,9 @@ use serde::de::DeserializeOwned;
 
 /// Largest state file that is read, in bytes; ours have a few hundred bytes a rnode.
 const STATE_BYTES_MAX: u64 = 16 << 20;
+
+/// What most state files fit in, in bytes: a plan for a thousand hordes reads five thousand of them.
+const STATE_BYTES_USUAL: usize = 4096;
 
 /// Makes `path` and what is missing above it, readable by its owner only.
 pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
@@ -36,16 +39,18 @@ pub(crate) fn json<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
 
 /// Reads JSON; `None` if there is no such file.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
-    let text = match fs::metadata(path) {
-        Ok(metadata) if metadata.len() > STATE_BYTES_MAX => {
-            return Err(io::Error::other(format!(
-                "more than {STATE_BYTES_MAX} bytes"
-            )));
-        }
-        Ok(_) => fs::read(path)?,
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    let mut text = Vec::with_capacity(STATE_BYTES_USUAL);
+    file.take(STATE_BYTES_MAX + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > STATE_BYTES_MAX {
+        return Err(io::Error::other(format!(
+            "more than {STATE_BYTES_MAX} bytes"
+        )));
+    }
     serde_json::from_slice(&text)
         .map(Some)
         .map_err(io::Error::other)

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use async_trait::async_trait;
 
@@ -59,8 +60,14 @@ pub trait Ground: Send + Sync + Debug {
 
     /// Which boot of the machine this is.
     fn boot(&self) -> String {
+        // No process lives in two boots, so it is read once.
+        static BOOT: OnceLock<String> = OnceLock::new();
+        if let Some(boot) = BOOT.get() {
+            return boot.clone();
+        }
         let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-        text.unwrap_or_default().trim().to_owned()
+        let read = text.map(|text| BOOT.get_or_init(|| text.trim().to_owned()).clone());
+        read.unwrap_or_default()
     }
 
     /// User we run as.

@@ -34,9 +34,11 @@ impl Machine {
     #[must_use]
     pub fn read() -> Self {
         let root = Path::new("/");
+        let text = meminfo(root).unwrap_or_default();
         let memory_limit = memory_limit(root).unwrap_or(u64::MAX);
         let memory_used = number("/sys/fs/cgroup/memory.current").unwrap_or(0);
-        let available = meminfo(root, "MemAvailable:").unwrap_or(u64::MAX);
+        let installed = bytes_of(&text, "MemTotal:").unwrap_or(u64::MAX);
+        let available = bytes_of(&text, "MemAvailable:").unwrap_or(u64::MAX);
         let tasks_max = [
             number("/proc/sys/kernel/pid_max"),
             number("/proc/sys/kernel/threads-max"),
@@ -45,7 +47,7 @@ impl Machine {
         Self {
             cpus: std::thread::available_parallelism()
                 .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
-            memory: ByteCount::bytes(memory(root).unwrap_or(u64::MAX)),
+            memory: ByteCount::bytes(installed.min(memory_limit)),
             memory_available: ByteCount::bytes(
                 available.min(memory_limit.saturating_sub(memory_used)),
             ),
@@ -57,7 +59,8 @@ impl Machine {
 
 /// The memory of the machine whose files are below `root`, or its control group's limit where that is lower, in bytes.
 pub(crate) fn memory(root: &Path) -> Option<u64> {
-    let installed = meminfo(root, "MemTotal:");
+    let text = meminfo(root).unwrap_or_default();
+    let installed = bytes_of(&text, "MemTotal:");
     installed.into_iter().chain(memory_limit(root)).min()
 }
 
@@ -69,8 +72,12 @@ fn number(path: impl AsRef<Path>) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-fn meminfo(root: &Path, field: &str) -> Option<u64> {
-    let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
+fn meminfo(root: &Path) -> Option<String> {
+    fs::read_to_string(root.join("proc/meminfo")).ok()
+}
+
+/// A field of meminfo, in bytes.
+fn bytes_of(text: &str, field: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes.saturating_mul(1024))

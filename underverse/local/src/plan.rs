@@ -12,8 +12,8 @@ use crate::config::RnodeFile;
 use crate::label::{Label, Subject};
 use crate::network::At;
 use crate::record::{ContainerRecord, Door, ProbedState, Record};
-use crate::servers::{Change, Numbered};
-use crate::storage::Allotment;
+use crate::servers::{Change, Numbered, Servers};
+use crate::storage::{Allotment, Store};
 use crate::wanted::{USERS_PER_RNODE, Wanted, WantedProgram, WantedRnode};
 
 mod ending;
@@ -48,6 +48,10 @@ pub(crate) struct Observed {
     pub(crate) unmade: Vec<Allotment>,
     /// Something of the horde is on disk.
     pub(crate) exists: bool,
+    /// What was said of the servers, and what storage there is, of all hordes: read once, so that all that is decided
+    /// in one look goes by the same.
+    pub(crate) said: Servers,
+    pub(crate) store: Store,
 }
 
 /// A rnode's directory.
@@ -358,14 +362,11 @@ fn rnode_steps(
 /// Whether a running rnode was started with other mounts, tags or users than are wanted.
 fn differs(rnode: &WantedRnode, wanted: &Wanted, observed: &Observed) -> bool {
     // It keeps the tags it was started with, whatever an administrator says of its server now.
-    let rnode = &WantedRnode {
-        tags: rnode.kept_tags.clone(),
-        ..rnode.clone()
-    };
+    let tags = &rnode.kept_tags;
     let directory = observed.directories.get(&rnode.ordinal);
     let held = |lease: &&Lease| lease.ordinal == rnode.ordinal;
     let host = observed.leases.iter().find(held).map(|lease| lease.host);
-    let command = host.and_then(|host| CommandFile::of(rnode, wanted, host));
+    let command = host.and_then(|host| CommandFile::of(rnode, tags, wanted, host));
     let started = directory.and_then(|directory| directory.command.as_ref());
     match (&rnode.program, started) {
         (WantedProgram::Command(_), _) => {
@@ -381,7 +382,7 @@ fn differs(rnode: &WantedRnode, wanted: &Wanted, observed: &Observed) -> bool {
         return false;
     };
     file.mounts != rnode.mounts
-        || file.tags != rnode.tags
+        || file.tags != *tags
         || file.isolation != wanted.isolation
         || file.quota_bytes != wanted.quota_bytes
         || file.user_range_start != rnode_users(wanted, rnode.ordinal)

@@ -73,12 +73,14 @@ pub(crate) struct WantedRnode {
     pub(crate) role: String,
     pub(crate) program: WantedProgram,
     pub(crate) server: String,
-    /// Inherited and added, sorted, if it is started now.
-    pub(crate) tags: Vec<String>,
-    /// The same if it runs and is left alone.
-    pub(crate) kept_tags: Vec<String>,
-    /// What an administrator gave its server and took from it.
+    /// Tags declared of its server.
+    pub(crate) declared: BTreeSet<String>,
+    /// Tags added by its role.
+    pub(crate) added: BTreeSet<String>,
+    /// What an administrator gave its server and took from it; what the machine is found to have is asked at its start.
     pub(crate) tagging: Tagging,
+    /// Its tags if it runs and is left alone: those it was started with, as far as the server goes.
+    pub(crate) kept_tags: Vec<String>,
     /// It leaves its server whatever becomes of the others.
     pub(crate) urgent: bool,
     pub(crate) mounts: Vec<RnodeMount>,
@@ -86,6 +88,15 @@ pub(crate) struct WantedRnode {
     pub(crate) limits: Limits,
     /// Control groups that keep them.
     pub(crate) groups: Vec<Group>,
+}
+
+impl WantedRnode {
+    /// Its tags where `tagging` was said of its server: inherited and added, sorted.
+    pub(crate) fn tags(&self, tagging: &Tagging) -> Vec<String> {
+        let inherited = tagging.apply(self.declared.iter().cloned());
+        let all: BTreeSet<&String> = inherited.iter().chain(&self.added).collect();
+        all.into_iter().cloned().collect()
+    }
 }
 
 impl Wanted {
@@ -112,8 +123,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) store: &'a Store,
     /// What was said of the servers.
     pub(crate) said: &'a Servers,
-    /// Tags that the machine is found to have.
-    pub(crate) found: &'a BTreeSet<String>,
+    /// Looks which tags the machine has.
+    pub(crate) found: &'a dyn Fn() -> BTreeSet<String>,
     /// Containers that may leave a server that is maintained.
     pub(crate) leaving: &'a BTreeSet<u32>,
     /// What is kept of this horde.

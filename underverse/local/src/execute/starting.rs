@@ -18,6 +18,7 @@ use crate::layout::LEAVING;
 use crate::network::{Carries, OnSwitch, Way};
 use crate::plan::rnode_users;
 use crate::record::{ContainerRecord, Door, ForwardRecord};
+use crate::servers::Tagging;
 use crate::storage::{self, Allotment};
 use crate::wanted::{HOSTS, RESOLVER, Wanted, WantedSwitch};
 use crate::{durable, mark};
@@ -108,6 +109,10 @@ impl Pass<'_> {
             return Ok(());
         };
         let now = self.local.ground().unix_ms();
+        let found = match cells {
+            [] => BTreeSet::new(),
+            _ => self.local.found(),
+        };
         self.change(|record| {
             for &(ordinal, attempt) in cells {
                 let replaces = record.cell_label(ordinal).map(|label| label.execution());
@@ -122,11 +127,12 @@ impl Pass<'_> {
                     maintenance.moved += 1;
                     maintenance.last_unix_ms = now;
                 }
+                let tagging = rnode.tagging.clone().and(&found);
                 let container = ContainerRecord {
                     role: rnode.role.clone(),
                     server: rnode.server.clone(),
-                    tags: rnode.tags.clone(),
-                    tagging: rnode.tagging.clone(),
+                    tags: rnode.tags(&tagging),
+                    tagging,
                     generation: wanted.generation,
                     attempt,
                     replaces,
@@ -217,9 +223,17 @@ impl Pass<'_> {
             .rnodes
             .iter()
             .find(|rnode| rnode.ordinal == ordinal)?;
+        let tags = rnode.tags(&self.numbered_tagging(ordinal).await?);
         let leases = self.leases.lock().await;
         let lease = leases.iter().find(|lease| lease.ordinal == ordinal)?;
-        CommandFile::of(rnode, wanted, lease.host)
+        CommandFile::of(rnode, &tags, wanted, lease.host)
+    }
+
+    /// What was said of its server, and found, when the rnode got the number it is started under.
+    async fn numbered_tagging(&self, ordinal: u32) -> Option<Tagging> {
+        let record = self.record.lock().await;
+        let held = record.as_ref()?.containers.get(&ordinal)?;
+        Some(held.tagging.clone())
     }
 
     /// Keeps the rnode's address if its ports are free, else leases another.
@@ -271,6 +285,8 @@ impl Pass<'_> {
         let wanted = self.wanted.ok_or_else(|| missing("what is wanted"))?;
         let rnode = wanted.rnodes.iter().find(|rnode| rnode.ordinal == ordinal);
         let rnode = rnode.ok_or_else(|| missing("the rnode"))?;
+        let tagging = self.numbered_tagging(ordinal).await;
+        let tagging = tagging.ok_or_else(|| missing("its number"))?;
         let leases = self.leases.lock().await;
         let of = |ordinal| leases.iter().find(|lease| lease.ordinal == ordinal);
         let lease = of(ordinal).ok_or_else(|| missing("its address"))?;
@@ -294,7 +310,7 @@ impl Pass<'_> {
             mounts: rnode.mounts.clone(),
             isolation: wanted.isolation,
             user_range_start: rnode_users(wanted, ordinal),
-            tags: rnode.tags.clone(),
+            tags: rnode.tags(&tagging),
             quota_bytes: wanted.quota_bytes,
             label,
         })

@@ -1,6 +1,7 @@
 //! Looks at disk and base: what is there of a horde, and what may be asked of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::DirEntry;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -19,7 +20,7 @@ use crate::plan::{DirectoryView, Observed};
 use crate::record::{self, Door, Record};
 use crate::report;
 use crate::servers::Servers;
-use crate::storage::Store;
+use crate::storage::{Allotment, Store};
 use crate::wanted::{Facts, Wanted, wanted};
 use crate::{answers, maintenance};
 
@@ -43,10 +44,12 @@ impl Local {
             .map_err(io_at("read the horde's addresses", &home.addresses(name)))?;
         let directories =
             directories(&directory).map_err(io_at("read the horde's directory", &directory))?;
+        let exists = directories.is_some();
         let said = self.said()?;
         let told = record.as_ref().map_or(said.serial, |record| record.told);
-        let mut allotments = self.store()?.allotments;
-        allotments.retain(|one| one.horde == name);
+        let store = self.store()?;
+        let own = |one: &&Allotment| one.horde == name;
+        let allotments: Vec<_> = store.allotments.iter().filter(own).cloned().collect();
         Ok(Observed {
             news: said.after(told).cloned().collect(),
             boot: self.ground.boot(),
@@ -58,12 +61,14 @@ impl Local {
             allotments,
             record,
             leases,
-            directories,
+            directories: directories.unwrap_or_default(),
             executions,
             doors_taken: BTreeMap::new(),
             denied: BTreeSet::new(),
             spent: record::spent(home, name),
-            exists: directory.exists(),
+            exists,
+            said,
+            store,
         })
     }
 
@@ -97,14 +102,11 @@ impl Local {
             .map_err(io_at("read the external addresses", &external))?;
         let ground = self.ground();
         let abilities = self.base.abilities();
-        let store = self.store()?;
-        let said = self.said()?;
-        let found = self.found();
         let leaving = self.leaving(&spec.name, observed)?;
         let facts = Facts {
-            store: &store,
-            said: &said,
-            found: &found,
+            store: &observed.store,
+            said: &observed.said,
+            found: &|| self.found(),
             leaving: &leaving,
             settings: &self.settings,
             abilities: &abilities,
@@ -259,18 +261,18 @@ fn why_closed(listen: std::net::SocketAddr, error: &io::Error) -> String {
     }
 }
 
-/// The rnode directories below a horde's, with what each was last started with.
-fn directories(horde: &Path) -> io::Result<BTreeMap<u32, DirectoryView>> {
+/// The rnode directories below a horde's, with what each was last started with; `None` if it has none itself.
+fn directories(horde: &Path) -> io::Result<Option<BTreeMap<u32, DirectoryView>>> {
     let mut found = BTreeMap::new();
     let entries = match std::fs::read_dir(horde) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     for entry in entries {
         let entry = entry?;
         let ordinal = entry.file_name().to_str().and_then(ordinal_of);
-        let Some(ordinal) = ordinal.filter(|_| entry.path().is_dir()) else {
+        let Some(ordinal) = ordinal.filter(|_| is_dir(&entry)) else {
             continue;
         };
         // A file that cannot be read is written anew before the next start.
@@ -278,7 +280,15 @@ fn directories(horde: &Path) -> io::Result<BTreeMap<u32, DirectoryView>> {
         let command = CommandFile::read(&entry.path()).ok().flatten();
         found.insert(ordinal, DirectoryView { file, command });
     }
-    Ok(found)
+    Ok(Some(found))
+}
+
+/// Whether it is a directory, or leads to one: most file systems say so with its name.
+fn is_dir(entry: &DirEntry) -> bool {
+    match entry.file_type() {
+        Ok(kind) if !kind.is_symlink() => kind.is_dir(),
+        _ => entry.path().is_dir(),
+    }
 }
 
 pub(crate) fn horde_directories(hordes: &Path) -> io::Result<Vec<String>> {
@@ -290,7 +300,7 @@ pub(crate) fn horde_directories(hordes: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry?;
-        if entry.path().is_dir() {
+        if is_dir(&entry) {
             names.extend(entry.file_name().to_str().map(str::to_owned));
         }
     }

@@ -82,8 +82,11 @@ impl Local {
                     .filter(|view| matches!(view.label.subject, Subject::Cell { .. }))
                     .count();
                 let running = u32::try_from(running).unwrap_or(u32::MAX);
-                limits::check(spec.count(), running, &self.ground.machine())
-                    .map_err(|error| error.with("horde", &spec.name))?;
+                // The machine's figures are dear to read, and nothing is held against them where nothing is added.
+                if spec.count() > running {
+                    limits::check(spec.count(), running, &self.ground.machine())
+                        .map_err(|error| error.with("horde", &spec.name))?;
+                }
                 let wanted = self.wanted(*generation, spec, &observed)?;
                 self.doors_taken(&wanted.doors, &mut observed);
                 let plan = plan::realise(&wanted, &observed, &hold.of(&observed));

@@ -28,9 +28,10 @@ fn wanted(count: u32, doors: &[u16]) -> Wanted {
         ordinal,
         role: "rnode".to_owned(),
         server: "local".to_owned(),
-        tags: Vec::new(),
-        kept_tags: Vec::new(),
+        declared: BTreeSet::new(),
+        added: BTreeSet::new(),
         tagging: Tagging::default(),
+        kept_tags: Vec::new(),
         urgent: false,
         mounts: Vec::new(),
         env: Vec::new(),
@@ -179,6 +180,7 @@ fn running(wanted: &Wanted) -> Observed {
         allotments: Vec::new(),
         unmade: Vec::new(),
         exists: true,
+        ..Observed::default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Chooses a server for each container, and on it the storage that the container asks for. Pure.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use underverse::{
@@ -30,24 +31,26 @@ struct Host {
     name: String,
     /// As declared.
     own_tags: BTreeSet<String>,
+    /// As changed since.
     tagging: Tagging,
-    /// As declared, as the machine is found, and as changed since.
-    tags: BTreeSet<Tag>,
     standing: Standing,
 }
 
 impl Host {
     fn new(server: &VirtualServer, facts: &Facts<'_>) -> Self {
-        let own_tags: BTreeSet<String> = server.tags.iter().map(ToString::to_string).collect();
-        let tagging = facts.said.tagging(&server.name).and(facts.found);
-        let tags = tagging.apply(own_tags.clone()).into_iter();
         Self {
             name: server.name.clone(),
-            tags: tags.filter_map(|tag| Tag::new(tag).ok()).collect(),
-            own_tags,
-            tagging,
+            own_tags: server.tags.iter().map(ToString::to_string).collect(),
+            tagging: facts.said.tagging(&server.name),
             standing: facts.said.standing(&server.name),
         }
+    }
+
+    /// As declared, as the machine is found, and as changed since.
+    fn tags(&self, found: &BTreeSet<String>) -> BTreeSet<Tag> {
+        let tagging = self.tagging.clone().and(found);
+        let tags = tagging.apply(self.own_tags.iter().cloned()).into_iter();
+        tags.filter_map(|tag| Tag::new(tag).ok()).collect()
     }
 }
 
@@ -61,12 +64,13 @@ pub(super) fn place(
         .iter()
         .map(|server| Host::new(server, facts))
         .collect();
+    let found = LazyCell::new(facts.found);
     let mut load: BTreeMap<&str, u32> = BTreeMap::new();
     let mut room = Room::new(spec, facts);
     let mut placed = Placed::default();
     let mut ordinal = 0_u32;
     for execable in &spec.execables {
-        let fitting = fitting_servers(execable, &hosts)?;
+        let fitting = fitting_servers(execable, &hosts, &found)?;
         for _ in 0..execable.count {
             ordinal += 1;
             let held = facts
@@ -115,14 +119,9 @@ fn rnode(
     (host, held): (&Host, Option<&ContainerRecord>),
     storage: &[Allotment],
 ) -> WantedRnode {
-    let with_added = |inherited: BTreeSet<String>| -> Vec<String> {
-        let added = execable.added.iter().map(ToString::to_string);
-        let all: BTreeSet<String> = inherited.into_iter().chain(added).collect();
-        all.into_iter().collect()
-    };
     let stays = held.filter(|held| held.server == host.name);
     let kept = stays.map_or(&host.tagging, |held| &held.tagging);
-    WantedRnode {
+    let rnode = WantedRnode {
         ordinal,
         role: execable.role.to_string(),
         program: match &execable.program {
@@ -130,9 +129,10 @@ fn rnode(
             Program::Command(words) => WantedProgram::Command(words.clone()),
         },
         server: host.name.clone(),
-        tags: with_added(host.tagging.apply(host.own_tags.clone())),
-        kept_tags: with_added(kept.apply(host.own_tags.clone())),
+        declared: host.own_tags.clone(),
+        added: execable.added.iter().map(ToString::to_string).collect(),
         tagging: host.tagging.clone(),
+        kept_tags: Vec::new(),
         urgent: false,
         mounts: mounts(execable, storage),
         env: execable
@@ -142,6 +142,10 @@ fn rnode(
             .collect(),
         limits: execable.limits,
         groups: Vec::new(),
+    };
+    WantedRnode {
+        kept_tags: rnode.tags(kept),
+        ..rnode
     }
 }
 
@@ -165,15 +169,25 @@ pub(crate) fn mounts(execable: &Execable, storage: &[Allotment]) -> Vec<RnodeMou
 }
 
 /// The servers on which every required tag holds; the error names what no server has.
-fn fitting_servers<'a>(execable: &Execable, hosts: &'a [Host]) -> Result<Vec<&'a Host>, Error> {
-    let fits = |host: &&Host| first_broken(&execable.required, &host.tags).is_none();
+///
+/// What the machine has is looked up only for a role that requires something.
+fn fitting_servers<'a>(
+    execable: &Execable,
+    hosts: &'a [Host],
+    found: &LazyCell<BTreeSet<String>, &dyn Fn() -> BTreeSet<String>>,
+) -> Result<Vec<&'a Host>, Error> {
+    if execable.required.is_empty() {
+        return Ok(hosts.iter().collect());
+    }
+    let broken = |host: &Host| first_broken(&execable.required, &host.tags(found));
+    let fits = |host: &&Host| broken(host).is_none();
     let fitting: Vec<_> = hosts.iter().filter(fits).collect();
     if !fitting.is_empty() || execable.count == 0 {
         return Ok(fitting);
     }
     let broken: BTreeSet<String> = hosts
         .iter()
-        .filter_map(|host| first_broken(&execable.required, &host.tags))
+        .filter_map(broken)
         .map(ToString::to_string)
         .collect();
     let broken = broken.into_iter().collect::<Vec<_>>().join(" ");
