@@ -164,6 +164,7 @@ fn an_invitation_is_one_line_that_reads_back() {
     }
 }
 
+// Shows: RND-04
 #[test]
 fn a_claim_can_be_repeated_and_another_invitation_cannot_take_its_place() {
     let world = World::new();
@@ -206,6 +207,11 @@ fn a_claim_can_be_repeated_and_another_invitation_cannot_take_its_place() {
         first.id()
     );
     assert!(RnodeIdentity::open(&world.dir.join("nobody")).is_ok_and(|found| found.is_none()));
+    // Once it has left, with all that it was there, it may come in elsewhere, as somebody else.
+    fs::remove_dir_all(&dir).expect("it was there");
+    let next = RnodeIdentity::claim(&dir, &other, None).expect("a claim");
+    assert_eq!(next.label().as_str(), "n2");
+    assert_ne!(next.id(), first.id());
 }
 
 // Shows in part: CRT-04
