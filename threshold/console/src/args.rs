@@ -647,7 +647,7 @@ pub(crate) enum MyriadCommand {
     Clean,
 }
 
-/// Reads `90s`, `2m`, `1h`, `500ms` or plain seconds.
+/// Reads `90s`, `2m`, `1h`, `30d`, `500ms` or plain seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     let digits = text
         .find(|character: char| !character.is_ascii_digit())
@@ -661,7 +661,8 @@ pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> 
         "" | "s" => number.checked_mul(1000),
         "m" => number.checked_mul(60_000),
         "h" => number.checked_mul(3_600_000),
-        _ => return Err(format!("unknown unit `{unit}`; use ms, s, m or h")),
+        "d" => number.checked_mul(86_400_000),
+        _ => return Err(format!("unknown unit `{unit}`; use ms, s, m, h or d")),
     };
     milliseconds
         .map(std::time::Duration::from_millis)
@@ -690,6 +691,7 @@ mod tests {
         check("2m", Some(120_000));
         check("7", Some(7_000));
         check("500ms", Some(500));
+        check("30d", Some(30 * 86_400_000));
         check("", None);
         check("5x", None);
         check("99999999999999999999s", None);
