@@ -409,12 +409,16 @@ impl FileIoService {
 /// Named files first (pinned ones, with the name the application uses), then blobs without a name.
 fn files(agent: &Agent) -> Vec<FileInfo> {
     let mut files = Vec::new();
-    let mut named = BTreeSet::new();
+    let (mut named, mut pinned) = (BTreeSet::new(), BTreeSet::new());
     for accepted in agent.documents.all() {
         for pin in &accepted.document.pins {
             let present = parse(&pin.digest).is_ok_and(|digest| agent.store.has(&digest));
             let radix = accepted.document.application == RADIX;
             named.insert(pin.digest.clone());
+            // Several commands may stand for one file.
+            if !pinned.insert((pin.path.clone(), pin.digest.clone())) {
+                continue;
+            }
             files.push(FileInfo {
                 name: pin.path.clone(),
                 size: pin.size,
