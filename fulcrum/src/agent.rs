@@ -462,6 +462,16 @@ async fn report_one(agent: &Agent, report: Report) {
                 judged.claim, judged.holder, judged.rival, judged.signer.taker
             ),
         ),
+        Report::Rival { held, rival } => (
+            "identity.rival_charter",
+            rival.to_string(),
+            format!("charter {rival} stands against {held}, which this rnode keeps"),
+        ),
+        Report::Overturned { held, lost } => (
+            "identity.charter",
+            held.to_string(),
+            format!("charter {held} holds from now on in place of {lost}, which weighs less"),
+        ),
         Report::Succeeded { generation } => (
             "identity.charter",
             generation.to_string(),

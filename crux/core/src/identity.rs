@@ -16,6 +16,7 @@ mod key;
 mod notice;
 mod principal;
 mod refusal;
+mod succession;
 mod time;
 mod verdicts;
 mod vouchers;
@@ -37,6 +38,7 @@ pub use notice::{
 };
 pub use principal::{Claim, Enrolment, Principal, Who};
 pub use refusal::Refusal;
+pub use succession::{RIVALS_MAX, SUCCESSION_MAX, Step, Succession};
 pub use time::{
     GRANT_LIFE_MAX_SECONDS, LEAF_BACKDATE_SECONDS, LEAF_LIFE_MAX_SECONDS, LEAF_LIFE_SECONDS, NEVER,
     OPERATOR_LIFE_SECONDS, UnixTime, Window,

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use crux_core::identity::{ClaimTable, DOCUMENT_CONTEXT, Denied, Principal, Refusal, Signed, Who};
+use crux_core::identity::{
+    Charter, ClaimTable, DOCUMENT_CONTEXT, Denied, Principal, Refusal, Signed, Who,
+};
 use crux_core::names::RnodeId;
 use crux_net::identity::{AUTHORITY_BYTES_MAX, Acceptance, Credentials, Expect, enrolled_chain};
 use crux_wire::document::v1::{Authority, AuthorityMark, RnodeRecord};
@@ -51,6 +53,7 @@ pub(crate) async fn run(agent: Arc<Agent>) {
             return end(&agent).await;
         }
         claims.judge_claims(&agent);
+        agent.trouble.set("charter", rivals(&agent));
         let mark = agent.identity.trust().authority_mark();
         agent
             .shared
@@ -159,6 +162,46 @@ pub(crate) async fn judge_documents(agent: &Agent) {
         format!("the document of {namespace} is held back: its signer is denied; run `radix up`")
     });
     agent.trouble.set("authority", trouble.collect());
+}
+
+/// Which charters stand against ours, a line each, with the members that hold it.
+fn rivals(agent: &Agent) -> Vec<String> {
+    let trust = agent.identity.trust();
+    let rivals = trust.rivals();
+    if rivals.is_empty() {
+        return Vec::new();
+    }
+    let records: BTreeMap<String, RnodeRecord> =
+        agent.shared.messages("rnode").into_iter().collect();
+    let marks: Vec<(String, AuthorityMark)> = agent.shared.messages(ENTRY);
+    let holders = |charter: &Charter| {
+        let holding = marks
+            .iter()
+            .filter(|(_, mark)| mark.charter_id == charter.id().as_bytes());
+        let names = holding.map(|(owner, _)| {
+            let record = records.get(owner);
+            record.map_or(owner.as_str(), |record| record.label.as_str())
+        });
+        let names: BTreeSet<&str> = names.collect();
+        if names.is_empty() {
+            return "no member".to_owned();
+        }
+        names.into_iter().collect::<Vec<_>>().join(", ")
+    };
+    let held = trust.charter();
+    let texts = rivals.iter().map(|rival| {
+        format!(
+            "charters {} (generation {}, held by {}) and {} (generation {}, held by {}) stand against each other; \
+             `radix ca recover` ends it",
+            held.id().short(),
+            held.generation(),
+            holders(&held),
+            rival.id().short(),
+            rival.generation(),
+            holders(rival),
+        )
+    });
+    texts.collect()
 }
 
 /// The nested rnodes whose identity no longer counts, as NAMESPACE/LABEL.

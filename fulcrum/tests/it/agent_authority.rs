@@ -1,13 +1,17 @@
 //! Denials among real rnodes: they spread, cut off, outlast restarts, and hold documents back.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use crux_core::identity::Denied;
 use crux_net::identity::{Expect, GrantTerms, OwnerStore};
 use crux_wire::document::v1::InstanceState;
 use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
-use crux_wire::fulcrum::v1::{EventsRequest, HintRequest, PutAuthorityRequest, StatusReply};
+use crux_wire::fulcrum::v1::{
+    DescribeRequest, EventsRequest, GetAuthorityRequest, HintRequest, PutAuthorityRequest,
+    StatusReply,
+};
 
 use crate::agent_rig::{APP, Base, Nested};
 use crate::rig::{until, within};
@@ -334,4 +338,88 @@ async fn of_two_that_claimed_one_invitation_in_two_flocks_one_stays_when_they_me
         verdicts.any(|record| record.fields["subject"] == ids[gone].as_str())
     })
     .await;
+}
+
+/// A copied root key makes a second successor of one charter; the recovery key ends it.
+#[tokio::test]
+async fn rnodes_that_took_rival_charters_say_so_and_agree_once_the_recovery_key_has_spoken() {
+    let base = Base::start();
+    base.ready().await;
+    let first = Nested::start(&base, "n1").await;
+    let second = Nested::start(&base, "n2").await;
+    let old = base.owner.recovery_key().unwrap().unwrap();
+    base.owner.erase_recovery_key().unwrap();
+    let copy = base.home.join("copy");
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o700)).unwrap();
+    let mut copying = std::process::Command::new("cp");
+    copying.args(["-a", "owner", "operator", "copy"]);
+    assert!(copying.current_dir(&base.home).status().unwrap().success());
+    let homes = [base.home.clone(), copy];
+    let opened = |at: usize| OwnerStore::open(&homes[at]).unwrap().unwrap();
+    for at in [0, 1] {
+        assert!(!opened(at).rotate(None).unwrap());
+    }
+    let ids = [0, 1].map(|at| opened(at).charter().id().short());
+    for (at, rnode) in [&first, &second].into_iter().enumerate() {
+        let mut fulcrum = rnode.fulcrum(&base).await;
+        fulcrum.put_authority(put(&opened(at))).await.unwrap();
+    }
+    // Only now do the two meet.
+    let port = first.contact().await["flock_port"].as_u64().unwrap();
+    let met = HintRequest {
+        address: format!("127.0.0.1:{port}"),
+    };
+    second.fulcrum(&base).await.hint(met).await.unwrap();
+    for (at, rnode) in [&first, &second].into_iter().enumerate() {
+        let told = rnode
+            .status(&base, |status| {
+                status.problems.iter().any(|problem| {
+                    let held = |at: usize, by: &str| {
+                        problem.contains(&format!("{} (generation 2, held by {by})", ids[at]))
+                    };
+                    held(0, "n1") && held(1, "n2")
+                })
+            })
+            .await;
+        let first_named = told
+            .problems
+            .iter()
+            .any(|problem| problem.contains(&format!("charters {} ", ids[at])));
+        assert!(first_named, "each keeps its own: {:?}", told.problems);
+        until(async || {
+            kinds(rnode)
+                .iter()
+                .any(|kind| kind == "identity.rival_charter")
+        })
+        .await;
+    }
+    let rivals = second
+        .fulcrum(&base)
+        .await
+        .get_authority(GetAuthorityRequest::default())
+        .await;
+    let heard = rivals.unwrap().into_inner().authority.unwrap();
+    assert!(opened(0).take_authority(&heard).unwrap().changed);
+    OwnerStore::recover(&homes[0], &old).unwrap();
+    let mut fulcrum = first.fulcrum(&base).await;
+    let told = fulcrum.put_authority(put(&opened(0))).await.unwrap();
+    assert_eq!(told.into_inner().refused, Vec::<String>::new());
+    let mark = opened(0).trust().authority_mark();
+    for rnode in [&first, &second] {
+        rnode
+            .status(&base, |status| {
+                status.rnodes_running == 2 && status.problems.is_empty()
+            })
+            .await;
+        let described = rnode
+            .fulcrum(&base)
+            .await
+            .describe(DescribeRequest {})
+            .await;
+        assert_eq!(
+            described.unwrap().into_inner().authority.as_ref(),
+            Some(&mark)
+        );
+    }
 }

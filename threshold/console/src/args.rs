@@ -546,6 +546,10 @@ pub(crate) enum CaCommand {
     Show,
     /// Replaces the root key and the recovery key; what the old root certified still counts.
     Rotate {
+        /// What `radix ca recovery` printed, where it was erased here: without it the old recovery key can still overturn
+        /// the rotation. `-` reads it from standard input.
+        #[arg(long, value_name = "KEY")]
+        recovery: Option<String>,
         /// Does not ask.
         #[arg(long)]
         yes: bool,
@@ -556,7 +560,7 @@ pub(crate) enum CaCommand {
         #[arg(long)]
         erase: bool,
     },
-    /// Replaces a lost root key by means of the recovery key.
+    /// Replaces a lost root key by means of the recovery key; ends it where charters stand against each other.
     Recover {
         /// What `radix ca recovery` printed; `-` reads it from standard input.
         key: String,

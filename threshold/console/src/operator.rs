@@ -185,11 +185,36 @@ pub(crate) async fn exchange_authority(owner: &OwnerStore, base: &Base) -> Outco
     if told.mark.as_ref() == Some(&mark) {
         return Ok(());
     }
+    let rivals = owner.trust().rivals();
+    if !rivals.is_empty() {
+        for line in rival_lines(owner) {
+            crate::output::talk(&format!("note: {line}"));
+        }
+        return Ok(());
+    }
     let reasons = told.refused.join("; ");
     Err(Failure::new(
         Fault::Refused,
         format!("the base does not take all of it: {reasons}"),
     ))
+}
+
+/// Which charters stand against the one held here, and what ends it.
+pub(crate) fn rival_lines(owner: &OwnerStore) -> Vec<String> {
+    let held = owner.trust().charter();
+    let rivals = owner.trust().rivals().into_iter();
+    let lines = rivals.map(|rival| {
+        format!(
+            "charter {} (generation {}) stands against {} (generation {}), which is held here; \
+             `radix ca recover KEY` ends it, with the recovery key of the last charter before the two, or, where the \
+             root key is, of the other one",
+            rival.id().short(),
+            rival.generation(),
+            held.id().short(),
+            held.generation(),
+        )
+    });
+    lines.collect()
 }
 
 /// Hands the invitations made here to the base, which revokes what nobody claims in time; answers how many.

@@ -53,6 +53,17 @@ impl Charter {
         )
     }
 
+    /// The same, with a generation of the caller's: above that of rivals.
+    #[must_use]
+    pub fn successor_payload_at(
+        &self,
+        generation: u64,
+        roots: &[PublicKey],
+        carried: &BTreeSet<Digest>,
+    ) -> Vec<u8> {
+        payload(&self.owner, generation, roots, carried)
+    }
+
     /// What a root key signs, given a payload.
     #[must_use]
     pub fn message(payload: &[u8]) -> Vec<u8> {
@@ -135,9 +146,42 @@ impl Charter {
         &self.carried
     }
 
+    /// What it says, without who signed it.
+    #[must_use]
+    pub fn id(&self) -> Digest {
+        Digest::of(&self.own_payload())
+    }
+
+    /// The key that weighs more than all others together: the last.
+    #[must_use]
+    pub fn recovery(&self) -> Option<&PublicKey> {
+        self.roots.last()
+    }
+
+    /// How much the keys of `before` that signed this one weigh: one each, the last as many as there are; 0: it is none of its
+    /// successors.
+    #[must_use]
+    pub fn weight(&self, before: &Self) -> usize {
+        let Ok((_, signatures)) = Self::read(&self.encoded) else {
+            return 0;
+        };
+        let message = self.own_message();
+        let weights = before.roots.iter().map(|root| {
+            let weight = match before.recovery() {
+                Some(recovery) if recovery == root => before.roots.len(),
+                _ => 1,
+            };
+            signed(&signatures, root, &message).map_or(0, |()| weight)
+        });
+        weights.sum()
+    }
+
+    fn own_payload(&self) -> Vec<u8> {
+        payload(&self.owner, self.generation, &self.roots, &self.carried)
+    }
+
     fn own_message(&self) -> Vec<u8> {
-        let payload = payload(&self.owner, self.generation, &self.roots, &self.carried);
-        Self::message(&payload)
+        Self::message(&self.own_payload())
     }
 
     /// Its bytes, with the signatures.

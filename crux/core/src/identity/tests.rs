@@ -5,6 +5,7 @@ mod claims;
 mod closings;
 mod denials;
 mod properties;
+mod succession;
 mod verdicts;
 mod vouchers;
 mod world;

@@ -612,16 +612,15 @@ pub(crate) fn open_owner(
     let charter = succession::newest_charter(dir)?;
     match (root, charter) {
         (root, Some(charter)) => {
-            if root
-                .as_ref()
-                .is_some_and(|key| !charter.roots().contains(key.public()))
-            {
+            let counts = |key: &SecretKey| charter.roots().contains(key.public());
+            if charter.generation() == 1 && root.as_ref().is_some_and(|key| !counts(key)) {
                 return Err(Error::Damaged {
                     path: key_file,
                     what: "it is not a root key of the charter beside it",
                 });
             }
-            Ok(Some((root, charter)))
+            // One that was replaced elsewhere is worth nothing any more, and no reason to stop.
+            Ok(Some((root.filter(counts), charter)))
         }
         (None, None) if creation == Creation::Refused => Ok(None),
         (root, None) => {

@@ -1,5 +1,6 @@
 //! What the owner should hear of, as identity finds it out.
 
+use crux_core::digest::Digest;
 use crux_core::identity::{Claim, Judged, Notice};
 use crux_core::names::{InvitationId, RnodeId};
 
@@ -29,6 +30,20 @@ pub enum Report {
     },
     /// Of two that came in by one use of an invitation, one stays and the other goes.
     Verdict(Judged),
+    /// Another successor of one charter weighs as much as the one held: each rnode keeps its own.
+    Rival {
+        /// The id of the charter held.
+        held: Digest,
+        /// That of the other.
+        rival: Digest,
+    },
+    /// Another successor of one charter weighs more than the one held until now, and holds in its place.
+    Overturned {
+        /// The id of the charter held now.
+        held: Digest,
+        /// That of the one held until now.
+        lost: Digest,
+    },
     /// A successor charter was taken over.
     Succeeded {
         /// Its generation.

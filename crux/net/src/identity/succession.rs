@@ -22,6 +22,7 @@ use crate::identity::{Error, OwnerStore, SecretKey, Trust, WallClock};
 
 const RECOVERY_HEAD: &str = "radixrecovery1";
 const CHECK_BYTES: usize = 4;
+const NOT_OF_CHARTER: Error = Error::Recovery("it is not a key of the charter held here");
 /// Longest text read as a recovery key.
 const RECOVERY_TEXT_MAX: usize = 1_024;
 
@@ -44,12 +45,17 @@ fn sign(message: &[u8], keys: &[&SecretKey]) -> Result<Signatures, Error> {
 
 /// The newest charter that lies in `dir`; `None`: there is no owner yet.
 pub(crate) fn newest_charter(dir: &Path) -> Result<Option<Charter>, Error> {
+    Ok(known(dir)?.map(|trust| trust.charter()))
+}
+
+/// What lies in `dir`; `None`: there is no owner yet.
+fn known(dir: &Path) -> Result<Option<Trust>, Error> {
     let Some(bytes) = files::read(&dir.join("charter"))? else {
         return Ok(None);
     };
     let (charter, authority) = (Charter::decode(&bytes)?, read_authority(dir)?);
     let trust = Trust::with_authority(charter, authority.as_ref(), WallClock::system());
-    Ok(Some(trust.charter()))
+    Ok(Some(trust))
 }
 
 /// Finishes a rotation that was cut off after its charter was written; drops one that was cut off before.
@@ -76,17 +82,32 @@ pub(crate) fn finish(dir: &Path) -> Result<(), Error> {
 impl OwnerStore {
     /// Replaces the root key: the successor charter is signed by old and new, and carries over what the old one certified.
     ///
-    /// There is a new recovery key too; the old one is worth nothing afterwards. This store is stale then: open it anew.
+    /// There is a new recovery key too. Where the old one signs as well, because it lies here or is given as text, both are
+    /// worth nothing afterwards; without it the old one can still overturn the rotation. Answers whether it signed. This store
+    /// is stale then: open it anew.
     ///
     /// # Errors
-    /// [`Error::NoRoot`]; [`Error::Full`] when there is more to carry over than a charter may; [`Error::Io`]. Until the new
-    /// charter is on disk, nothing has changed.
-    pub fn rotate(&self) -> Result<(), Error> {
+    /// [`Error::NoRoot`]; [`Error::Recovery`] when the text is none, or not of the charter held; [`Error::Full`] when there is
+    /// more to carry over than a charter may; [`Error::Io`]. Until the new charter is on disk, nothing has changed.
+    pub fn rotate(&self, recovery: Option<&str>) -> Result<bool, Error> {
         let root = self.root().ok_or(Error::NoRoot("replace the root key"))?;
-        replace(self.home(), root)
+        let given = recovery.map(read_recovery).transpose()?;
+        let of_charter = |key: &SecretKey| self.charter().roots().contains(key.public());
+        if given.as_ref().is_some_and(|key| !of_charter(key)) {
+            return Err(NOT_OF_CHARTER);
+        }
+        let kept = files::read_secret(&self.home().join("owner/recovery.key"))?;
+        let kept = kept.and_then(|key| SecretKey::from_pkcs8(&key).ok());
+        let recovery = given.or(kept).filter(of_charter);
+        let old: Vec<&SecretKey> = [root].into_iter().chain(&recovery).collect();
+        replace(self.home(), self.charter(), &old)?;
+        Ok(recovery.is_some())
     }
 
     /// Replaces a lost root key by means of the recovery key.
+    ///
+    /// Also ends it where charters stand against each other: with the recovery key of the last one that they have in common,
+    /// or, where the root key of the one held is here, with a key of the other: then both sides agree.
     ///
     /// # Errors
     /// [`Error::Recovery`] when the text is none, or not of this owner; as [`rotate`](Self::rotate).
@@ -104,13 +125,21 @@ impl OwnerStore {
                 }
             }
         }
-        let charter = newest_charter(&dir)?.ok_or(Error::Recovery("there is no charter here"))?;
-        if !charter.roots().contains(recovery.public()) {
-            return Err(Error::Recovery("it is not a key of the charter held here"));
-        }
-        // A root key that is not the charter's would stand in the way of opening the owner.
-        files::remove(&dir.join("root.key"))?;
-        replace(home, &recovery)
+        let known = known(&dir)?.ok_or(Error::Recovery("there is no charter here"))?;
+        let succession = known.succession();
+        let open = succession.open();
+        let names = |charter: &&Charter| charter.roots().contains(recovery.public());
+        let common = open.iter().filter_map(|rival| succession.common(rival));
+        let mut before = std::iter::once(succession.held()).chain(common);
+        let root = files::read_secret(&dir.join("root.key"))?;
+        let key = root.as_deref().map(SecretKey::from_pkcs8).transpose()?;
+        let key = key.filter(|key| succession.held().roots().contains(key.public()));
+        let (before, old) = match (before.find(names), open.iter().any(names), &key) {
+            (Some(before), ..) => (before, vec![&recovery]),
+            (None, true, Some(key)) => (succession.held(), vec![key, &recovery]),
+            _ => return Err(NOT_OF_CHARTER),
+        };
+        replace(home, before, &old)
     }
 
     /// The recovery key as text, while it lies on this machine.
@@ -131,19 +160,21 @@ impl OwnerStore {
     }
 }
 
-/// Makes new root and recovery keys, and the charter that names them, vouched for by `old`.
-fn replace(home: &Path, old: &SecretKey) -> Result<(), Error> {
+/// Makes new root and recovery keys, and the charter after `before` that names them, vouched for by `old`.
+fn replace(home: &Path, before: &Charter, old: &[&SecretKey]) -> Result<(), Error> {
     let dir = home.join("owner");
     let _lock = lock(&dir.join("lock"))?;
-    let charter = newest_charter(&dir)?.ok_or(Refusal::Charter("it is missing"))?;
-    let held = read_authority(&dir)?;
-    let trust = Trust::with_authority(charter.clone(), held.as_ref(), WallClock::system());
+    let trust = known(&dir)?.ok_or(Refusal::Charter("it is missing"))?;
+    let succession = trust.succession();
+    let generations = succession.all().into_iter().map(Charter::generation);
+    let generation = generations.max().unwrap_or(0).saturating_add(1);
     let of_root = trust.notices_of_root();
     let (root, recovery) = (SecretKey::generate()?, SecretKey::generate()?);
-    let carried = carried(home, &charter)?;
-    let payload = charter.successor_payload(&[*root.public(), *recovery.public()], &carried);
+    let carried = carried(home, &[before, succession.held()])?;
+    let names = [*root.public(), *recovery.public()];
+    let payload = before.successor_payload_at(generation, &names, &carried);
     let message = Charter::message(&payload);
-    let signatures = sign(&message, &[old, &root, &recovery])?;
+    let signatures = sign(&message, &[old, &[&root, &recovery]].concat())?;
     let next = Charter::assemble(&payload, &signatures);
     // Ordering: the keys first; the charter that names them makes them count.
     files::write(&dir.join("recovery.key.next"), recovery.pkcs8())?;
@@ -159,6 +190,7 @@ fn replace(home: &Path, old: &SecretKey) -> Result<(), Error> {
             })
         })
         .collect::<Result<Vec<_>, Error>>()?;
+    let next_id = Charter::decode(&next)?.id();
     let taken = trust.take_authority(&Authority {
         charters: vec![next],
         notices,
@@ -167,13 +199,18 @@ fn replace(home: &Path, old: &SecretKey) -> Result<(), Error> {
     if let Some(reason) = taken.refused.first() {
         return Err(Error::NotCounted(reason.clone()));
     }
+    if trust.charter().id() != next_id {
+        return Err(Error::NotCounted(
+            "it weighs no more than those that stand against each other".to_owned(),
+        ));
+    }
     files::write(&dir.join("authority"), &trust.authority().encode_to_vec())?;
     files::write(&dir.join("charter"), trust.charter().encoded())?;
     finish(&dir)
 }
 
-/// Digests of all that stands directly below the present charter, as far as this machine knows.
-fn carried(home: &Path, charter: &Charter) -> Result<BTreeSet<Digest>, Error> {
+/// Digests of all that stands directly below these charters, as far as this machine knows.
+fn carried(home: &Path, charters: &[&Charter]) -> Result<BTreeSet<Digest>, Error> {
     let mut found: Vec<Vec<u8>> = Issued::at(home)
         .list()?
         .into_iter()
@@ -192,9 +229,13 @@ fn carried(home: &Path, charter: &Charter) -> Result<BTreeSet<Digest>, Error> {
     }
     let carried: BTreeSet<Digest> = found
         .iter()
-        .filter(|der| charter.vouches_for(der))
+        .filter(|der| charters.iter().any(|charter| charter.vouches_for(der)))
         .map(|der| Digest::of(der))
-        .chain(charter.carried().iter().copied())
+        .chain(
+            charters
+                .iter()
+                .flat_map(|charter| charter.carried().iter().copied()),
+        )
         .collect();
     if carried.len() > CARRIED_MAX {
         return Err(Error::Full("a charter carries over 256 at most"));

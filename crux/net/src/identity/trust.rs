@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crux_core::identity::{
     self as judge, Charter, Claim, ClaimTable, Denials, Denied, Denies, Enrolment, Judged, Moment,
-    Notice, Novelty, Principal, Refusal, Signed, SignedNotice, SignedVerdict, Verdict, Verdicts,
-    Vouchers, Weight, Who,
+    Notice, Novelty, Principal, Refusal, Signed, SignedNotice, SignedVerdict, Step, Succession,
+    Verdict, Verdicts, Vouchers, Weight, Who,
 };
 use crux_core::names::{OwnerId, RnodeId};
 use crux_wire::document::v1::{self as wire, Authority, AuthorityMark, DenyNotice};
@@ -20,8 +20,6 @@ use crate::identity::issued::IssuedCertificate;
 use crate::identity::report::Report;
 use crate::identity::{Error, WallClock, files};
 
-/// Most charters kept so that those who were off can follow; beyond it the oldest go.
-const SUCCESSION_MAX: usize = 64;
 /// Most bytes of what rnodes pass on about their owner. 4 MiB: a full deny list with its chains, and every charter.
 pub const AUTHORITY_BYTES_MAX: usize = 4 << 20;
 
@@ -67,9 +65,8 @@ enum Part {
 
 #[derive(Debug)]
 struct State {
-    charter: Charter,
-    /// The charters before it, ascending; those we know.
-    succession: Vec<Charter>,
+    /// The charter held, those that led to it, and rivals.
+    succession: Succession,
     /// What the owner denies.
     denials: Denials,
     /// Whom the root vouches for although an operator above them is denied.
@@ -88,8 +85,7 @@ struct State {
 impl State {
     fn new(charter: Charter) -> Self {
         Self {
-            charter,
-            succession: Vec::new(),
+            succession: Succession::new(charter),
             denials: Denials::default(),
             vouchers: Vouchers::default(),
             local: Denies::default(),
@@ -102,10 +98,10 @@ impl State {
 
     /// Computes again what is denied.
     fn settle(&mut self) {
-        self.denials.settle(&self.charter);
-        self.vouchers.settle(&self.charter);
-        let of_owner = self.denials.denies(&self.charter);
-        self.verdicts.settle(&self.charter, &of_owner);
+        self.denials.settle(self.succession.held());
+        self.vouchers.settle(self.succession.held());
+        let of_owner = self.denials.denies(self.succession.held());
+        self.verdicts.settle(self.succession.held(), &of_owner);
         let denied = of_owner.iter().chain(self.local.iter()).copied();
         self.denies = denied.collect::<Denies>().with_closings_of(&of_owner);
         for judged in self.verdicts.iter() {
@@ -116,10 +112,10 @@ impl State {
 
     /// Takes over a verdict; one against whom we met first leaves a dispute, for us to outweigh it if we can.
     fn take_verdict(&mut self, signed: &SignedVerdict) -> Result<Option<Judged>, Refusal> {
-        let of_owner = self.denials.denies(&self.charter);
+        let of_owner = self.denials.denies(self.succession.held());
         let (novelty, judged) =
             self.verdicts
-                .add(signed, &self.charter, (&of_owner, &self.claims))?;
+                .add(signed, self.succession.held(), (&of_owner, &self.claims))?;
         if novelty == Novelty::Known {
             return Ok(None);
         }
@@ -150,24 +146,38 @@ impl State {
         }
     }
 
-    fn succeed(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        let next = self.charter.succeed(bytes)?;
-        let held = std::mem::replace(&mut self.charter, next);
-        self.succession.push(held);
-        let surplus = self.succession.len().saturating_sub(SUCCESSION_MAX);
-        self.succession.drain(..surplus);
+    fn charter(&self) -> &Charter {
+        self.succession.held()
+    }
+
+    fn take_charter(&mut self, bytes: &[u8]) -> Result<Option<Report>, Refusal> {
+        let step = self.succession.take(bytes)?;
+        let generation = self.charter().generation();
+        let report = match step {
+            Step::Known => return Ok(None),
+            Step::Signed => None,
+            Step::Followed => Some(Report::Succeeded { generation }),
+            Step::Overturned { lost } => Some(Report::Overturned {
+                held: self.charter().id(),
+                lost: lost.id(),
+            }),
+            Step::Rival => Some(Report::Rival {
+                held: self.charter().id(),
+                rival: Charter::decode(bytes)?.id(),
+            }),
+        };
         self.settle();
-        Ok(())
+        Ok(report)
     }
 
     /// Takes what lay on disk: it was judged when it came, and may be newer than the charter beside it by one crash.
     fn believe(&mut self, authority: &Authority) {
-        self.succession = earlier(authority, &self.charter);
+        self.succession = Succession::restore(self.charter().clone(), &authority.charters);
         take(self, authority, &mut Vec::new());
     }
 
     fn authority(&self) -> Authority {
-        let charters = self.succession.iter().chain([&self.charter]);
+        let charters = self.succession.all().into_iter();
         Authority {
             charters: charters.map(|charter| charter.encoded().to_vec()).collect(),
             notices: self.denials.signed().map(wire_notice).collect(),
@@ -177,25 +187,25 @@ impl State {
     }
 
     fn mark(&self) -> AuthorityMark {
+        let fingerprint = self.vouchers.mark(self.denials.fingerprint());
+        let fingerprint = self.succession.mark(self.verdicts.mark(fingerprint));
         AuthorityMark {
-            charter: self.charter.generation(),
-            fingerprint: self
-                .verdicts
-                .mark(self.vouchers.mark(self.denials.fingerprint()))
-                .as_bytes()
-                .to_vec(),
+            charter: self.charter().generation(),
+            charter_id: self.charter().id().as_bytes().to_vec(),
+            fingerprint: fingerprint.as_bytes().to_vec(),
         }
     }
 
     /// Judges a chain as it is and, if a denial breaks it, below each voucher that fits.
     fn judge<C: AsRef<[u8]>>(&self, chain: &[C], moment: Moment) -> Result<Principal, Refusal> {
-        let judged = judge::verify(chain, &self.charter, &self.denies, moment);
+        let judged = judge::verify(chain, self.succession.held(), &self.denies, moment);
         let Err(Refusal::Denied(_)) = judged else {
             return judged;
         };
         let vouched = self.vouchers.below(chain).into_iter();
-        let mut vouched = vouched
-            .filter_map(|chain| judge::verify(&chain, &self.charter, &self.denies, moment).ok());
+        let mut vouched = vouched.filter_map(|chain| {
+            judge::verify(&chain, self.succession.held(), &self.denies, moment).ok()
+        });
         vouched.next().map_or(judged, Ok)
     }
 
@@ -205,7 +215,7 @@ impl State {
         signed: &Signed<'_, C>,
         moment: Moment,
     ) -> Result<Principal, Refusal> {
-        let judged = judge::verify_signed(signed, &self.charter, &self.denies, moment);
+        let judged = judge::verify_signed(signed, self.succession.held(), &self.denies, moment);
         let Err(Refusal::Denied(_)) = judged else {
             return judged;
         };
@@ -217,7 +227,7 @@ impl State {
                 signature: signed.signature,
                 chain: &chain,
             };
-            judge::verify_signed(&signed, &self.charter, &self.denies, moment).ok()
+            judge::verify_signed(&signed, self.succession.held(), &self.denies, moment).ok()
         });
         vouched.next().map_or(judged, Ok)
     }
@@ -342,7 +352,7 @@ impl Trust {
         let der = chain.first().ok_or(Refusal::NoCertificate)?;
         {
             let state = self.read();
-            judge::verify_invitation(chain, &state.charter, &state.denies)?;
+            judge::verify_invitation(chain, state.succession.held(), &state.denies)?;
         }
         IssuedCertificate::read(der.as_ref().to_vec())
     }
@@ -460,24 +470,25 @@ impl Trust {
     /// The charter believed in.
     #[must_use]
     pub fn charter(&self) -> Charter {
-        self.read().charter.clone()
+        self.read().charter().clone()
     }
 
     /// Whose charter it is.
     #[must_use]
     pub fn owner(&self) -> OwnerId {
-        self.read().charter.owner()
+        self.read().charter().owner()
     }
 
-    /// Takes over a successor of the charter.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] when it is none; [`Error::Io`]: taken over, but not on disk.
-    pub fn succeed(&self, charter: &[u8]) -> Result<(), Error> {
-        self.write().succeed(charter)?;
-        self.changed();
-        self.keep(Part::Authority)?;
-        self.keep(Part::Charter)
+    /// Newest charters that stand against the one held, of which none weighs more: see [`Succession`].
+    #[must_use]
+    pub fn rivals(&self) -> Vec<Charter> {
+        self.read().succession.open().into_iter().cloned().collect()
+    }
+
+    /// All that is known of the owner's charters.
+    #[must_use]
+    pub(crate) fn succession(&self) -> Succession {
+        self.read().succession.clone()
     }
 
     /// Ticks whenever someone who passed may no longer (charter, denies, claims lost in a merge), and at each report.
@@ -589,7 +600,7 @@ impl Trust {
         let (name, bytes) = {
             let state = self.read();
             match part {
-                Part::Charter => ("charter", state.charter.encoded().to_vec()),
+                Part::Charter => ("charter", state.charter().encoded().to_vec()),
                 Part::Denies => ("denies", encode_denies(&state.local)),
                 Part::Authority => ("authority", state.authority().encode_to_vec()),
                 Part::Claims => ("claims", state.claims.encode()),
@@ -637,23 +648,16 @@ fn take(state: &mut State, authority: &Authority, refused: &mut Vec<String>) -> 
             refused.push(refusal.to_string());
         }
     };
-    for bytes in authority.charters.iter().take(SUCCESSION_MAX + 1) {
-        match Charter::decode(bytes) {
+    let most = judge::SUCCESSION_MAX + judge::RIVALS_MAX;
+    for bytes in authority.charters.iter().take(most) {
+        match state.take_charter(bytes) {
             // Older ones, and ours, are sent for those who were off.
-            Ok(charter)
-                if charter.owner() == state.charter.owner()
-                    && charter.generation() <= state.charter.generation() => {}
-            Ok(_) => match state.succeed(bytes) {
-                Ok(()) => reports.push(Report::Succeeded {
-                    generation: state.charter.generation(),
-                }),
-                Err(refusal) => refuse(refusal),
-            },
+            Ok(report) => reports.extend(report),
             Err(refusal) => refuse(refusal),
         }
     }
     for der in authority.vouchers.iter().take(judge::VOUCHERS_MAX) {
-        match state.vouchers.add(der, &state.charter) {
+        match state.vouchers.add(der, state.succession.held()) {
             Ok(Novelty::Known) => {}
             Ok(Novelty::New) => {
                 if let Ok(key) = judge::PublicKey::of_certificate(der) {
@@ -670,7 +674,7 @@ fn take(state: &mut State, authority: &Authority, refused: &mut Vec<String>) -> 
             signature: notice.signature.clone(),
             chain: notice.chain.clone(),
         };
-        match state.denials.add(&signed, &state.charter) {
+        match state.denials.add(&signed, state.succession.held()) {
             Ok(Novelty::Known) => {}
             Ok(Novelty::New) => {
                 if let Ok(notice) = Notice::decode(&signed.payload) {
@@ -717,17 +721,6 @@ pub(crate) fn read_authority(dir: &Path) -> Result<Option<Authority>, Error> {
         path,
         what: "it is cut short",
     })
-}
-
-/// The charters before the one held.
-fn earlier(authority: &Authority, held: &Charter) -> Vec<Charter> {
-    let charters = authority.charters.iter();
-    charters
-        .filter_map(|bytes| Charter::decode(bytes).ok())
-        .filter(|charter| {
-            charter.owner() == held.owner() && charter.generation() < held.generation()
-        })
-        .collect()
 }
 
 fn encode_denies(denies: &Denies) -> Vec<u8> {

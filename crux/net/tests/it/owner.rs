@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use crux_core::identity::{Denied, Refusal, Who};
-use crux_net::identity::{Error, GrantTerms, OwnerStore, RnodeIdentity};
+use crux_net::identity::{Error, GrantTerms, OwnerStore, Report, RnodeIdentity};
 
 use crate::fixture::{World, label};
 use crate::identity::chain_judged;
@@ -140,7 +141,7 @@ fn a_denied_operators_rnodes_stay_where_the_root_vouches_and_its_stolen_key_enro
     let n1 = RnodeIdentity::open(&world.rnode_dir("stix", "n1"));
     let n1 = n1.expect("it opens").expect("it is there");
     assert!(chain_judged(&n1, &n2).is_ok());
-    opened(&home).rotate().expect("rotated");
+    opened(&home).rotate(None).expect("rotated");
     let owner = opened(&home);
     let taken = n1.trust().take_authority(&owner.trust().authority());
     assert!(taken.expect("kept").changed);
@@ -201,14 +202,14 @@ fn a_rotated_root_is_followed_by_all_and_the_old_one_is_refused() {
     let stolen = fs::read(home.join("owner/root.key")).expect("the key");
     let first = fs::read(home.join("owner/charter")).expect("the charter");
 
-    world.owner.rotate().expect("rotated");
+    world.owner.rotate(None).expect("rotated");
     let once = opened(&home);
     assert_eq!(once.charter().generation(), 2);
     assert_ne!(
         fs::read(home.join("owner/root.key")).expect("a key"),
         stolen
     );
-    once.rotate().expect("rotated again");
+    once.rotate(None).expect("rotated again");
     let owner = opened(&home);
     assert_eq!(
         (owner.charter().generation(), owner.owner()),
@@ -299,17 +300,156 @@ fn the_old_root_is_worth_nothing(
     let taken = n1.trust().take_authority(&thief.trust().authority());
     assert!(!taken.expect("kept").changed);
     assert_eq!(n1.trust().charter().generation(), 3);
-    thief.rotate().expect("a rival");
+    thief.rotate(None).expect("a rival");
     let rival = opened(&world.dir.join("thief"));
     let taken = n1.trust().take_authority(&rival.trust().authority());
     assert!(!taken.expect("kept").changed);
-    rival.rotate().expect("a rival");
-    opened(&world.dir.join("thief")).rotate().expect("a rival");
+    rival.rotate(None).expect("a rival");
+    opened(&world.dir.join("thief"))
+        .rotate(None)
+        .expect("a rival");
     let rival = opened(&world.dir.join("thief"));
     assert_eq!(rival.charter().generation(), 4, "newer in number");
     let taken = n1.trust().take_authority(&rival.trust().authority());
     let taken = taken.expect("kept");
     assert!(!taken.changed && !taken.refused.is_empty());
+}
+
+/// A copy of an owner's directories, as by a backup or a disk that was sold.
+fn copied(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    fs::set_permissions(to, fs::Permissions::from_mode(0o700)).expect("set");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copied(&path, &target);
+        } else {
+            fs::copy(&path, &target).expect("copied");
+        }
+    }
+}
+
+fn exchange(rnodes: &[&RnodeIdentity]) {
+    for _ in 0..2 {
+        for one in rnodes {
+            for other in rnodes {
+                let told = one.trust().take_authority(&other.trust().authority());
+                told.expect("kept");
+            }
+        }
+    }
+}
+
+fn reports(rnode: &RnodeIdentity, counts: impl Fn(&Report) -> bool) -> usize {
+    let reports = rnode.trust().take_reports().into_iter();
+    reports.filter(|report| counts(report)).count()
+}
+
+#[test]
+fn rival_charters_stand_until_the_recovery_key_or_both_sides_end_it() {
+    let world = World::new();
+    let (home, copy) = (world.dir.join("home"), world.dir.join("copy"));
+    let (n1, n2) = (world.rnode("stix", "n1"), world.rnode("stix", "n2"));
+    let old = world.owner.recovery_key().expect("readable").expect("here");
+    world.owner.erase_recovery_key().expect("erased");
+    copied(&home, &copy);
+
+    for (home, rnode) in [(&home, &n1), (&copy, &n2)] {
+        assert!(
+            !opened(home).rotate(None).expect("rotated"),
+            "by the root alone"
+        );
+        let told = rnode
+            .trust()
+            .take_authority(&opened(home).trust().authority());
+        assert!(told.expect("kept").changed);
+    }
+    let held = [n1.trust().charter().id(), n2.trust().charter().id()];
+    exchange(&[&n1, &n2]);
+    for (rnode, (ours, theirs)) in [(&n1, (0, 1)), (&n2, (1, 0))] {
+        assert_eq!(
+            rnode.trust().charter().id(),
+            held[ours],
+            "nobody is taken over"
+        );
+        let rivals = rnode.trust().rivals();
+        assert_eq!((rivals.len(), rivals[0].id()), (1, held[theirs]));
+        let rival = Report::Rival {
+            held: held[ours],
+            rival: held[theirs],
+        };
+        assert_eq!(reports(rnode, |report| *report == rival), 1);
+        assert!(chain_judged(rnode, &n1).is_ok() && chain_judged(rnode, &n2).is_ok());
+    }
+    assert_ne!(n1.trust().authority_mark(), n2.trust().authority_mark());
+    let again = RnodeIdentity::open(&world.rnode_dir("stix", "n2"));
+    let again = again.expect("it opens").expect("it is there");
+    assert_eq!(
+        (again.trust().charter().id(), again.trust().rivals().len()),
+        (held[1], 1)
+    );
+
+    // Who knows of no rival cannot use a key that was replaced.
+    assert!(OwnerStore::recover(&home, &old).is_err());
+    let heard = opened(&home).take_authority(&n1.trust().authority());
+    assert!(heard.expect("kept").changed);
+    OwnerStore::recover(&home, &old).expect("it ends it");
+    let owner = opened(&home);
+    assert!(owner.has_root() && owner.trust().rivals().is_empty());
+    let told = n2.trust().take_authority(&owner.trust().authority());
+    assert!(told.expect("kept").changed);
+    exchange(&[&n1, &n2]);
+    for rnode in [&n1, &n2] {
+        assert_eq!(
+            rnode.trust().authority_mark(),
+            owner.trust().authority_mark()
+        );
+        assert!(rnode.trust().rivals().is_empty());
+        assert_eq!(
+            reports(rnode, |report| matches!(report, Report::Overturned { .. })),
+            1
+        );
+        let operator = owner.credentials().expect("credentials").chain();
+        assert!(rnode.trust().verify(&operator.expect("a leaf")).is_ok());
+    }
+    // The other home hears of it; its root key is worth nothing now, and no reason not to open.
+    let heard = opened(&copy).take_authority(&owner.trust().authority());
+    assert!(heard.expect("kept").changed);
+    assert!(!opened(&copy).has_root());
+
+    // Again, with both keys in both places: now neither weighs more, and the two have to agree.
+    copied(&home.join("owner"), &copy.join("owner"));
+    for (home, rnode) in [(&home, &n1), (&copy, &n2)] {
+        assert!(
+            opened(home).rotate(None).expect("rotated"),
+            "the recovery key was here"
+        );
+        let told = rnode
+            .trust()
+            .take_authority(&opened(home).trust().authority());
+        assert!(told.expect("kept").changed);
+    }
+    exchange(&[&n1, &n2]);
+    let heard = opened(&home).take_authority(&n2.trust().authority());
+    assert!(heard.expect("kept").changed);
+    assert_eq!(opened(&home).trust().rivals().len(), 1);
+    let theirs = opened(&copy)
+        .recovery_key()
+        .expect("readable")
+        .expect("here");
+    OwnerStore::recover(&home, &theirs).expect("both agree");
+    let owner = opened(&home);
+    let told = n2.trust().take_authority(&owner.trust().authority());
+    assert!(told.expect("kept").changed);
+    exchange(&[&n1, &n2]);
+    for rnode in [&n1, &n2] {
+        assert_eq!(
+            rnode.trust().authority_mark(),
+            owner.trust().authority_mark()
+        );
+        assert!(rnode.trust().rivals().is_empty());
+    }
 }
 
 #[test]
@@ -322,7 +462,7 @@ fn the_recovery_key_replaces_a_lost_root_and_nothing_else_does() {
     assert_eq!(world.owner.recovery_key().expect("readable"), None);
     fs::remove_file(home.join("owner/root.key")).expect("lost");
     assert!(!opened(&home).has_root());
-    assert!(matches!(opened(&home).rotate(), Err(Error::NoRoot(_))));
+    assert!(matches!(opened(&home).rotate(None), Err(Error::NoRoot(_))));
     let other = World::new()
         .owner
         .recovery_key()
@@ -376,7 +516,7 @@ fn a_rotation_that_was_cut_off_is_finished_or_dropped() {
     assert!(!owner.join("root.key.next").exists());
     // After it: the new keys take their place, whichever of the two charters was written.
     let charter = fs::read(owner.join("charter")).expect("a charter");
-    world.owner.rotate().expect("rotated");
+    world.owner.rotate(None).expect("rotated");
     let after = fs::read(owner.join("root.key")).expect("a key");
     for with_charter in [true, false] {
         secret("root.key", &before);

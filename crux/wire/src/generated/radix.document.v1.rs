@@ -267,7 +267,7 @@ pub struct AssignedInstance {
 /// What rnodes of one owner pass on about it: merged by union, each part signed.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Authority {
-    /// the charter held and those that led to it, ascending by generation
+    /// the charter held, those that led to it, and rivals of it, ascending by generation
     #[prost(bytes = "vec", repeated, tag = "1")]
     pub charters: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
     #[prost(message, repeated, tag = "2")]
@@ -320,6 +320,8 @@ pub struct AuthorityMark {
     pub charter: u64,
     #[prost(bytes = "vec", tag = "2")]
     pub fingerprint: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub charter_id: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -50,7 +50,9 @@ pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
             show(&owner);
             Ok(())
         }
-        CaCommand::Rotate { yes } => super::ca_root::rotate(&home, &owner, yes).await,
+        CaCommand::Rotate { recovery, yes } => {
+            super::ca_root::rotate(&home, &owner, recovery.as_deref(), yes).await
+        }
         CaCommand::Recovery { erase } => super::ca_root::recovery(&owner, erase),
         // Handled above: they need no owner.
         CaCommand::Recover { .. } | CaCommand::Leaf { .. } => Ok(()),
@@ -160,7 +162,8 @@ fn show(owner: &OwnerStore) {
     let charter = owner.charter();
     output::line(&format!("owner     {}", owner.owner()));
     output::line(&format!(
-        "charter   generation {}, {} root keys",
+        "charter   {}, generation {}, {} root keys",
+        charter.id().short(),
         charter.generation(),
         charter.roots().len()
     ));
@@ -170,6 +173,9 @@ fn show(owner: &OwnerStore) {
         "elsewhere"
     };
     output::line(&format!("root key  {root}"));
+    for line in operator::rival_lines(owner) {
+        output::line(&format!("rival     {line}"));
+    }
 }
 
 /// Runs `radix ca leaf`: a short-lived certificate in a file, and the words that call the base with it.

@@ -9,38 +9,53 @@ use crate::operator;
 use crate::output;
 
 /// Runs `radix ca rotate`.
-pub(crate) async fn rotate(home: &Home, owner: &OwnerStore, yes: bool) -> Outcome<()> {
-    output::talk(
-        "the root key and the recovery key are replaced; the old ones are worth nothing afterwards",
-    );
+pub(crate) async fn rotate(
+    home: &Home,
+    owner: &OwnerStore,
+    recovery: Option<&str>,
+    yes: bool,
+) -> Outcome<()> {
+    output::talk("the root key and the recovery key are replaced");
     output::ask("Rotate?", yes)?;
+    let recovery = recovery.map(given).transpose()?;
     // What it shows counts under the old charter and the new one.
     let base = Base::find(home).await?;
-    owner.rotate().map_err(|error| {
-        let failure = Failure::failed("cannot rotate").because(&error);
-        match error {
-            Error::NoRoot(_) => failure.with_fault(Fault::Refused),
-            _ => failure,
-        }
-    })?;
+    let signed = owner
+        .rotate(recovery.as_deref())
+        .map_err(|error| refused("cannot rotate", &error))?;
+    output::talk(if signed {
+        "the old keys are worth nothing any more"
+    } else {
+        "the old recovery key did not sign: it can still overturn this, so destroy it"
+    });
     spread(home, base).await
 }
 
 /// Runs `radix ca recover`.
 pub(crate) async fn recover(home: &Home, key: &str) -> Outcome<()> {
+    let text = given(key)?;
+    OwnerStore::recover(home.root(), &text).map_err(|error| refused("cannot recover", &error))?;
+    spread(home, None).await
+}
+
+/// A key as given, or from standard input.
+fn given(key: &str) -> Outcome<String> {
     let mut text = key.to_owned();
     if text == "-" {
         text.clear();
         std::io::stdin().read_line(&mut text)?;
     }
-    OwnerStore::recover(home.root(), &text).map_err(|error| {
-        let failure = Failure::failed("cannot recover").because(&error);
-        match error {
-            Error::Recovery(_) => failure.with_fault(Fault::Refused),
-            _ => failure,
+    Ok(text)
+}
+
+fn refused(what: &str, error: &Error) -> Failure {
+    let failure = Failure::failed(what).because(error);
+    match error {
+        Error::NoRoot(_) | Error::Recovery(_) | Error::NotCounted(_) => {
+            failure.with_fault(Fault::Refused)
         }
-    })?;
-    spread(home, None).await
+        _ => failure,
+    }
 }
 
 /// Tells the base, and says what to do next.
