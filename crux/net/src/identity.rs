@@ -37,5 +37,6 @@ pub use leaf::{AppLeaf, LeafIssuer};
 pub use owner::OwnerStore;
 pub use report::Report;
 pub use rnode::{Place, RnodeIdentity, enrolled_chain};
+pub(crate) use tls::provider;
 pub use tls::{Expect, refusal_in};
 pub use trust::{AUTHORITY_BYTES_MAX, Acceptance, Taken, Trust};

@@ -352,7 +352,7 @@ pub(crate) enum NeedCommand {
         /// Where a read-only copy stands too, below the target of one of the rnodes' mounts.
         #[arg(long, value_name = "PATH")]
         at: Option<String>,
-        /// Where it is had from: `rnodes`, `rnode:LABEL`, `http://HOST:PORT/PATH`, `file:PATH`, `block:PATH?BYTES`.
+        /// Where it is had from: `rnodes`, `rnode:LABEL`, `http[s]://HOST:PORT/PATH`, `file:PATH`, `block:PATH?BYTES`.
         #[arg(long, value_name = "SERVICE", default_value = "rnodes")]
         from: String,
         #[command(flatten)]
@@ -384,7 +384,7 @@ pub(crate) enum NeedCommand {
         rnode: String,
         /// The need's id, as listed.
         id: String,
-        /// `rnodes`, `rnode:LABEL`, `http://HOST:PORT/PATH`, or `file:PATH` or `block:PATH?BYTES` of the rnode.
+        /// `rnodes`, `rnode:LABEL`, `http[s]://HOST:PORT/PATH`, or `file:PATH` or `block:PATH?BYTES` of the rnode.
         service: String,
         #[command(flatten)]
         running: Running,

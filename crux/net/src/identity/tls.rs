@@ -167,7 +167,8 @@ pub(crate) fn client_config(
     Ok(config)
 }
 
-fn provider() -> Arc<CryptoProvider> {
+/// The one stack of cryptography that TLS is built on here.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 

@@ -346,7 +346,7 @@ pub struct UnmountReply {
     #[prost(bool, tag = "1")]
     pub existed: bool,
 }
-/// A data service: rnodes; rnode:LABEL; <http://HOST:PORT/PATH;> file:PATH and block:PATH?BYTES of a declared root.
+/// A data service: rnodes; rnode:LABEL; <http://HOST:PORT/PATH,> or https; file:PATH and block:PATH?BYTES of a declared root.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SwitchRequest {
     #[prost(string, tag = "1")]

@@ -49,7 +49,7 @@ impl FromStr for Service {
         let service = match text.split_once(':') {
             None if matches!(text, "" | "rnodes") => Some(Self::Rnodes),
             Some(("rnode", label)) if !label.is_empty() => Some(Self::Rnode(label.to_owned())),
-            Some(("http", _)) => Object::new(text).map(|_| Self::Object(text.to_owned())),
+            Some(("http" | "https", _)) => Object::new(text).map(|_| Self::Object(text.to_owned())),
             Some(("file", path)) if !path.is_empty() => Some(Self::Folder(path.to_owned())),
             Some(("block", rest)) => rest
                 .rsplit_once('?')
@@ -58,7 +58,7 @@ impl FromStr for Service {
         };
         service.ok_or_else(|| {
             format!(
-                "`{}` is no data service: rnodes, rnode:LABEL, http://HOST:PORT/PATH, file:PATH, block:PATH?BYTES",
+                "`{}` is no data service: rnodes, rnode:LABEL, http[s]://HOST:PORT/PATH, file:PATH, block:PATH?BYTES",
                 text.escape_debug()
             )
         })
@@ -249,6 +249,7 @@ mod tests {
             "rnodes",
             "rnode:n1",
             "http://127.0.0.1:80/a/b",
+            "https://h/x",
             "file:/var/app/nfs/x",
             "block:/var/app/disk?4096",
         ] {
@@ -256,7 +257,7 @@ mod tests {
         }
         assert_eq!("".parse::<Service>().unwrap(), Service::Rnodes);
         for text in [
-            "https://h/x",
+            "https://u:p@h/x",
             "rnode:",
             "file:",
             "block:/x",
