@@ -73,6 +73,8 @@ pub(crate) struct Plan {
     pub(crate) waiting: Vec<u32>,
     /// Containers for which there is no server now, with the reason.
     pub(crate) unplaced: Vec<(u32, String)>,
+    /// Containers that this machine has no room for now, with the reason.
+    pub(crate) no_room: Vec<(u32, String)>,
 }
 
 impl Plan {
@@ -114,6 +116,8 @@ fn standing<'a>(label: Option<&Label>, executions: &'a [ExecutionView]) -> Stand
 /// What is wanted beyond what runs.
 #[derive(Default)]
 struct Work {
+    /// How many are started that are missing.
+    missing: u32,
     mark: Vec<u32>,
     end_forwards: Vec<Step>,
     end_cells: Vec<Step>,
@@ -342,8 +346,12 @@ fn rnode_steps(
                 plan.waiting.push(ordinal);
                 return;
             }
+            if !has_room(ordinal, wanted, plan, work) {
+                return;
+            }
             work.number_cells.push((ordinal, next));
         }
+        Standing::New | Standing::Requested if !has_room(ordinal, wanted, plan, work) => return,
         Standing::New => work.number_cells.push((ordinal, next)),
         Standing::Requested => {}
     }
@@ -357,6 +365,17 @@ fn rnode_steps(
     work.prepare.push(Step::Prepare { ordinal });
     work.start.push(Step::StartCell { ordinal, reason });
     work.announce.push(ordinal);
+}
+
+/// Takes room for one that is missing, or says why there is none.
+fn has_room(ordinal: u32, wanted: &Wanted, plan: &mut Plan, work: &mut Work) -> bool {
+    let short = wanted.room.as_ref();
+    if let Some(room) = short.filter(|room| work.missing >= room.fits) {
+        plan.no_room.push((ordinal, room.why.clone()));
+        return false;
+    }
+    work.missing += 1;
+    true
 }
 
 /// Whether a running rnode was started with other mounts, tags or users than are wanted.

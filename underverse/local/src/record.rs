@@ -186,6 +186,12 @@ impl Record {
         durable::write_json(&home.record(&self.namespace), self)
     }
 
+    /// How many containers it was accepted with; none once it is dissolved.
+    pub(crate) fn accepted(&self) -> u32 {
+        let counts = self.roles.iter().map(|role| role.count);
+        if self.dissolving { 0 } else { counts.sum() }
+    }
+
     pub(crate) const fn generation(&self) -> Generation {
         Generation {
             document: self.generation.0,

@@ -13,6 +13,7 @@ use crate::base::Abilities;
 use crate::config::{Isolation, RnodeMount};
 use crate::external::External;
 use crate::groups::{Controller, Group, Groups};
+use crate::limits::Room;
 use crate::network::{Carries, OnSwitch, Way};
 use crate::record::{Door, NetworkRecord, Record, RoleRecord};
 use crate::servers::{Servers, Tagging};
@@ -43,6 +44,8 @@ pub(crate) struct Wanted {
     pub(crate) rnodes: Vec<WantedRnode>,
     /// Those for which there is no server now, with the reason.
     pub(crate) unplaced: Vec<(u32, String)>,
+    /// How many of those that are missing can be started now; `None`: all.
+    pub(crate) room: Option<Room>,
     /// Number of the last change of any server.
     pub(crate) servers_serial: u64,
     pub(crate) network: NetworkRecord,
@@ -188,6 +191,7 @@ pub(crate) fn wanted(
             .collect(),
         rnodes,
         unplaced,
+        room: None,
         servers_serial: facts.said.serial,
         network: NetworkRecord::of(&spec.network),
         doors,

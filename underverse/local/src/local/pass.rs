@@ -11,9 +11,12 @@ use underverse::{
 };
 
 use super::Local;
+use crate::base::ExecutionView;
 use crate::execute::{Pass, follow};
 use crate::label::{Subject, ordinal_of, rnode_label};
+use crate::limits::Room;
 use crate::plan::{self, Observed, Plan};
+use crate::record::Record;
 use crate::wanted::Wanted;
 use crate::{address, limits, report};
 
@@ -36,16 +39,30 @@ pub(super) struct Hold {
     /// What there was when the pass began. What it starts itself is left dead: the next pass is soon enough, and none
     /// runs in circles around a command that cannot live.
     known: Option<BTreeSet<String>>,
+    /// How many may run at the end, where there was no room for all when the pass began. What has just been started has
+    /// not taken its memory yet, so the machine is not asked again.
+    most: Option<Room>,
 }
 
 impl Hold {
-    pub(super) const fn new(asked: BTreeSet<String>) -> Self {
-        Self { asked, known: None }
+    pub(super) fn new(asked: BTreeSet<String>) -> Self {
+        Self {
+            asked,
+            ..Self::default()
+        }
     }
 
-    fn know(&mut self, observed: &Observed) {
-        let all = || observed.executions.iter().map(|view| view.id.clone());
-        self.known.get_or_insert_with(|| all().collect());
+    fn know(&mut self, observed: &Observed, wanted: Option<&Wanted>) {
+        if self.known.is_some() {
+            return;
+        }
+        let all = observed.executions.iter().map(|view| view.id.clone());
+        self.known = Some(all.collect());
+        let room = wanted.and_then(|wanted| wanted.room.clone());
+        self.most = room.map(|room| Room {
+            fits: room.fits.saturating_add(running(observed)),
+            ..room
+        });
     }
 
     fn of(&self, observed: &Observed) -> BTreeSet<String> {
@@ -75,19 +92,10 @@ impl Local {
                         .filter_map(|label| ordinal_of(label))
                         .collect();
                 }
-                let running = observed
-                    .executions
-                    .iter()
-                    .filter(|view| view.ended.is_none())
-                    .filter(|view| matches!(view.label.subject, Subject::Cell { .. }))
-                    .count();
-                let running = u32::try_from(running).unwrap_or(u32::MAX);
-                // The machine's figures are dear to read, and nothing is held against them where nothing is added.
-                if spec.count() > running {
-                    limits::check(spec.count(), running, &self.ground.machine())
-                        .map_err(|error| error.with("horde", &spec.name))?;
-                }
-                let wanted = self.wanted(*generation, spec, &observed)?;
+                let wanted = Wanted {
+                    room: self.room(spec, &observed, hold)?,
+                    ..self.wanted(*generation, spec, &observed)?
+                };
                 self.doors_taken(&wanted.doors, &mut observed);
                 let plan = plan::realise(&wanted, &observed, &hold.of(&observed));
                 Ok((observed, Some(wanted), plan))
@@ -101,6 +109,37 @@ impl Local {
                 Ok((observed, None, plan))
             }
         }
+    }
+
+    /// The room there is for what is missing; `None`: enough.
+    ///
+    /// # Errors
+    /// `Limit` for what was not accepted before and does not fit.
+    fn room(
+        &self,
+        spec: &HordeSpec,
+        observed: &Observed,
+        hold: &Hold,
+    ) -> Result<Option<Room>, Error> {
+        let running = running(observed);
+        if hold.known.is_some() {
+            let rest = |most: &Room| Room {
+                fits: most.fits.saturating_sub(running),
+                ..most.clone()
+            };
+            return Ok(hold.most.as_ref().map(rest));
+        }
+        let missing = spec.count().saturating_sub(running);
+        // The machine's figures are dear to read, and nothing is held against them where nothing is added.
+        if missing == 0 {
+            return Ok(None);
+        }
+        let machine = self.ground.machine();
+        // What was accepted is made as far as there is room; what is asked for beyond it fits, or is refused.
+        let accepted = observed.record.as_ref().map_or(0, Record::accepted);
+        limits::check(spec.count(), running.max(accepted), &machine)
+            .map_err(|error| error.with("horde", &spec.name))?;
+        Ok(limits::room(missing, &machine))
     }
 
     /// Looks, plans and acts until nothing is left to do.
@@ -124,7 +163,7 @@ impl Local {
                 Err(error) if round == 0 => return End::Refused(error),
                 Err(error) => return End::Unknown(error.effect(Effect::Unknown)),
             };
-            hold.know(&observed);
+            hold.know(&observed, wanted.as_ref());
             if plan.is_empty() {
                 return ended(horde, generation, &observed, &plan);
             }
@@ -242,6 +281,15 @@ impl Local {
     }
 }
 
+/// How many containers run.
+fn running(observed: &Observed) -> u32 {
+    let cell = |view: &&ExecutionView| {
+        view.ended.is_none() && matches!(view.label.subject, Subject::Cell { .. })
+    };
+    let running = observed.executions.iter().filter(cell).count();
+    u32::try_from(running).unwrap_or(u32::MAX)
+}
+
 /// How a pass with nothing left to do ended.
 fn ended(horde: &HordeName, generation: Generation, observed: &Observed, plan: &Plan) -> End {
     let effective = report::effective(horde, generation, observed);
@@ -266,6 +314,10 @@ fn unobtained(plan: &Plan) -> Vec<Failure> {
     failures.extend(plan.unplaced.iter().map(|(ordinal, reason)| Failure {
         subject: rnode_label(*ordinal),
         error: Error::new(Kind::Unsatisfiable, "place a container", reason.clone()),
+    }));
+    failures.extend(plan.no_room.iter().map(|(ordinal, reason)| Failure {
+        subject: rnode_label(*ordinal),
+        error: Error::new(Kind::Limit, "start a rnode", reason.clone()),
     }));
     failures.extend(plan.waiting.iter().map(|ordinal| Failure {
         subject: rnode_label(*ordinal),

@@ -9,6 +9,7 @@ use crate::address::Lease;
 use crate::base::{Ended, ExecutionView};
 use crate::config::{Executable, Isolation, RnodeFile};
 use crate::label::{Label, Subject};
+use crate::limits::Room;
 use crate::network::{Carries, OnSwitch, Scope, Way};
 use crate::record::{
     ContainerRecord, Door, ForwardRecord, NetworkRecord, Probed, Record, RoleRecord,
@@ -47,6 +48,7 @@ fn wanted(count: u32, doors: &[u16]) -> Wanted {
         }],
         rnodes: (1..=count).map(rnode).collect(),
         unplaced: Vec::new(),
+        room: None,
         servers_serial: 0,
         network: NetworkRecord::default(),
         doors: doors.iter().map(|&port| door(port)).collect(),
@@ -404,6 +406,31 @@ fn a_number_that_the_base_has_seen_is_never_used_again() {
     };
     let plan = words(&realise(&wanted(1, &[]), &observed, &BTreeSet::new()));
     assert_eq!(plan[2], "number[(1, 5)]+0");
+}
+
+#[test]
+fn where_there_is_no_room_the_dead_are_buried_and_the_last_wait() {
+    let mut wanted = wanted(3, &[]);
+    let mut observed = running(&wanted);
+    observed.executions[0] = ended(cell(1, 1));
+    observed.executions[2] = ended(cell(3, 1));
+    wanted.room = Some(Room {
+        fits: 1,
+        why: "too little memory".to_owned(),
+    });
+    let plan = realise(&wanted, &observed, &BTreeSet::new());
+    assert_eq!(plan.no_room, [(3, "too little memory".to_owned())]);
+    let steps = || plan.stages.iter().flatten();
+    let of = |found: fn(&Step) -> Option<u32>| steps().filter_map(found).collect::<Vec<_>>();
+    let buried = of(|step| match step {
+        Step::Bury { ordinal, .. } => Some(*ordinal),
+        _ => None,
+    });
+    let started = of(|step| match step {
+        Step::StartCell { ordinal, .. } => Some(*ordinal),
+        _ => None,
+    });
+    assert_eq!((buried, started), (vec![1, 3], vec![1]));
 }
 
 #[test]

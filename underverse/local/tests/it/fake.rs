@@ -372,6 +372,8 @@ pub(crate) struct FakeGround {
     pub(crate) uid: AtomicU32,
     pub(crate) clock: AtomicU64,
     pub(crate) boot: Mutex<String>,
+    /// Memory that can be had; `None`: plenty.
+    pub(crate) memory: Mutex<Option<ByteCount>>,
 }
 
 #[async_trait]
@@ -420,7 +422,11 @@ impl Ground for FakeGround {
         Machine {
             cpus: 2,
             memory: ByteCount::mebibytes(24 << 10),
-            memory_available: ByteCount::mebibytes(20 << 10),
+            memory_available: self
+                .memory
+                .lock()
+                .unwrap()
+                .unwrap_or(ByteCount::mebibytes(20 << 10)),
             tasks_max: 32_768,
             tasks: 300,
         }

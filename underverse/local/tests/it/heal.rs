@@ -8,8 +8,9 @@ use underverse::{
     End, EventId, EventKind, Kind, MaintenancePolicy, Reply, RunningState, Underverse as _, finish,
 };
 use underverse_local::Isolation;
+use underverse_local::limits::RNODE_MEMORY;
 
-use crate::fake::{DEADLINE, Fault, World, generation, name, realise, realised, spec};
+use crate::fake::{DEADLINE, Fault, World, generation, name, realise, realised, refusal, spec};
 
 // Shows in part: EVT-01
 #[tokio::test]
@@ -58,6 +59,38 @@ async fn a_cell_that_ended_by_itself_is_started_again_and_both_are_told_with_the
         later.events_after(&name(), Some(failed.id)).unwrap(),
         [started]
     );
+}
+
+#[tokio::test]
+async fn where_memory_is_short_what_is_missing_is_healed_as_far_as_it_goes() {
+    let world = World::new();
+    let local = world.local();
+    realised(&local, 1, &spec(4)).await;
+    for ordinal in [2, 3, 4] {
+        world.base.kill(ordinal);
+    }
+    let memory = |rnodes| *world.ground.memory.lock().unwrap() = Some(RNODE_MEMORY.times(rnodes));
+    memory(1);
+    for _ in 0..2 {
+        let End::Partial(effective, failures) = realise(&local, 1, &spec(4)).await else {
+            panic!("two of four run and no more can");
+        };
+        assert_eq!(world.base.cells(), [1, 2]);
+        assert_eq!(effective.missing(), 2);
+        let subjects: Vec<_> = failures.iter().map(|one| one.subject.as_str()).collect();
+        assert_eq!(subjects, ["n3", "n4"]);
+        assert_eq!(failures[0].error.kind(), Kind::Limit);
+        assert!(failures[0].error.message().contains("25.0 MiB"));
+        memory(0);
+    }
+    // What was never accepted is refused whole, and what runs may always be made fewer.
+    let error = refusal(realise(&local, 2, &spec(5)).await);
+    assert_eq!(error.kind(), Kind::Limit);
+    realised(&local, 2, &spec(2)).await;
+    assert_eq!(world.base.cells(), [1, 2]);
+    memory(1);
+    realised(&local, 3, &spec(3)).await;
+    assert_eq!(world.base.cells(), [1, 2, 3]);
 }
 
 #[tokio::test]
