@@ -7,7 +7,7 @@ use crux_core::adf::rnodes::{Carries, Provider};
 use crux_core::adf::{Application, Code, Diagnostic, FileKind, Source, nearest, parse};
 
 use crate::connection::Base;
-use crate::failure::{Failure, Fault, Outcome};
+use crate::failure::{Failure, Outcome};
 use crate::library;
 use crate::pins::Mount;
 
@@ -160,7 +160,7 @@ impl Described {
         count.map_or(0, |count| count.value)
     }
 
-    /// Refuses a backend that is not there, and what the backend cannot carry.
+    /// Refuses a backend that is not there.
     pub(crate) fn check_backend(&self) -> Outcome<()> {
         let Some(block) = self.application.block() else {
             return Ok(());
@@ -173,15 +173,6 @@ impl Described {
                 .error(Code::UnknownProvider, block.provider.span, message)
                 .helping("backends here: local; `radix backend list` tells what each can do");
             return Err(Failure::diagnostics(&[diagnostic]));
-        }
-        let wanted = self.rnodes_wanted();
-        let machine = underverse_local::limits::Machine::read();
-        if let Err(error) = underverse_local::limits::check(wanted, 0, &machine) {
-            return Err(
-                Failure::new(Fault::Unsatisfiable, format!("{wanted} rnodes do not fit"))
-                    .because(&error)
-                    .hint("lower `n` in the .rnodes file, or choose a larger underverse"),
-            );
         }
         Ok(())
     }

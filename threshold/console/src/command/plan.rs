@@ -1,5 +1,7 @@
 //! `radix plan`: what `up` would change.
 
+use underverse_local::limits::Machine;
+
 use crate::application::Described;
 use crate::args;
 use crate::base_start::{self, Ourselves};
@@ -11,15 +13,19 @@ use crate::home::Home;
 use crate::output::{self, Format};
 use crate::prepare;
 use crate::proposal::Proposal;
+use crate::room;
 
 /// Runs the command.
 pub(crate) async fn run(args: args::Plan) -> Outcome<()> {
     let described = Described::load(&args.target.dir, &args.backend)?;
     let home = Home::open()?;
     described.check_backend()?;
+    let base = Base::find(&home).await?;
+    if base.is_none() && !home.base().join(fulcrum::config::FILE).exists() {
+        room::check_machine(described.rnodes_wanted(), 0, &Machine::read())?;
+    }
     let ourselves = Ourselves::stored(&home)?;
     let draft = prepare::draft(&home, &described, &ourselves)?;
-    let base = Base::find(&home).await?;
     let present = match &base {
         Some(base) => base.itself().document(&draft.namespace).await?,
         None => None,
@@ -30,6 +36,10 @@ pub(crate) async fn run(args: args::Plan) -> Outcome<()> {
         .transpose()?
         .filter(|document| !document.dissolved);
     let draft = document::keep_builtins(draft, present.as_ref());
+    if let Some(base) = &base {
+        let held = room::held(present.as_ref(), &base.hordes().await?);
+        room::check_machine(draft.rnodes_wanted, held, &Machine::read())?;
+    }
     let mut proposal = Proposal::make(base.as_ref(), &described, &draft, present.as_ref()).await?;
     if let Some(base) = &base
         && let Some(note) = base_start::difference(base, &ourselves).await?

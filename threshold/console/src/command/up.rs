@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crux_wire::document::v1::{Document, SignedDocument};
 use crux_wire::fulcrum::v1::{HordeState, PutDocumentRequest};
 use prost::Message as _;
+use underverse_local::limits::Machine;
 
 use crate::application::Described;
 use crate::args;
@@ -28,15 +29,19 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
     let described = Described::load(&args.target.dir, &args.backend)?;
     let home = Home::open()?;
     described.check_backend()?;
+    let running = Base::find(&home).await?;
+    // What a base that died left behind needs no more room; how much that is, it says when it is back.
+    let first = running.is_none() && !home.base().join(fulcrum::config::FILE).exists();
+    if first {
+        room::check_machine(described.rnodes_wanted(), 0, &Machine::read())?;
+    }
     let ourselves = Ourselves::stored(&home)?;
     let draft = prepare::draft(&home, &described, &ourselves)?;
-    let running = Base::find(&home).await?;
     // A base that died left its forwarders running; only it can tell them from strangers.
-    if running.is_some() || !home.base().join(fulcrum::config::FILE).exists() {
+    if running.is_some() || first {
         described.check_ports(running.as_ref()).await?;
     }
-    // What a base that died left behind needs no more room.
-    if !home.base().join(fulcrum::config::FILE).exists() {
+    if first {
         room::check(&home, &draft, draft.rnodes_wanted)?;
     }
     let base = base_start::ensure(&home, &ourselves).await?;
@@ -59,7 +64,8 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
         home.note_tree(&described.directory, &namespace, present.generation)?;
         return unchanged(&base, present, &described, &args).await;
     }
-    let held = present.as_ref().map_or(0, |present| present.rnodes_wanted);
+    let held = room::held(present.as_ref(), &base.hordes().await?);
+    room::check_machine(draft.rnodes_wanted, held, &Machine::read())?;
     room::check(&home, &draft, draft.rnodes_wanted.saturating_sub(held))?;
     let proposal = Proposal::make(Some(&base), &described, &draft, present.as_ref()).await?;
     proposal.print();
