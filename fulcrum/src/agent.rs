@@ -23,7 +23,7 @@ use crate::config::{LEAVING, RnodeConfig};
 use crate::keeper::client::{self, KeeperRef};
 use crate::memoir;
 use context::{Agent, BASE, Me, background, essential, fields, unix_ms};
-use executions::{Executions, outcome_text};
+use executions::{Executions, answered, outcome_text};
 
 mod accept;
 mod access;
@@ -246,8 +246,8 @@ async fn build(
     let agent_dir = dir.join("agent");
     let io = |what| move |error| AgentError::Io(what, error);
     std::fs::create_dir_all(&agent_dir).map_err(io("make the agent's directory"))?;
-    let welcome = keeper.hello().await.map_err(AgentError::Keeper)?;
-    keeper.seal().await.map_err(AgentError::Keeper)?;
+    let welcome = answered(keeper.hello()).await.map_err(AgentError::Keeper)?;
+    answered(keeper.seal()).await.map_err(AgentError::Keeper)?;
     let executions = Executions::adopt(keeper.clone(), sockets)
         .await
         .map_err(AgentError::Keeper)?;

@@ -23,7 +23,6 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
@@ -118,7 +117,9 @@ impl Keeper {
         // Else what executions leave behind would be reaped by somebody who knows nothing of it.
         prctl::set_child_subreaper(true)
             .map_err(|error| KeeperError::io("become the reaper of orphans", error))?;
-        let files = raise_files()?;
+        // Children get back what was found, but the agent.
+        let files = crux_net::process::raise_open_files()
+            .map_err(|error| KeeperError::io("raise the limit of open files", error))?;
         let surroundings = Surroundings {
             mark: std::env::var(RNODE_MARK)
                 .ok()
@@ -185,7 +186,7 @@ impl Keeper {
         let start = AgentStart {
             dir: &self.dir,
             config: &self.config,
-            files: self.files,
+            files_max: self.files.1,
         };
         self.agent.start_if_due(now, &self.pen, &start);
     }
@@ -354,12 +355,4 @@ fn die_with_cell() -> Result<(), KeeperError> {
             .map_err(|error| KeeperError::io("be tied to the cell", error))?;
     }
     Ok(())
-}
-
-/// Raises our own limit of open files as far as we may and returns the one found, which children get back.
-fn raise_files() -> Result<(u64, u64), KeeperError> {
-    let failed = |error| KeeperError::io("raise the limit of open files", error);
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(failed)?;
-    Ok((soft, hard))
 }

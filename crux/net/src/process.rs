@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -27,6 +28,27 @@ const EXITING_OR_KERNEL: u64 = 0x4 | 0x20_0000;
 /// Where fields of `/proc/PID/stat` stand behind the program's name: the flags, and where the environment ends.
 const FLAGS: usize = 6;
 const ENVIRONMENT_END: usize = 48;
+
+/// Raises this process's limit of open files as far as it may, and returns the one found: soft and hard.
+///
+/// What is executed afterwards inherits it: whoever starts programs of others gives them back what was found.
+///
+/// # Errors
+/// The system's; nothing was changed.
+pub fn raise_open_files() -> io::Result<(u64, u64)> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok((soft, hard))
+}
+
+/// How many files this process may have open at once.
+///
+/// # Errors
+/// The system's.
+pub fn open_files_max() -> io::Result<usize> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(usize::try_from(soft).unwrap_or(usize::MAX))
+}
 
 /// The environment a process was executed with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -19,6 +19,6 @@ pub use fate::{Fate, fate, repeat_unsent};
 pub use process::{AGENT_FD_VARIABLE, ProcessListener, ProcessSocket};
 pub use rest::{REST_BODY_TIME_MAX, REST_MESSAGE_BYTES_MAX};
 pub use server::{
-    Answers, CONNECTIONS_MAX, HANDSHAKE_TIME_MAX, PeerAddress, RefusedPeer, Server, Twins, serve,
-    serve_stream,
+    Answers, CONNECTIONS_MAX, HANDSHAKE_TIME_CROWDED, HANDSHAKE_TIME_MAX, HANDSHAKES_MAX,
+    PeerAddress, RefusedPeer, Server, Twins, serve, serve_stream,
 };

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crux_wire::keeper::v1::{Execution, Outcome, OutcomeKind, Spawn};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, mpsc, watch};
 
+use super::limits::KEEPER_WAIT;
 use crate::keeper::client::{CallError, KeeperRef};
 
 /// The agent's end of an execution's socket, under the execution's id.
@@ -31,13 +32,13 @@ impl Executions {
     /// when that is full, an execution's socket is not served until the next agent.
     ///
     /// # Errors
-    /// When the keeper does not answer.
+    /// When the keeper does not answer within [`KEEPER_WAIT`].
     pub(crate) async fn adopt(
         keeper: KeeperRef,
         sockets: mpsc::Sender<Socket>,
     ) -> Result<Self, CallError> {
         let mut known = BTreeMap::new();
-        for (execution, socket) in keeper.list().await? {
+        for (execution, socket) in answered(keeper.list()).await? {
             if let (Some(socket), None) = (socket, &execution.outcome) {
                 offer(&sockets, (execution.execution.clone(), socket));
             }
@@ -188,6 +189,20 @@ impl Executions {
     }
 }
 
+/// Waits for an answer of the keeper that an agent cannot begin without.
+///
+/// # Errors
+/// [`CallError::Silent`] after [`KEEPER_WAIT`]: the agent then ends, and its keeper starts another.
+///
+/// # Cancel safety
+/// As the call.
+pub(crate) async fn answered<T>(
+    call: impl Future<Output = Result<T, CallError>>,
+) -> Result<T, CallError> {
+    let answer = tokio::time::timeout(KEEPER_WAIT, call).await;
+    answer.unwrap_or(Err(CallError::Silent(KEEPER_WAIT)))
+}
+
 fn offer(sockets: &mpsc::Sender<Socket>, socket: Socket) {
     if let Err(error) = sockets.try_send(socket) {
         tracing::warn!(%error, "the socket of an execution is not served");
@@ -207,5 +222,24 @@ pub(crate) fn outcome_text(outcome: &Outcome) -> String {
         text
     } else {
         format!("{text} ({})", outcome.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keeper::{client, packet};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_keeper_that_answers_nothing_ends_the_wait_of_a_new_agent() {
+        let (ours, keepers) = packet::pair().unwrap();
+        let (keeper, _exits, link) = client::connect(ours).unwrap();
+        let (sockets, _waiting) = mpsc::channel(1);
+        let adopted = tokio::select! {
+            adopted = Executions::adopt(keeper, sockets) => adopted,
+            ended = link.run() => panic!("the link ended: {ended:?}"),
+        };
+        assert!(matches!(adopted, Err(CallError::Silent(KEEPER_WAIT))));
+        drop(keepers);
     }
 }

@@ -18,6 +18,7 @@ use super::limits::{ARGS_BYTES_MAX, ARGS_MAX, EXECUTION_ID_MAX, FETCH_RETRY, STA
 use super::paths::{Place, digest};
 use super::verified::{Error, Verifier};
 use crate::keeper::client::CallError;
+use crate::keeper::packet::TOLD_BYTES_MAX;
 
 /// A search path that holds on every Linux.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -390,6 +391,16 @@ fn check(launch: &Launch) -> Result<(), Status> {
             "take the execution id: 1 to 128 of letters, digits, - _ . are allowed",
         ));
     }
+    for (what, bytes) in [
+        ("label", launch.label.len()),
+        ("instance", launch.instance.len()),
+    ] {
+        if bytes > TOLD_BYTES_MAX {
+            return Err(Status::invalid_argument(format!(
+                "take the {what}: it has {bytes} bytes, at most {TOLD_BYTES_MAX} are allowed"
+            )));
+        }
+    }
     let env_bytes: usize = launch
         .env
         .iter()
@@ -428,11 +439,35 @@ pub(crate) fn call_status(error: &CallError) -> Status {
             RefusedKind::Io | RefusedKind::Unspecified => Status::internal(text),
         },
         CallError::TooLarge(_) => Status::invalid_argument(text),
-        CallError::Lost | CallError::Unexpected => Status::unavailable(text),
+        CallError::Lost | CallError::Silent(_) | CallError::Unexpected => Status::unavailable(text),
     }
 }
 
 /// Whether an execution may be detached: only the base's own.
 pub(crate) fn may_detach(agent: &Agent, configuration: &str) -> bool {
     agent.me.namespace == BASE && configuration == RADIX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_or_an_instance_that_no_listing_could_hold_is_refused() {
+        let launch = |label: usize, instance: usize| Launch {
+            execution: "e".to_owned(),
+            label: vec![7; label],
+            instance: "i".repeat(instance),
+            ..Launch::default()
+        };
+        check(&launch(TOLD_BYTES_MAX, TOLD_BYTES_MAX)).unwrap();
+        for (launch, what) in [
+            (launch(TOLD_BYTES_MAX + 1, 0), "label"),
+            (launch(0, TOLD_BYTES_MAX + 1), "instance"),
+        ] {
+            let refused = check(&launch).expect_err("it is too long");
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+            assert!(refused.message().contains(what), "{refused}");
+        }
+    }
 }

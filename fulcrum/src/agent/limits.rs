@@ -104,6 +104,8 @@ pub(crate) const NEED_DEADLINE_MAX: Duration = Duration::from_secs(600);
 /// Verified files remembered by device, inode, size and times.
 pub(crate) const VERIFIED_KEPT: usize = 1024;
 
+/// Time a new agent waits for each of the keeper's first answers. 30 s: the keeper may be flushing records to a slow disk.
+pub(crate) const KEEPER_WAIT: Duration = Duration::from_secs(30);
 /// Time a call to start a command waits for the command's file.
 pub(crate) const START_WAIT: Duration = Duration::from_secs(30);
 /// Arguments in one call to start a command.

@@ -211,47 +211,58 @@ impl AgentProcess {
             Ok(None) => tracing::warn!("the agent closed its socket"),
             Err(error) => tracing::warn!(%error, "the agent's socket failed"),
         }
-        // An agent that cannot be reached is as good as dead, and keeps the next one from its work.
-        running.socket = None;
-        self.signal(nix::libc::SIGKILL);
+        self.cut_off();
         None
+    }
+
+    /// Ends an agent that cannot be reached: it is as good as dead, and keeps the next one from its work.
+    fn cut_off(&mut self) {
+        if let State::Running(running) = &mut self.state {
+            running.socket = None;
+        }
+        self.signal(nix::libc::SIGKILL);
     }
 
     /// Sends what is queued, as far as the agent takes it; `describe` makes an exit's packet.
     pub(crate) fn send(&mut self, describe: impl Fn(&str) -> Option<Vec<u8>>) {
+        match self.send_queued(describe) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // It is dying; what it still asked for is read before its end is seen.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.replies.clear();
+                self.exits.clear();
+            }
+            Err(error) => {
+                // It would wait for ever for what is not sent; the next one begins with a list.
+                tracing::error!(%error, "a packet cannot be sent to the agent, it is ended");
+                self.replies.clear();
+                self.exits.clear();
+                self.cut_off();
+            }
+        }
+    }
+
+    fn send_queued(&mut self, describe: impl Fn(&str) -> Option<Vec<u8>>) -> io::Result<()> {
         let State::Running(Running {
             socket: Some(socket),
             ..
         }) = &self.state
         else {
-            return;
+            return Ok(());
         };
         while let Some(reply) = self.replies.front() {
             let fds: Vec<_> = reply.fds.iter().map(|fd| fd.as_fd()).collect();
-            if would_block(packet::send(socket.as_fd(), &reply.bytes, &fds)) {
-                return;
-            }
+            packet::send(socket.as_fd(), &reply.bytes, &fds)?;
             self.replies.pop_front();
         }
         while let Some(name) = self.exits.front() {
-            let bytes = describe(name);
-            if bytes.is_some_and(|bytes| would_block(packet::send(socket.as_fd(), &bytes, &[]))) {
-                return;
+            if let Some(bytes) = describe(name) {
+                packet::send(socket.as_fd(), &bytes, &[])?;
             }
             self.exits.pop_front();
         }
-    }
-}
-
-/// Whether a packet has to wait; one that cannot be sent at all is dropped, since its agent is dying.
-fn would_block(sent: io::Result<()>) -> bool {
-    match sent {
-        Ok(()) => false,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
-        Err(error) => {
-            tracing::warn!(%error, "a packet to the agent is dropped");
-            false
-        }
+        Ok(())
     }
 }
 
@@ -260,8 +271,8 @@ fn would_block(sent: io::Result<()>) -> bool {
 pub(crate) struct AgentStart<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) config: &'a RnodeConfig,
-    /// The limit of open files that the keeper found.
-    pub(crate) files: (u64, u64),
+    /// How many files the agent may open: all that we may, since it serves whoever comes and starts nothing itself.
+    pub(crate) files_max: u64,
 }
 
 impl AgentStart<'_> {
@@ -289,7 +300,7 @@ impl AgentStart<'_> {
             socket: Some(agent_end.as_fd()),
             directory: None,
             user: None,
-            limits: vec![(Resource::RLIMIT_NOFILE, self.files.0, self.files.1)],
+            limits: vec![(Resource::RLIMIT_NOFILE, self.files_max, self.files_max)],
             detached: false,
         }
         .launch()

@@ -48,6 +48,9 @@ pub enum CallError {
     /// The keeper is gone, or its link was not driven: what became of the request is unknown.
     #[error("reach the keeper")]
     Lost,
+    /// The keeper did not answer in this time: what became of the request is unknown.
+    #[error("be answered by the keeper within {0:?}")]
+    Silent(std::time::Duration),
     /// The reply is not one to this request.
     #[error("understand the keeper's reply")]
     Unexpected,
@@ -338,7 +341,8 @@ impl Link {
     /// Moves packets until the keeper is gone or every [`KeeperRef`] is dropped.
     ///
     /// # Errors
-    /// The system's. All waiting calls then answer [`CallError::Lost`].
+    /// The system's, or that a packet came incomplete, as it does to a process with too many open files. All waiting
+    /// calls then answer [`CallError::Lost`].
     ///
     /// # Cancel safety
     /// Dropping it cuts the link: waiting calls answer [`CallError::Lost`].
@@ -353,11 +357,14 @@ impl Link {
             // Ordering: reading never waits for writing, else two full sockets would wait for each other.
             tokio::select! {
                 packet = socket.async_io(Interest::READABLE, |fd| packet::receive(fd.as_fd())) => match packet {
+                    // What it answered cannot be known, and whoever asked would wait for ever.
+                    Ok(Some(packet)) if packet.fds_cut => {
+                        return Err(io::Error::other(
+                            "descriptors of the keeper were lost: too many files are open",
+                        ));
+                    }
                     Ok(Some(packet)) => talk.received(packet),
                     Ok(None) => break,
-                    Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                        tracing::warn!("the keeper sent a packet that was cut");
-                    }
                     Err(error) => return Err(error),
                 },
                 sent = talk.send(&socket), if talk.outgoing.is_some() => {
@@ -485,4 +492,56 @@ struct Pending {
 struct Outgoing {
     bytes: Vec<u8>,
     fds: Vec<OwnedFd>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    use std::io::IoSlice;
+    use std::mem::MaybeUninit;
+
+    /// More descriptors than a packet may have, so that the receiver loses some as one does that has too many open.
+    const TOO_MANY: usize = 200;
+
+    #[tokio::test]
+    async fn a_packet_that_lost_descriptors_ends_the_link_and_every_waiting_call() {
+        let (ours, keepers) = packet::pair().unwrap();
+        let (keeper, _exits, link) = connect(ours).unwrap();
+        let answers = async {
+            let answers = tokio::join!(keeper.hello(), keeper.list());
+            (answers.0.err(), answers.1.err())
+        };
+        let sends = async {
+            let mut asked = 0;
+            while asked < 2 {
+                match packet::receive(keepers.as_fd()) {
+                    Ok(_) => asked += 1,
+                    Err(_not_yet) => tokio::task::yield_now().await,
+                }
+            }
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(TOO_MANY))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            let fds = [keepers.as_fd(); TOO_MANY];
+            assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+            let reply = FromKeeper {
+                request: 1,
+                reply: Some(Reply::Welcome(Welcome::default())),
+            };
+            let bytes = reply.encode_to_vec();
+            sendmsg(
+                &keepers,
+                &[IoSlice::new(&bytes)],
+                &mut control,
+                SendFlags::empty(),
+            )
+            .unwrap();
+        };
+        let (ended, (hello, list), ()) = tokio::join!(link.run(), answers, sends);
+        assert!(ended.unwrap_err().to_string().contains("too many files"));
+        assert!(matches!(
+            (hello, list),
+            (Some(CallError::Lost), Some(CallError::Lost))
+        ));
+    }
 }

@@ -127,6 +127,12 @@ impl Executions {
     fn take_over(&mut self, found: Found) -> io::Result<()> {
         let Found { mut start, outcome } = found;
         start.argv = Vec::new();
+        if start.shorten() {
+            tracing::warn!(
+                execution = start.execution,
+                "what an older keeper took is too long to be told and is left out"
+            );
+        }
         self.next_order = self.next_order.max(start.order + 1);
         let name = start.execution.clone();
         if let Some(outcome) = outcome {

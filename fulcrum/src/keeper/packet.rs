@@ -17,6 +17,10 @@ pub(crate) const PACKET_BYTES_MAX: usize = 160 * 1024;
 /// The most descriptors beside one packet. 128: the kernel's own limit is 253.
 pub(crate) const PACKET_FDS_MAX: usize = 128;
 
+/// The longest instance, configuration, command, digest or label of an execution, each. 4 KiB: what is told of one
+/// execution then fits into a packet many times over, and so into every listing.
+pub(crate) const TOLD_BYTES_MAX: usize = 4 << 10;
+
 /// One packet as received.
 #[derive(Debug)]
 pub(crate) struct Packet {
@@ -24,6 +28,8 @@ pub(crate) struct Packet {
     pub(crate) bytes: Vec<u8>,
     /// The descriptors that came with it, in order, closed on exec.
     pub(crate) fds: Vec<OwnedFd>,
+    /// Whether descriptors are missing, because this process has too many open.
+    pub(crate) fds_cut: bool,
 }
 
 /// Makes a connected pair of packet sockets, closed on exec.
@@ -79,10 +85,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Packet>> {
             fds.extend(rights);
         }
     }
-    if message
-        .flags
-        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-    {
+    if message.flags.contains(ReturnFlags::TRUNC) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "a packet was cut",
@@ -93,7 +96,11 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Packet>> {
     }
     bytes.truncate(message.bytes);
     bytes.shrink_to_fit();
-    Ok(Some(Packet { bytes, fds }))
+    Ok(Some(Packet {
+        bytes,
+        fds,
+        fds_cut: message.flags.contains(ReturnFlags::CTRUNC),
+    }))
 }
 
 #[cfg(test)]

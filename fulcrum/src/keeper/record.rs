@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 use crux_wire::keeper::v1::{Outcome, OutcomeKind};
 use serde::{Deserialize, Serialize};
 
+use super::packet::TOLD_BYTES_MAX;
+
 /// The longest name of an execution, in bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 128;
 
@@ -54,6 +56,31 @@ pub(crate) struct Start {
     pub(crate) output_bytes_max: u64,
     /// Position among the keeper's executions.
     pub(crate) order: u64,
+}
+
+impl Start {
+    /// Leaves out what is longer than a request may bring; true if anything was.
+    pub(crate) fn shorten(&mut self) -> bool {
+        let told = [
+            &mut self.instance,
+            &mut self.configuration,
+            &mut self.command,
+            &mut self.digest,
+        ];
+        // A label is kept in hex.
+        let bounds = told
+            .into_iter()
+            .map(|text| (text, TOLD_BYTES_MAX))
+            .chain([(&mut self.label, 2 * TOLD_BYTES_MAX)]);
+        let mut shortened = false;
+        for (text, bound) in bounds {
+            if text.len() > bound {
+                *text = String::new();
+                shortened = true;
+            }
+        }
+        shortened
+    }
 }
 
 /// An outcome as written.

@@ -10,6 +10,7 @@ use nix::unistd::{Gid, Uid};
 use super::executions::Refusal;
 use super::launch::{Limit, SOCKET_NUMBER};
 use super::output_cap::OUTPUT_BYTES_MAX;
+use super::packet::TOLD_BYTES_MAX;
 use super::record::Start;
 use crate::mark::{EXECUTION_MARK, RNODE_MARK};
 
@@ -61,6 +62,18 @@ impl Checked {
         };
         if spawn.argv.is_empty() {
             return Err(invalid("the argument list is empty"));
+        }
+        let told = [
+            ("instance", spawn.instance.len()),
+            ("configuration", spawn.configuration.len()),
+            ("command", spawn.command.len()),
+            ("digest", spawn.digest.len()),
+            ("label", spawn.label.len()),
+        ];
+        if let Some((what, bytes)) = told.iter().find(|(_, bytes)| *bytes > TOLD_BYTES_MAX) {
+            return Err(invalid(format!(
+                "the {what} has {bytes} bytes, at most {TOLD_BYTES_MAX} are told"
+            )));
         }
         let directory = if spawn.working_directory.is_empty() {
             "/"

@@ -17,7 +17,7 @@ use super::packet::{PACKET_FDS_MAX, Packet};
 /// The version of the protocol spoken here.
 const VERSION: u32 = 1;
 
-/// Size at which a list goes on in the next packet; an execution more still fits.
+/// Size beyond which a list goes on in the next packet; only an execution that is larger by itself has one that is larger.
 const LIST_BYTES: usize = 64 * 1024;
 
 /// What the keeper has to do beyond replying.
@@ -59,6 +59,10 @@ pub(crate) fn serve(
     };
     let done = |result: Result<(), Refusal>| result.map_or_else(refusal, |()| Reply::Done(Done {}));
     let reply = match message.action {
+        Some(_) if packet.fds_cut => refusal(Refusal::new(
+            RefusedKind::Limit,
+            "the keeper has too many files open",
+        )),
         Some(Action::Hello(_)) => Reply::Welcome(welcome(greeting)),
         // One agent at a time has this socket, so the pen is its already.
         Some(Action::Seal(_)) => Reply::Done(Done {}),
@@ -128,14 +132,24 @@ fn spawned(request: u64, executions: &Executions, name: &str, existed: bool) -> 
 }
 
 fn list(request: u64, executions: &Executions) -> Vec<Outgoing> {
+    let names = executions.names();
+    pages(
+        request,
+        names.iter().filter_map(|name| executions.describe(name)),
+    )
+}
+
+/// A list, cut where the next execution would not fit.
+fn pages(
+    request: u64,
+    executions: impl Iterator<Item = (Execution, Option<Rc<OwnedFd>>)>,
+) -> Vec<Outgoing> {
     let mut packets = Vec::new();
     let (mut page, mut fds, mut bytes) = (Vec::<Execution>::new(), Vec::<Rc<OwnedFd>>::new(), 0);
-    for (execution, socket) in executions
-        .names()
-        .iter()
-        .filter_map(|name| executions.describe(name))
-    {
-        if bytes >= LIST_BYTES || fds.len() >= PACKET_FDS_MAX {
+    for (execution, socket) in executions {
+        let more = execution.encoded_len();
+        let full = bytes + more > LIST_BYTES || fds.len() >= PACKET_FDS_MAX;
+        if full && !page.is_empty() {
             let reply = ExecutionsReply {
                 executions: std::mem::take(&mut page),
                 more: true,
@@ -147,7 +161,7 @@ fn list(request: u64, executions: &Executions) -> Vec<Outgoing> {
             ));
             bytes = 0;
         }
-        bytes += execution.encoded_len();
+        bytes += more;
         page.push(execution);
         fds.extend(socket);
     }
@@ -172,4 +186,32 @@ fn encode(request: u64, reply: Reply) -> Vec<u8> {
         reply: Some(reply),
     }
     .encode_to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keeper::packet::PACKET_BYTES_MAX;
+
+    #[test]
+    fn a_large_execution_behind_others_has_a_packet_that_can_be_sent() {
+        let sizes = [5_000, 5_000, 150_000, 10, 60_000, 10_000];
+        let listed = sizes.map(|size| Execution {
+            label: vec![7; size],
+            ..Execution::default()
+        });
+        let packets = pages(3, listed.iter().cloned().map(|execution| (execution, None)));
+        let mut seen = Vec::new();
+        for packet in &packets {
+            assert!(packet.bytes.len() <= PACKET_BYTES_MAX);
+            let message = FromKeeper::decode(packet.bytes.as_slice()).unwrap();
+            let Some(Reply::Executions(reply)) = message.reply else {
+                panic!("a list is answered by executions");
+            };
+            assert!(!reply.executions.is_empty());
+            seen.push(reply.more);
+            assert_eq!(message.request, 3);
+        }
+        assert_eq!(seen, [true, true, true, false]);
+    }
 }

@@ -1,16 +1,23 @@
 //! What a keeper does for its agent while all is well.
 
 use std::fs;
-use std::io::Read;
+use std::io::{IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crux_wire::keeper::v1::{EnvironmentVariable, Limits, OutcomeKind, RefusedKind, User};
+use crux_wire::keeper::v1::from_keeper::Reply;
+use crux_wire::keeper::v1::{
+    EnvironmentVariable, FromKeeper, Limits, OutcomeKind, RefusedKind, User,
+};
 use fulcrum::keeper::client::CallError;
+use prost::Message;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::rig::{
-    NOBODY, Rig, Scratch, TESTEE, is_root, outcome, receive_descriptors, spawn, stderr, stdout,
-    until, within, write_script,
+    NOBODY, Rig, Scratch, Setup, TESTEE, is_root, outcome, receive_descriptors, spawn, stderr,
+    stdout, until, within, write_script,
 };
 
 #[track_caller]
@@ -297,6 +304,56 @@ async fn limits_hold_for_the_program() {
 }
 
 #[tokio::test]
+async fn the_agent_may_open_all_the_files_that_the_keeper_may_and_programs_as_many_as_before() {
+    let words = ["sh", "-c", "ulimit -Sn 128; exec \"$@\"", "sh"];
+    let setup = Setup {
+        wrapper: words.map(str::to_owned).to_vec(),
+        ..Setup::default()
+    };
+    let rig = Rig::start(Scratch::new(), setup);
+    let mut agent = rig.agent().await;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", agent.pid)).unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let fields: Vec<_> = files.unwrap().split_ascii_whitespace().collect();
+    assert_eq!(fields[3], fields[4]);
+    assert_ne!(fields[3], "128");
+    let printed = agent.run("e", &["/bin/sh", "-c", "ulimit -Sn"]).await;
+    assert_eq!(stdout(&printed), "128\n");
+}
+
+#[tokio::test]
+async fn a_request_that_lost_descriptors_on_the_way_is_refused() {
+    let rig = Rig::keeper();
+    let (_, socket) = within(rig.accept_socket()).await;
+    // More than a packet may have: the keeper loses some, as it does with too many files open.
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(200))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [socket.as_fd(); 200];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    // `ToKeeper`: request 9, spawn nothing.
+    let bytes = [8, 9, 0x1a, 0];
+    sendmsg(
+        &socket,
+        &[IoSlice::new(&bytes)],
+        &mut control,
+        SendFlags::empty(),
+    )
+    .unwrap();
+    let answer = within(tokio::task::spawn_blocking(move || {
+        let mut bytes = [0; 4096];
+        let (_, length) = rustix::net::recv(&socket, &mut bytes, RecvFlags::empty()).unwrap();
+        FromKeeper::decode(&bytes[..length]).unwrap()
+    }));
+    let answer = answer.await.unwrap();
+    let Some(Reply::Refused(refused)) = answer.reply else {
+        panic!("expected a refusal, got {answer:?}");
+    };
+    assert_eq!((answer.request, refused.kind()), (9, RefusedKind::Limit));
+}
+
+#[tokio::test]
 async fn malformed_requests_are_refused_and_start_nothing() {
     let rig = Rig::keeper();
     let agent = rig.agent().await;
@@ -326,6 +383,20 @@ async fn malformed_requests_are_refused_and_start_nothing() {
         within(agent.keeper.spawn(variable, open(), None)).await,
         RefusedKind::Invalid,
     );
+    let long = "x".repeat((4 << 10) + 1);
+    for what in ["instance", "configuration", "command", "digest", "label"] {
+        let mut asked = spawn(what, &["wait"]);
+        match what {
+            "instance" => asked.instance.clone_from(&long),
+            "configuration" => asked.configuration.clone_from(&long),
+            "command" => asked.command.clone_from(&long),
+            "digest" => asked.digest.clone_from(&long),
+            _ => asked.label = long.clone().into_bytes(),
+        }
+        let asked = agent.keeper.spawn(asked, open(), None);
+        let reason = refused(within(asked).await, RefusedKind::Invalid);
+        assert!(reason.contains(what), "{reason}");
+    }
     let mut large = spawn("large", &["wait"]);
     large.argv.push("x".repeat(1 << 20));
     let large = within(agent.keeper.spawn(large, open(), None)).await;

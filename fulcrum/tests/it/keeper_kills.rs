@@ -286,6 +286,26 @@ async fn an_outcome_that_was_durable_but_not_yet_in_its_place_is_the_outcome() {
 }
 
 #[tokio::test]
+async fn a_label_that_an_older_keeper_took_keeps_no_agent_from_its_list() {
+    let mut rig = Rig::keeper();
+    let mut agent = rig.agent().await;
+    agent.run("before", &["exit", "0"]).await;
+    agent.run("long", &["exit", "7"]).await;
+    rig.kill_process();
+    let record = rig.dir.join("keeper/executions/long/start");
+    let mut start: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&record).unwrap()).unwrap();
+    start["label"] = "07".repeat(170 << 10).into();
+    fs::write(&record, start.to_string()).unwrap();
+    rig.start_process();
+    let agent = rig.agent().await;
+    let long = agent.find("long").await.unwrap();
+    assert_eq!(outcome(&long), (OutcomeKind::Exited, 7));
+    assert!(long.label.is_empty());
+    assert!(agent.find("before").await.is_some());
+}
+
+#[tokio::test]
 async fn a_keeper_killed_at_any_moment_leaves_each_execution_one_record_and_none_running() {
     let mut rig = Rig::keeper();
     let mut told = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt as _;
@@ -27,12 +29,19 @@ use tower::ServiceExt as _;
 use crate::boundary;
 use crate::error::Error;
 use crate::identity::{ALPN_GRPC, Credentials, refusal_in};
+use crate::process::open_files_max;
 use crate::rpc::rest;
 use crate::rpc::session::Session;
 
 /// Longest a TLS handshake may take. 5 s: a slow stranger holds a place no longer.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
-/// Most connections at once; more are closed as they come.
+/// The same while every place for a handshake is taken. 1 s: a peer's takes milliseconds.
+pub const HANDSHAKE_TIME_CROWDED: Duration = Duration::from_secs(1);
+/// Most handshakes at once, whoever they are with; others wait in the kernel's queue. 128: what strangers can hold of the
+/// process's descriptors, of which it is an eighth at most.
+pub const HANDSHAKES_MAX: usize = 128;
+/// Most connections at once of those who passed, half of the process's descriptors at most; more are closed after the
+/// handshake.
 pub const CONNECTIONS_MAX: usize = 1_024;
 /// Most calls at once on one connection; the peer waits beyond it.
 const STREAMS_MAX: u32 = 256;
@@ -44,6 +53,8 @@ pub(super) const FRAME_BYTES_MAX: u32 = 256 << 10;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long open calls may take to end when the server stops. 10 s: as long as a process gets.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+/// How often a handshake that takes long looks whether others wait for its place.
+const CROWD_LOOK: Duration = Duration::from_millis(100);
 /// How long to wait before accepting again after the system refused (out of descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -157,7 +168,7 @@ impl Server {
             .server_config(&ALPN_GRPC)
             .map_err(|error| Error::new(Kind::Bug, "serve").because(error))?;
         let acceptor = TlsAcceptor::from(config);
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Places::new();
         let stop = Arc::new(Stop::default());
         let mut tasks = JoinSet::new();
         let mut shutdown = pin!(shutdown);
@@ -165,17 +176,24 @@ impl Server {
             tokio::select! {
                 () = &mut shutdown => break,
                 Some(_) = tasks.join_next() => {}
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, address)) => {
-                        let Ok(place) = places.clone().try_acquire_owned() else {
-                            let reason = "every place for a connection is taken".to_owned();
-                            (self.on_refusal)(RefusedPeer { address, refusal: None, reason });
-                            continue;
-                        };
-                        let (server, acceptor, stop) = (self.clone(), acceptor.clone(), stop.clone());
+                accepted = places.accept(&listener) => match accepted {
+                    Ok((stream, address, handshake)) => {
+                        let (server, acceptor) = (self.clone(), acceptor.clone());
+                        let (stop, places) = (stop.clone(), places.clone());
                         tasks.spawn(async move {
-                            server.connection(acceptor, stream, address, &stop).await;
-                            drop(place);
+                            let Some((stream, session)) =
+                                server.greet(acceptor, stream, address, &places.handshakes).await
+                            else {
+                                return;
+                            };
+                            // Ordering: the place of a peer is taken before that of a stranger is given back.
+                            let place = places.connections.try_acquire();
+                            drop(handshake);
+                            if place.is_err() {
+                                let reason = "every place for a connection is taken".to_owned();
+                                return (server.on_refusal)(RefusedPeer { address, refusal: None, reason });
+                            }
+                            converse(stream, Arc::new(session), Some(address), server.answers, &stop).await;
                         });
                     }
                     Err(error) => {
@@ -200,13 +218,14 @@ impl Server {
         Ok(())
     }
 
-    async fn connection(
-        self,
+    /// Shakes hands, and judges whom we met; whoever is turned away is told of.
+    async fn greet(
+        &self,
         acceptor: TlsAcceptor,
         stream: TcpStream,
         address: SocketAddr,
-        stop: &Stop,
-    ) {
+        handshakes: &Semaphore,
+    ) -> Option<(TlsStream<TcpStream>, Session)> {
         // Replies are small and awaited; a failure to set this costs time, not correctness.
         let _ = stream.set_nodelay(true);
         let refuse = |refusal: Option<Refusal>, reason: String| {
@@ -214,18 +233,25 @@ impl Server {
                 address,
                 refusal,
                 reason,
-            })
+            });
         };
-        let stream = match tokio::time::timeout(HANDSHAKE_TIME_MAX, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
+        let shaken = tokio::select! {
+            shaken = acceptor.accept(stream) => shaken,
+            () = outstayed(handshakes) => {
+                refuse(None, "the handshake took too long".to_owned());
+                return None;
+            }
+        };
+        let stream = match shaken {
+            Ok(stream) => stream,
+            Err(error) => {
                 let refusal = refusal_in(&error).cloned();
                 let reason = refusal
                     .as_ref()
                     .map_or_else(|| error.to_string(), ToString::to_string);
-                return refuse(refusal, reason);
+                refuse(refusal, reason);
+                return None;
             }
-            Err(_) => return refuse(None, "the handshake took too long".to_owned()),
         };
         let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let chain = shown
@@ -233,14 +259,52 @@ impl Server {
             .map(|certificate| certificate.to_vec())
             .collect();
         match Session::begin(chain, self.credentials.trust().clone()) {
-            Ok(session) => {
-                converse(stream, Arc::new(session), Some(address), self.answers, stop).await
-            }
+            Ok(session) => Some((stream, session)),
             Err(refusal) => {
                 let reason = refusal.to_string();
                 refuse(Some(refusal), reason);
+                None
             }
         }
+    }
+}
+
+/// Places for handshakes, which strangers can take too, and for those who passed.
+#[derive(Debug, Clone)]
+struct Places {
+    handshakes: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+}
+
+impl Places {
+    /// As many as this process has descriptors for.
+    fn new() -> Self {
+        let files = open_files_max().unwrap_or(usize::MAX);
+        let places = |most: usize, share| Arc::new(Semaphore::new(most.min(files / share).max(1)));
+        Self {
+            handshakes: places(HANDSHAKES_MAX, 8),
+            connections: places(CONNECTIONS_MAX, 2),
+        }
+    }
+
+    /// The next connection, once there is a place for its handshake.
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+    ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let place = self.handshakes.clone().acquire_owned().await;
+        let place = place.map_err(io::Error::other)?;
+        let (stream, address) = listener.accept().await?;
+        Ok((stream, address, place))
+    }
+}
+
+/// Waits until a handshake has taken too long: sooner while every place for one is taken.
+async fn outstayed(handshakes: &Semaphore) {
+    let end = tokio::time::Instant::now() + HANDSHAKE_TIME_MAX;
+    tokio::time::sleep(HANDSHAKE_TIME_CROWDED).await;
+    while handshakes.available_permits() > 0 && tokio::time::Instant::now() < end {
+        tokio::time::sleep(CROWD_LOOK).await;
     }
 }
 

@@ -7,8 +7,8 @@ use crux_core::identity::{Denied, Principal, Refusal, Who};
 use crux_core::names::Label;
 use crux_net::identity::{ALPN_GRPC, Credentials, Expect, SecretKey, WallClock};
 use crux_net::rpc::{
-    AGENT_FD_VARIABLE, Answers, Fate, ProcessListener, ProcessSocket, RefusedPeer, Server, connect,
-    connect_over, connect_process, fate, repeat_unsent, serve_stream,
+    AGENT_FD_VARIABLE, Answers, Fate, HANDSHAKES_MAX, ProcessListener, ProcessSocket, RefusedPeer,
+    Server, connect, connect_over, connect_process, fate, repeat_unsent, serve_stream,
 };
 use crux_net::task::{self, Policy, Task};
 use crux_wire::process::v1::process_client::ProcessClient;
@@ -484,7 +484,7 @@ async fn a_silent_stranger_does_not_keep_others_out() {
     let n1 = world.rnode("stix", "n1");
     let serving = Serving::start(&n1.credentials().expect("credentials")).await;
     let mut silent = Vec::new();
-    for _ in 0..50 {
+    for _ in 0..HANDSHAKES_MAX {
         silent.push(
             TcpStream::connect(serving.address)
                 .await
@@ -496,6 +496,40 @@ async fn a_silent_stranger_does_not_keep_others_out() {
         .await
         .expect("n1");
     who(&channel).await.expect("a reply");
+}
+
+#[tokio::test]
+async fn strangers_hold_no_more_descriptors_than_there_are_places_for_handshakes() {
+    crux_net::process::raise_open_files().expect("more descriptors");
+    let world = World::new();
+    let n1 = world.rnode("stix", "n1");
+    let mut serving = Serving::start(&n1.credentials().expect("credentials")).await;
+    let mut silent = Vec::new();
+    // The server runs in this process, so both ends of each are ours; what was not accepted has one.
+    for _ in 0..HANDSHAKES_MAX + 32 {
+        silent.push(
+            TcpStream::connect(serving.address)
+                .await
+                .expect("it listens"),
+        );
+    }
+    let accepted = || {
+        let table = std::fs::read_to_string("/proc/self/net/tcp").expect("a table of sockets");
+        let ours = format!("0100007F:{:04X}", serving.address.port());
+        // A socket that nobody took yet has no inode.
+        let open = table.lines().skip(1).filter(|line| {
+            let fields: Vec<_> = line.split_ascii_whitespace().collect();
+            fields[1] == ours && fields[3] == "01" && fields[9] != "0"
+        });
+        open.count()
+    };
+    let mut most = 0;
+    while serving.refused.try_recv().is_err() {
+        most = most.max(accepted());
+        assert!(most <= HANDSHAKES_MAX, "{most} are held");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(most > 0, "none was seen");
 }
 
 /// An agent that serves process sockets until it is dropped.
