@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, MutexGuard, mpsc};
 use underverse::{Effect, Error, EventKind, Failure, HordeName, Kind, Progress, StepDone};
 
 use crate::address::{self, Lease};
@@ -40,6 +40,8 @@ pub(crate) struct Pass<'a> {
     base: BaseView,
     record: Mutex<Option<Record>>,
     leases: Mutex<Vec<Lease>>,
+    /// What is held until the record is written.
+    choosing: Mutex<Option<MutexGuard<'a, ()>>>,
 }
 
 fn io_error(operation: &'static str, error: io::Error) -> Error {
@@ -79,6 +81,15 @@ impl<'a> Pass<'a> {
             base,
             record: Mutex::new(observed.record.clone()),
             leases: Mutex::new(observed.leases.clone()),
+            choosing: Mutex::default(),
+        }
+    }
+
+    /// The same, which lets go of `choosing` once the record is written.
+    pub(crate) fn recording(self, choosing: Option<MutexGuard<'a, ()>>) -> Self {
+        Self {
+            choosing: Mutex::new(choosing),
+            ..self
         }
     }
 
@@ -121,6 +132,7 @@ impl<'a> Pass<'a> {
     }
 
     async fn write_record(&self) -> Result<(), Error> {
+        let _chosen = self.choosing.lock().await.take();
         let home = &self.local.settings().home;
         let directory = home.horde(self.horde.as_str());
         durable::create_dir(&directory).map_err(io_at("make the horde's directory", &directory))?;

@@ -32,7 +32,7 @@ mod observe;
 mod pass;
 
 pub(crate) use observe::horde_directories;
-use pass::{Ask, Hold};
+use pass::{Ask, Hold, Look};
 
 /// The backend `local`. Everything it makes is found again from disk and from the base's list.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ pub struct Local {
     claims: Claims,
     /// One pass a horde at a time.
     gates: StdMutex<BTreeMap<HordeName, Arc<Mutex<()>>>>,
+    /// One choice at a time of what all hordes share: numbers of switches and ranges of uids.
+    choosing: Mutex<()>,
 }
 
 impl Local {
@@ -64,6 +66,7 @@ impl Local {
             bell,
             claims: Claims::default(),
             gates: StdMutex::default(),
+            choosing: Mutex::default(),
         }
     }
 
@@ -246,7 +249,7 @@ impl Underverse for Local {
     }
 
     async fn plan(&self, generation: Generation, spec: &HordeSpec) -> Result<HordePlan, Error> {
-        let (_, _, plan) = self
+        let Look { plan, .. } = self
             .look(&Ask::Realise(generation, spec), &Hold::default())
             .await?;
         Ok(HordePlan {

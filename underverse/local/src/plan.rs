@@ -84,6 +84,12 @@ impl Plan {
         }
     }
 
+    /// Whether its first step writes the horde's record.
+    pub(crate) fn records(&self) -> bool {
+        let mut steps = self.stages.iter().flatten();
+        matches!(steps.next(), Some(Step::Record))
+    }
+
     pub(crate) const fn is_empty(&self) -> bool {
         self.stages.is_empty()
     }

@@ -84,6 +84,10 @@ pub(crate) struct Allotment {
     pub(crate) kind: Shape,
     pub(crate) capacity: u64,
     pub(crate) thin: bool,
+    /// The short id of the state directory, by which its name differs from those of others in one source; empty for
+    /// what an older version allotted, which stays where it is.
+    #[serde(default)]
+    pub(crate) home: String,
 }
 
 impl Allotment {
@@ -103,7 +107,11 @@ impl Allotment {
             Shape::FileTree => "tree",
             Shape::Volume => "volume",
         };
-        let name = format!("radix-{}-{number}-{whose}.{ending}", self.horde);
+        let horde = &self.horde;
+        let name = match self.home.as_str() {
+            "" => format!("radix-{horde}-{number}-{whose}.{ending}"),
+            home => format!("radix-{home}-{horde}-{number}-{whose}.{ending}"),
+        };
         Path::new(&self.source).join(name)
     }
 
@@ -200,6 +208,29 @@ impl Store {
             .sum()
     }
 
+    /// Whether there is room for `wanted`, which replaces `held`; what is held stays, whatever became of its exposure.
+    fn check(&self, wanted: &Allotment, held: Option<&Allotment>) -> io::Result<()> {
+        let known = held.filter(|held| held.source == wanted.source);
+        if known.is_some_and(|held| held.capacity >= wanted.capacity) {
+            return Ok(());
+        }
+        let of = |one: &&Exposure| one.server == wanted.server && one.source == wanted.source;
+        let Some(exposure) = self.exposures.iter().find(of) else {
+            let why = format!("{} is not exposed any more", wanted.source);
+            return known.map_or(
+                Err(io::Error::new(io::ErrorKind::NotFound, why)),
+                |_| Ok(()),
+            );
+        };
+        let left = exposure.capacity.saturating_sub(self.allotted(exposure));
+        if exposure.thin || wanted.capacity <= left {
+            return Ok(());
+        }
+        let (source, capacity) = (&exposure.source, exposure.capacity);
+        let why = format!("{left} of {capacity} bytes are left in {source}");
+        Err(io::Error::new(io::ErrorKind::StorageFull, why))
+    }
+
     pub(crate) fn exposed(&self) -> Vec<Exposed> {
         let mut exposed: Vec<Exposed> = self
             .exposures
@@ -256,9 +287,15 @@ pub(crate) fn change<T>(
 }
 
 /// Allots: written down first, then made. What cannot be made stays written down and is made by the next pass.
+///
+/// # Errors
+/// `StorageFull` and `NotFound`, with nothing changed, where what was chosen has been given to another meanwhile, or is
+/// not exposed any more.
 pub(crate) fn allot(home: &Home, wanted: &Allotment, mode: u32) -> io::Result<()> {
     change(home, |store| {
-        store.allotments.retain(|held| !held.same(wanted));
+        let held = store.allotments.iter().position(|held| held.same(wanted));
+        let held = held.map(|at| store.allotments.remove(at));
+        store.check(wanted, held.as_ref())?;
         store.allotments.push(wanted.clone());
         Ok(())
     })?;
@@ -274,4 +311,90 @@ pub(crate) fn free(home: &Home, freed: &[Allotment]) -> io::Result<()> {
             .retain(|held| !freed.iter().any(|one| one.same(held)));
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exposure(source: &Path, capacity: u64) -> Exposure {
+        Exposure {
+            server: "local".to_owned(),
+            source: source.display().to_string(),
+            bind: "dir".to_owned(),
+            kind: Shape::FileTree,
+            tags: BTreeSet::new(),
+            thin: false,
+            capacity,
+        }
+    }
+
+    fn allotment(horde: &str, source: &Path, capacity: u64) -> Allotment {
+        Allotment {
+            horde: horde.to_owned(),
+            id: format!("{horde}/storage/1"),
+            container: Some(1),
+            server: "local".to_owned(),
+            source: source.display().to_string(),
+            kind: Shape::FileTree,
+            capacity,
+            thin: false,
+            home: "0a1b2c3d".to_owned(),
+        }
+    }
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("storage-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn what_was_given_to_another_since_it_was_chosen_is_not_given_twice() {
+        let root = scratch("twice");
+        let (home, disk) = (Home::new(root.join("home")), root.join("disk"));
+        fs::create_dir_all(&disk).unwrap();
+        let offer = |exposures| {
+            change(&home, |store| {
+                store.exposures = exposures;
+                Ok(())
+            })
+        };
+        offer(vec![exposure(&disk, 100)]).unwrap();
+        let allot = |horde, bytes| allot(&home, &allotment(horde, &disk, bytes), 0o700);
+        let kind = |result: io::Result<()>| result.unwrap_err().kind();
+        allot("a", 60).unwrap();
+        assert_eq!(kind(allot("b", 60)), io::ErrorKind::StorageFull);
+        allot("b", 40).unwrap();
+        assert_eq!(kind(allot("b", 41)), io::ErrorKind::StorageFull);
+        let held = |store: &Store| {
+            let all = store.allotments.iter();
+            all.map(|one| (one.horde.clone(), one.capacity))
+                .collect::<BTreeSet<_>>()
+        };
+        let both = BTreeSet::from([("a".to_owned(), 60), ("b".to_owned(), 40)]);
+        assert_eq!(held(&Store::read(&home).unwrap()), both);
+        // What is held is made again, whatever became of the exposure; nothing new is.
+        offer(Vec::new()).unwrap();
+        allot("b", 40).unwrap();
+        assert_eq!(kind(allot("c", 1)), io::ErrorKind::NotFound);
+        assert_eq!(held(&Store::read(&home).unwrap()), both);
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn the_storage_of_two_state_directories_lies_apart_and_old_storage_where_it_was() {
+        let disk = Path::new("/disk");
+        let of = |home: &Path| Allotment {
+            home: Home::new(home).short(),
+            ..allotment("stix", disk, 1)
+        };
+        let (ours, theirs) = (of(Path::new("/a")), of(Path::new("/b")));
+        assert_ne!(ours.path(), theirs.path());
+        let mut old = serde_json::to_value(&ours).unwrap();
+        old.as_object_mut().unwrap().remove("home");
+        let old: Allotment = serde_json::from_value(old).unwrap();
+        assert_eq!(old.path(), disk.join("radix-stix-1-n1.tree"));
+        assert!(old.same(&ours));
+    }
 }

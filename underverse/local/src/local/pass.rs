@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::stream;
-use tokio::sync::mpsc;
+use tokio::sync::{MutexGuard, mpsc};
 use underverse::{
     Effect, End, Error, Failure, Generation, HordeName, HordeSpec, Keep, Kind, Progress,
     ProgressStream,
@@ -29,6 +29,15 @@ const PROGRESS_BUFFER: usize = 64;
 pub(super) enum Ask<'a> {
     Realise(Generation, &'a HordeSpec),
     Dissolve(Generation, &'a HordeName, Keep),
+}
+
+/// What was seen, and what it leads to.
+pub(super) struct Look<'a> {
+    pub(super) observed: Observed,
+    pub(super) wanted: Option<Wanted>,
+    pub(super) plan: Plan,
+    /// Held until what was chosen first of what was free is written down; `None` where nothing is to be.
+    pub(super) choosing: Option<MutexGuard<'a, ()>>,
 }
 
 /// Dead executions that are not started again in this pass.
@@ -75,11 +84,7 @@ impl Hold {
 
 impl Local {
     /// Observes, checks and plans.
-    pub(super) async fn look(
-        &self,
-        ask: &Ask<'_>,
-        hold: &Hold,
-    ) -> Result<(Observed, Option<Wanted>, Plan), Error> {
+    pub(super) async fn look(&self, ask: &Ask<'_>, hold: &Hold) -> Result<Look<'_>, Error> {
         match ask {
             Ask::Realise(generation, spec) => {
                 spec.validate()?;
@@ -92,13 +97,20 @@ impl Local {
                         .filter_map(|label| ordinal_of(label))
                         .collect();
                 }
+                // Ordering: from here on nobody chooses a number or range of uids until ours are written down.
+                let choosing = self.choosing.lock().await;
                 let wanted = Wanted {
                     room: self.room(spec, &observed, hold)?,
                     ..self.wanted(*generation, spec, &observed)?
                 };
                 self.doors_taken(&wanted.doors, &mut observed);
                 let plan = plan::realise(&wanted, &observed, &hold.of(&observed));
-                Ok((observed, Some(wanted), plan))
+                Ok(Look {
+                    choosing: plan.records().then_some(choosing),
+                    observed,
+                    wanted: Some(wanted),
+                    plan,
+                })
             }
             Ask::Dissolve(generation, horde, keep) => {
                 let observed = self.observe(horde).await?;
@@ -106,7 +118,12 @@ impl Local {
                     self.check_generation(*generation, horde, &observed)?;
                 }
                 let plan = plan::dissolve(&observed, *keep);
-                Ok((observed, None, plan))
+                Ok(Look {
+                    choosing: None,
+                    observed,
+                    wanted: None,
+                    plan,
+                })
             }
         }
     }
@@ -158,7 +175,12 @@ impl Local {
         self.claim_held(horde);
         let mut hold = Hold::new(hold.clone());
         for round in 0..ROUNDS_MAX {
-            let (observed, wanted, plan) = match self.look(ask, &hold).await {
+            let Look {
+                observed,
+                wanted,
+                plan,
+                choosing,
+            } = match self.look(ask, &hold).await {
                 Ok(looked) => looked,
                 Err(error) if round == 0 => return End::Refused(error),
                 Err(error) => return End::Unknown(error.effect(Effect::Unknown)),
@@ -173,7 +195,8 @@ impl Local {
                 Err(error) => return End::Unknown(error.effect(Effect::Unknown)),
             };
             let numbers = (generation.document, generation.term);
-            let pass = Pass::new(self, horde, (wanted.as_ref(), numbers), base, &observed);
+            let pass = Pass::new(self, horde, (wanted.as_ref(), numbers), base, &observed)
+                .recording(choosing);
             let mut failures = follow(&pass, &plan, progress).await;
             if !failures.is_empty() {
                 failures.extend(unobtained(&plan));

@@ -238,6 +238,8 @@ fn in_order<'a>(
 #[derive(Debug, Clone)]
 struct Room<'a> {
     spec: &'a HordeSpec,
+    /// The short id of the state directory.
+    home: String,
     exposures: Vec<(&'a Exposure, u64)>,
     /// Storage that this horde has already.
     held: Vec<&'a Allotment>,
@@ -254,6 +256,7 @@ impl<'a> Room<'a> {
         let own = |one: &&Allotment| one.horde == spec.name.as_str();
         Self {
             spec,
+            home: facts.settings.home.short(),
             exposures,
             held: store.allotments.iter().filter(own).collect(),
             chosen: Vec::new(),
@@ -340,6 +343,7 @@ impl<'a> Room<'a> {
             kind: request.kind.into(),
             capacity: request.capacity.get(),
             thin: false,
+            home: self.home.clone(),
         };
         if let Some(chosen) = self.chosen.iter().find(|one| one.same(&wanted)) {
             return Ok(chosen.clone());

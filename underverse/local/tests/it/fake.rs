@@ -201,6 +201,8 @@ impl FakeBase {
         act: impl FnOnce(&mut Table) -> Result<T, Error> + Send,
     ) -> Result<T, Error> {
         let fault = self.call(mutates);
+        // Nobody is answered at once, so that who asks at the same time is heard in between.
+        tokio::task::yield_now().await;
         let unavailable =
             |effect| Error::new(Kind::Unavailable, "call the base", "it is away").effect(effect);
         match fault {

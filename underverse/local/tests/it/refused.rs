@@ -125,6 +125,33 @@ async fn nonsense_is_invalid() {
 }
 
 #[tokio::test]
+async fn hordes_that_are_realised_at_once_get_ranges_of_users_of_their_own() {
+    let world = World::new();
+    let local = world.local();
+    let of = |horde: &str| {
+        let mut spec = spec(1);
+        spec.name = horde.parse().unwrap();
+        spec.users = vec![UserSpec {
+            name: "stix".to_owned(),
+            source: UserSource::Auto,
+        }];
+        spec
+    };
+    let (a, b, c) = (of("a"), of("b"), of("c"));
+    let _ = tokio::join!(
+        realised(&local, 1, &a),
+        realised(&local, 1, &b),
+        realised(&local, 1, &c),
+    );
+    let start = |horde: &str| {
+        let file = world.json(&format!("hordes/{horde}/n1/rnode.json"));
+        file["user_range_start"].as_u64().unwrap()
+    };
+    let ranges = std::collections::BTreeSet::from(["a", "b", "c"].map(start));
+    assert_eq!(ranges.len(), 3, "{ranges:?}");
+}
+
+#[tokio::test]
 async fn a_user_of_its_own_is_leased_for_root_and_reported_weaker_for_others() {
     let mut spec = spec(2);
     spec.users = vec![UserSpec {
