@@ -100,6 +100,31 @@ impl Groups {
         &self.seals
     }
 
+    /// The seals above so many groups each, the last above what is left; `None` unless they are a power of two
+    /// and less than all of it.
+    ///
+    /// [`Groups::is_above`] checks such a list as [`Groups::check`] does one of seals.
+    #[must_use]
+    pub fn above(&self, together: usize) -> Option<Vec<[u8; SEAL_BYTES]>> {
+        let known = together.is_power_of_two() && together < self.seals.len();
+        known.then(|| self.seals.chunks(together).map(subtree).collect())
+    }
+
+    /// Whether seals above so many groups each lead to a digest.
+    #[must_use]
+    pub fn is_above(
+        digest: Digest,
+        size: u64,
+        together: usize,
+        seals: &[[u8; SEAL_BYTES]],
+    ) -> bool {
+        let bytes = GROUP_BYTES.saturating_mul(together as u64);
+        together.is_power_of_two()
+            && seals.len() > 1
+            && seals.len() as u64 == size.div_ceil(bytes)
+            && root(seals) == digest
+    }
+
     /// Where a group lies in the file.
     #[must_use]
     pub fn range(&self, group: usize) -> Range<u64> {
@@ -260,6 +285,27 @@ mod tests {
         assert_eq!(groups.group_at(GROUP_BYTES), Some(1));
         assert_eq!(groups.group_at(1), None);
         assert_eq!(groups.group_at(4 * GROUP_BYTES), None);
+    }
+
+    #[test]
+    fn seals_above_several_groups_lead_to_the_digest_and_others_do_not() {
+        for groups in [2usize, 3, 5, 16, 17, 33] {
+            let found = hashed(&bytes(groups * GROUP - 5), GROUP);
+            for together in [1usize, 2, 4, 16, 32] {
+                let Some(mut above) = found.above(together) else {
+                    assert!(together >= groups);
+                    continue;
+                };
+                let check = |above: &[[u8; 32]]| {
+                    Groups::is_above(found.digest(), found.size(), together, above)
+                };
+                assert!(check(&above), "{groups} by {together}");
+                assert!(!check(&above[1..]));
+                above.swap(0, 1);
+                assert!(!check(&above));
+            }
+            assert_eq!(found.above(3), None);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use crux_core::digest::{Digest, GROUP_BYTES, Groups};
+use crux_core::digest::{Digest, GROUP_BYTES, Groups, SEAL_BYTES};
 use crux_core::files::manifest::{ENTRIES_MAX, Entry, Manifest};
 use crux_core::files::path::{RelPath, STAGING};
 use crux_wire::fileio::v1::{Piece, Range, Want};
@@ -334,7 +334,7 @@ impl Given<'_> {
         send: &mut dyn FnMut(Piece) -> bool,
     ) -> std::io::Result<()> {
         if want.seals_only {
-            let _ = seals_of(self.groups, index, self.executable).all(send);
+            let _ = seals_of(self.groups, (index, want), self.executable).all(send);
             return Ok(());
         }
         let all = [Range {
@@ -389,19 +389,41 @@ impl Given<'_> {
     }
 }
 
-/// The seals of a file in messages; one without seals when it needs none, for the size is told of every file.
+/// The seals of a file that are asked for, in messages; one without seals when it needs none, for the size is told of
+/// every file.
 pub(crate) fn seals_of(
     groups: &Groups,
-    index: u32,
+    (index, want): (u32, &Want),
     executable: bool,
 ) -> impl Iterator<Item = Piece> {
-    let seals = groups.seals().as_flattened();
-    let none = seals.is_empty().then_some(&[][..]);
-    let pages = none.into_iter().chain(seals.chunks(SEALS_PAGE_BYTES));
-    pages.map(move |page| Piece {
+    let all = groups.seals();
+    let above = usize::try_from(want.above).ok();
+    let seals = if let Some(above) = above.and_then(|above| groups.above(above)) {
+        above.concat()
+    } else if want.ranges.is_empty() {
+        all.as_flattened().to_vec()
+    } else {
+        let first = |offset: u64| usize::try_from(offset / GROUP_BYTES).unwrap_or(usize::MAX);
+        let range = |range: &Range| {
+            let end = range.offset.saturating_add(range.length);
+            let end = first(end.saturating_add(GROUP_BYTES - 1)).min(all.len());
+            all.get(first(range.offset)..end)
+                .unwrap_or_default()
+                .as_flattened()
+        };
+        // Each range at most once over, however often it is asked for.
+        let asked = want.ranges.iter().flat_map(range);
+        asked.copied().take(all.len() * SEAL_BYTES).collect()
+    };
+    let mut pages: Vec<Vec<u8>> = seals.chunks(SEALS_PAGE_BYTES).map(<[u8]>::to_vec).collect();
+    if pages.is_empty() {
+        pages.push(Vec::new());
+    }
+    let total = groups.size();
+    pages.into_iter().map(move |seals| Piece {
         want: index,
-        seals: page.to_vec(),
-        total: groups.size(),
+        seals,
+        total,
         executable,
         ..Piece::default()
     })

@@ -25,7 +25,7 @@ use super::root::Root;
 
 /// Readers of one relay at once, each with a thread that waits; more are sent elsewhere. 8: a relay is planned to have two.
 const READERS_MAX: usize = 8;
-/// Groups that came last and are given from memory, of one relay: 4 MiB, more than what is gathered before it is written.
+/// Groups that came last and are given from memory, of one relay: 4 MiB, more than what is gathered or under way to the disk.
 const RECENT_GROUPS: usize = 256;
 /// How often a reader that waits looks whether it is still listened to.
 const LOOK: Duration = Duration::from_millis(500);
@@ -315,7 +315,7 @@ impl Arriving {
         tx: &mpsc::Sender<Result<Piece, Error>>,
     ) -> Result<Result<(), Gone>, Error> {
         if want.seals_only {
-            let listened = seals_of(&self.groups, index, false)
+            let listened = seals_of(&self.groups, (index, want), false)
                 .all(|piece| tx.blocking_send(Ok(piece)).is_ok());
             return Ok(if listened { Ok(()) } else { Err(Gone) });
         }

@@ -53,6 +53,8 @@ pub(crate) struct Item {
     pub(crate) mode: u32,
     pub(crate) size: u64,
     pub(crate) digest: Digest,
+    /// What stands at its final name, if that is of the same size.
+    pub(crate) older: Option<Arc<Groups>>,
 }
 
 /// What a manifest means for what is there.
@@ -212,13 +214,14 @@ impl Sink {
                 }
                 Entry::Link { target } => wanted.links.push((at.clone(), target.clone())),
                 Entry::File { mode, size, digest } => {
-                    let item = Item {
+                    let mut item = Item {
                         at: at.clone(),
                         mode: *mode,
                         size: *size,
                         digest: *digest,
+                        older: None,
                     };
-                    match self.same(&mut folders, &path, &item, found)? {
+                    match self.same(&mut folders, &path, &mut item, found)? {
                         Same::No => wanted.items.push(item),
                         same => {
                             wanted.same_files += 1;
@@ -249,12 +252,12 @@ impl Sink {
         below(&self.dest, &name)
     }
 
-    /// Whether the file is there already.
+    /// Whether the file is there already; what is there instead is noted.
     fn same(
         &self,
         folders: &mut Folders<'_>,
         path: &RelPath,
-        item: &Item,
+        item: &mut Item,
         found: Option<Stat>,
     ) -> Result<Same, Error> {
         let Some(stat) = found.filter(|stat| {
@@ -281,7 +284,10 @@ impl Sink {
         Ok(match groups.digest() == item.digest {
             true if right_mode => Same::Yes,
             true => Same::ButMode,
-            false => Same::No,
+            false => {
+                item.older = Some(groups);
+                Same::No
+            }
         })
     }
 

@@ -133,6 +133,7 @@ pub struct Range {
     pub length: u64,
 }
 /// A blob by digest, or a file of the offer by path. Without ranges: the whole; ranges begin at groups of 16 KiB.
+/// seals_only: those of the ranges, or one above so many groups each, all over the file; who does not know these gives all seals.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Want {
     #[prost(string, tag = "1")]
@@ -143,6 +144,8 @@ pub struct Want {
     pub ranges: ::prost::alloc::vec::Vec<Range>,
     #[prost(bool, tag = "4")]
     pub seals_only: bool,
+    #[prost(uint32, tag = "5")]
+    pub above: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReadRequest {
