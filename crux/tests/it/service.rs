@@ -208,8 +208,12 @@ async fn a_handle_follows_a_server_that_moves_to_another_port() {
     assert_eq!(after.count(), 1);
 }
 
+/// Requests of one handle, half of them after one of three workers was killed.
+const REQUESTS: u32 = 300;
+
+// Shows: SVC-12
 #[tokio::test]
-async fn requests_are_spread_over_all_members() {
+async fn requests_are_spread_over_all_members_and_none_is_lost_with_one_of_them() {
     let world = World::new();
     let mut workers = Vec::new();
     for index in 0..3 {
@@ -217,12 +221,23 @@ async fn requests_are_spread_over_all_members() {
     }
     let slave = world.process("slave", 0);
     let handle = handle(&slave);
-    for _ in 0..9 {
-        handle.req(AskOnce {}).await.expect("an answer");
-    }
-    assert_eq!(
-        workers.iter().map(Working::count).collect::<Vec<_>>(),
-        [3, 3, 3]
+    let ask = async || {
+        for _ in 0..REQUESTS / 2 {
+            handle.req(AskOnce {}).await.expect("an answer");
+        }
+    };
+    ask().await;
+    let counts = |workers: &[Working]| workers.iter().map(Working::count).collect::<Vec<_>>();
+    assert_eq!(counts(&workers), [REQUESTS / 6; 3]);
+    workers.remove(1).kill().await;
+    ask().await;
+    let after = counts(&workers);
+    assert_eq!(after.iter().sum::<u32>(), REQUESTS / 3 + REQUESTS / 2);
+    assert!(
+        after
+            .iter()
+            .all(|count| *count >= REQUESTS / 6 + REQUESTS / 6),
+        "{after:?}"
     );
 }
 

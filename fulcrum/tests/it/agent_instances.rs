@@ -1,6 +1,6 @@
 //! Instances of an application on a real nested rnode that leads itself.
 
-use crux_wire::document::v1::{InstanceRecord, InstanceState};
+use crux_wire::document::v1::{InstanceRecord, InstanceState, ServiceRecord};
 use crux_wire::fileio::v1::file_io_client::FileIoClient;
 use crux_wire::fileio::v1::{NeedRequest, ScanRequest};
 use crux_wire::fulcrum::v1::{EntriesRequest, ServicesRequest, StatusReply};
@@ -123,7 +123,45 @@ async fn said(base: &Base, nested: &Nested) -> String {
     value
 }
 
-// Shows in part: SVC-01, SVC-02
+async fn listed(base: &Base, nested: &Nested) -> Vec<ServiceRecord> {
+    let request = ServicesRequest {
+        name: "lookup".into(),
+    };
+    let reply = nested.fulcrum(base).await.services(request).await;
+    reply.unwrap().into_inner().services
+}
+
+// Shows: SVC-02
+#[tokio::test]
+async fn a_service_is_listed_only_once_its_server_is_ready_and_answers_from_then_on() {
+    let base = Base::start();
+    base.ready().await;
+    let nested = Nested::start(&base, "n1").await;
+    let once = base.home.join("ready");
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let head = format!(" serves=lookup:{port} ready=register");
+    let words = format!("serve lookup {port} {}", once.display());
+    base.apply(&nested, &base.application_with(1, &head, &words))
+        .await;
+    let running = |status: &StatusReply| status.instances.first().is_some_and(|one| one.pid > 0);
+    let status = nested.status(&base, running).await;
+    assert_eq!(one(&status).state(), InstanceState::Starting);
+    assert_eq!(listed(&base, &nested).await, []);
+
+    std::fs::write(&once, "").unwrap();
+    let mut services = Vec::new();
+    until(async || {
+        services = listed(&base, &nested).await;
+        !services.is_empty()
+    })
+    .await;
+    std::net::TcpStream::connect((services[0].host.as_str(), port)).unwrap();
+    nested.status(&base, |status| status.settled).await;
+}
+
+// Shows in part: SVC-01
 #[tokio::test]
 async fn an_instance_is_ready_once_it_has_registered_what_its_class_offers() {
     let base = Base::start();
@@ -137,20 +175,7 @@ async fn an_instance_is_ready_once_it_has_registered_what_its_class_offers() {
     .await;
     let settled = nested.status(&base, |status| status.settled).await;
     assert_eq!(said(&base, &nested).await, "prog1/0 registered");
-    let list = async || {
-        let request = ServicesRequest {
-            name: "lookup".into(),
-        };
-        nested
-            .fulcrum(&base)
-            .await
-            .services(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .services
-    };
-    let services = list().await;
+    let services = listed(&base, &nested).await;
     assert_eq!(services.len(), 1);
     assert_eq!(
         (services[0].port, services[0].host.as_str()),
@@ -167,7 +192,7 @@ async fn an_instance_is_ready_once_it_has_registered_what_its_class_offers() {
     until(async || nested.contact().await["pid"] != contact["pid"]).await;
     let after = nested.status(&base, |status| status.settled).await;
     assert_eq!(one(&after).execution, one(&settled).execution);
-    assert_eq!(list().await, services);
+    assert_eq!(listed(&base, &nested).await, services);
     // What it wrote on the blackboard was written once, and is there.
     assert_eq!(said(&base, &nested).await, "prog1/0 registered");
 }

@@ -62,6 +62,14 @@ fn main() -> ExitCode {
         ["connect", text] => connect(text),
         ["relay", socket] => relay(Path::new(socket)),
         ["serve", name, port] => serve(name, port.parse().unwrap()),
+        ["serve", name, port, once] => {
+            while !Path::new(once).exists() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let port: u16 = port.parse().unwrap();
+            let _listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+            serve(name, port.into())
+        }
         ["horde", namespace, port, class] => horde(namespace, port.parse().unwrap(), class),
         ["twins"] => ask_twice(),
         ["remember", dir] => remember(Path::new(dir)),
