@@ -45,6 +45,7 @@ mod fileio_copy;
 mod fileio_mount;
 mod fileio_service;
 mod files;
+mod finished;
 mod fulcrum_service;
 mod guard;
 mod hordes;
@@ -414,7 +415,7 @@ async fn watch_exits(agent: Arc<Agent>, mut exits: mpsc::Receiver<Execution>) {
             tracing::error!(%error, "registrations cannot be written");
         }
         services::publish(&agent);
-        base_task::prune(&agent).await;
+        finished::prune(&agent).await;
     }
 }
 

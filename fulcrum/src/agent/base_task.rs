@@ -8,7 +8,7 @@ use crux_wire::keeper::v1::EnvironmentVariable;
 
 use super::context::{Agent, RADIX};
 use super::launch::Launch;
-use super::limits::{BACKEND_RETRY, FINISHED_KEPT_RNODE};
+use super::limits::BACKEND_RETRY;
 
 /// Name of the one backend that a base starts by itself.
 const BACKEND: &str = "local";
@@ -106,21 +106,4 @@ fn for_tests() -> Vec<EnvironmentVariable> {
         value,
     };
     variables.map(variable).collect()
-}
-
-/// Drops the oldest finished executions beyond what is kept.
-pub(crate) async fn prune(agent: &Agent) {
-    let mut finished: Vec<_> = agent
-        .executions
-        .list()
-        .into_iter()
-        .filter(|known| known.outcome.is_some())
-        .collect();
-    let surplus = finished.len().saturating_sub(FINISHED_KEPT_RNODE);
-    finished.sort_by_key(|known| known.started_unix_ms);
-    for known in finished.iter().take(surplus) {
-        if let Err(error) = agent.executions.forget(&known.execution).await {
-            tracing::debug!(%error, execution = known.execution, "an execution was not forgotten");
-        }
-    }
 }

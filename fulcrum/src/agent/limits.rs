@@ -28,8 +28,11 @@ pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const PROBES_MAX: usize = 256;
 /// Finished executions of instances that are kept for their output, each instance.
 pub(crate) const FINISHED_KEPT_INSTANCE: usize = 3;
-/// Finished executions kept a rnode, whoever started them.
+/// Finished executions kept a rnode, whoever started them; those that ended first are dropped.
 pub(crate) const FINISHED_KEPT_RNODE: usize = 128;
+/// Time after its end in which no finished execution is dropped for their number. A minute: whoever has to see how it
+/// ended, a backend that is started again included, has looked by then.
+pub(crate) const FINISHED_KEPT_FOR: Duration = Duration::from_secs(60);
 /// Longest reason in an instance record, in bytes.
 pub(crate) const REASON_BYTES_MAX: usize = 300;
 

@@ -75,7 +75,7 @@ pub(crate) struct Executions {
     entries: BTreeMap<String, Entry>,
     /// Children by pid.
     children: BTreeMap<i32, String>,
-    /// Ended ones, oldest first.
+    /// Ended ones by the time of their end: what lived longest is not the first to go.
     ended: BTreeSet<(u64, String)>,
     next_order: u64,
 }
@@ -136,7 +136,7 @@ impl Executions {
         self.next_order = self.next_order.max(start.order + 1);
         let name = start.execution.clone();
         if let Some(outcome) = outcome {
-            self.ended.insert((start.order, name.clone()));
+            self.ended.insert((outcome.ended_unix_ms, name.clone()));
             self.entries.insert(
                 name,
                 Entry {
@@ -336,18 +336,18 @@ impl Executions {
             .entries
             .get(name)
             .ok_or_else(|| Refusal::unknown(name))?;
-        if !matches!(entry.state, State::Ended(_)) {
+        let State::Ended(outcome) = &entry.state else {
             return Err(Refusal::new(
                 RefusedKind::Invalid,
                 format!("{name} has not ended"),
             ));
-        }
-        let order = entry.start.order;
+        };
+        let ended = outcome.ended_unix_ms;
         self.records
             .forget(name)
             .map_err(|error| Refusal::io("forget it", &error))?;
         self.entries.remove(name);
-        self.ended.remove(&(order, name.to_owned()));
+        self.ended.remove(&(ended, name.to_owned()));
         Ok(())
     }
 
@@ -427,8 +427,9 @@ impl Executions {
             tracing::error!(execution = name, %error, "an outcome cannot be written, it is tried again");
             return false;
         }
+        let ended = outcome.ended_unix_ms;
         entry.state = State::Ended(outcome.clone());
-        self.ended.insert((entry.start.order, name.to_owned()));
+        self.ended.insert((ended, name.to_owned()));
         true
     }
 
