@@ -63,12 +63,14 @@ pub(crate) async fn put_horde_state(
     request: PutHordeStateRequest,
 ) -> Result<PutHordeStateReply, Status> {
     only_base(agent)?;
-    for mut event in request.events {
-        // Tokens are ours to give.
-        event.token.clear();
-        agent.events.push(event);
-    }
+    let events = request.events;
+    let pass_on = || {
+        events
+            .into_iter()
+            .for_each(|event| agent.events.pass_on(event))
+    };
     let Some(state) = request.state else {
+        pass_on();
         return Ok(PutHordeStateReply {});
     };
     if !label_is_valid(&state.namespace) {
@@ -82,6 +84,8 @@ pub(crate) async fn put_horde_state(
         .hordes
         .put(state)
         .map_err(|error| Status::failed_precondition(format!("keep a horde's state: {error}")))?;
+    // Ordering: only with the state that they led to; what is not kept is told again, with its events.
+    pass_on();
     if before.is_none_or(|before| before.phase != phase || before.generation != generation) {
         let fields = fields! {
             "namespace": namespace.clone(), "phase": phase.clone(), "generation": generation,

@@ -31,11 +31,20 @@ struct Line {
     rnode: String,
     #[serde(default)]
     fields: Vec<(String, String)>,
+    #[serde(default)]
+    origin: String,
+}
+
+/// An event, and the token of who told it first; empty for our own.
+#[derive(Debug)]
+struct Kept {
+    event: Event,
+    origin: String,
 }
 
 #[derive(Debug)]
 struct Ring {
-    events: VecDeque<Event>,
+    events: VecDeque<Kept>,
     last: u64,
     file: Option<File>,
     lines: usize,
@@ -63,7 +72,7 @@ impl Events {
                     continue;
                 };
                 last = last.max(line.sequence);
-                events.push_back(event(line));
+                events.push_back(kept(line));
                 if events.len() > EVENTS_KEPT {
                     events.pop_front();
                 }
@@ -84,12 +93,26 @@ impl Events {
     }
 
     /// Adds an event; its token is set here.
-    pub(crate) fn push(&self, mut new: Event) {
+    pub(crate) fn push(&self, event: Event) {
+        let origin = String::new();
+        self.keep(Kept { event, origin });
+    }
+
+    /// Adds an event that was told to us under a token of the teller's; once, however often it is told.
+    pub(crate) fn pass_on(&self, event: Event) {
+        let origin = event.token.clone();
+        let known = |kept: &Kept| kept.origin == origin;
+        if origin.is_empty() || !self.lock().events.iter().any(known) {
+            self.keep(Kept { event, origin });
+        }
+    }
+
+    fn keep(&self, mut new: Kept) {
         let sequence = {
             let mut ring = self.lock();
             ring.last += 1;
-            new.token = ring.last.to_string();
-            let text = serde_json::to_string(&line(ring.last, &new));
+            new.event.token = ring.last.to_string();
+            let text = serde_json::to_string(&line(&new));
             ring.events.push_back(new);
             if ring.events.len() > EVENTS_KEPT {
                 ring.events.pop_front();
@@ -125,8 +148,8 @@ impl Events {
         events.extend(
             ring.events
                 .iter()
-                .filter(|event| sequence(event) > from)
-                .cloned(),
+                .filter(|kept| sequence(kept) > from)
+                .map(|kept| kept.event.clone()),
         );
         events
     }
@@ -139,8 +162,8 @@ impl Events {
     /// Rewrites the file with what is kept.
     fn compact(&self, ring: &mut Ring) {
         let mut text = String::new();
-        for event in &ring.events {
-            if let Ok(line) = serde_json::to_string(&line(sequence(event), event)) {
+        for kept in &ring.events {
+            if let Ok(line) = serde_json::to_string(&line(kept)) {
                 text.push_str(&line);
                 text.push('\n');
             }
@@ -165,17 +188,17 @@ fn open_append(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-fn sequence(event: &Event) -> u64 {
-    event.token.parse().unwrap_or(0)
+fn sequence(kept: &Kept) -> u64 {
+    kept.event.token.parse().unwrap_or(0)
 }
 
-fn event(line: Line) -> Event {
+fn kept(line: Line) -> Kept {
     let fields = line
         .fields
         .into_iter()
         .map(|(name, value)| Field { name, value })
         .collect();
-    Event {
+    let event = Event {
         token: line.sequence.to_string(),
         unix_ms: line.unix_ms,
         kind: line.kind,
@@ -184,12 +207,15 @@ fn event(line: Line) -> Event {
         namespace: line.namespace,
         rnode: line.rnode,
         fields,
-    }
+    };
+    let origin = line.origin;
+    Kept { event, origin }
 }
 
-fn line(sequence: u64, event: &Event) -> Line {
+fn line(kept: &Kept) -> Line {
+    let event = &kept.event;
     Line {
-        sequence,
+        sequence: sequence(kept),
         unix_ms: event.unix_ms,
         kind: event.kind.clone(),
         subject: event.subject.clone(),
@@ -201,6 +227,7 @@ fn line(sequence: u64, event: &Event) -> Line {
             .iter()
             .map(|f| (f.name.clone(), f.value.clone()))
             .collect(),
+        origin: kept.origin.clone(),
     }
 }
 
@@ -215,10 +242,49 @@ mod tests {
         });
     }
 
+    fn folder(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("radix-events-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn what_is_told_again_is_passed_on_once_also_by_the_next_agent() {
+        let dir = folder("again");
+        let tell = |events: &Events, origin: &str| {
+            let token = origin.to_owned();
+            let subject = token.clone();
+            events.pass_on(Event {
+                token,
+                subject,
+                ..Event::default()
+            });
+        };
+        let events = Events::open(&dir);
+        for origin in ["a/1", "a/2", "a/1"] {
+            tell(&events, origin);
+        }
+        drop(events);
+        let events = Events::open(&dir);
+        for origin in ["a/2", "a/3"] {
+            tell(&events, origin);
+        }
+        let told: Vec<_> = events
+            .after("")
+            .into_iter()
+            .map(|e| (e.token, e.subject))
+            .collect();
+        let wanted = [("1", "a/1"), ("2", "a/2"), ("3", "a/3")];
+        assert_eq!(
+            told,
+            wanted.map(|(token, subject)| (token.to_owned(), subject.to_owned()))
+        );
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+
     #[test]
     fn a_token_resumes_after_the_agent_died() {
-        let dir = std::env::temp_dir().join(format!("radix-events-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
+        let dir = folder("resume");
         let events = Events::open(&dir);
         push(&events, "a");
         push(&events, "b");

@@ -136,7 +136,7 @@ impl Reader {
                 return Err(self.slot.fill(problem));
             }
         }
-        let longest = self.buffer.len() - self.searched_line_ends();
+        let longest = self.buffer.len() - self.earlier();
         if longest > REST_MESSAGE_BYTES_MAX {
             return Err(self.too_large(REST_MESSAGE_BYTES_MAX));
         }
@@ -144,14 +144,15 @@ impl Reader {
     }
 
     /// Bytes that certainly belong to earlier messages: those up to the last end of line of a stream.
-    fn searched_line_ends(&self) -> usize {
+    ///
+    /// Only what was read last can have one, so that a message in many small pieces is not searched again with each.
+    fn earlier(&self) -> usize {
         match self.method.requests() {
             Shape::One => 0,
-            Shape::Stream => self
-                .buffer
+            Shape::Stream => self.buffer[self.searched..]
                 .iter()
                 .rposition(|byte| *byte == b'\n')
-                .map_or(0, |end| end + 1),
+                .map_or(0, |end| self.searched + end + 1),
         }
     }
 
