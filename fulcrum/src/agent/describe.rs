@@ -8,6 +8,7 @@ use crux_wire::fulcrum::v1::{DescribeReply, HordeState, Listing, ServicesReply, 
 use prost::Message;
 
 use super::context::{Agent, BASE, RADIX};
+use super::shared::Followed;
 use super::status::{Facts, fold, service_address};
 use super::{placement, services};
 
@@ -151,19 +152,28 @@ pub(crate) fn asked_for(agent: &Agent, told: &[HordeState]) -> Vec<HordeState> {
         .collect()
 }
 
-/// The newest assignment of each rnode, whoever published it.
+/// The assignment of each rnode that counts: that of whom we follow, else the newest.
 pub(crate) fn assignments(agent: &Agent) -> BTreeMap<String, Assignment> {
+    let published = agent.shared.messages::<Assignment>("assign/");
+    newest(published, agent.shared.followed().as_ref())
+}
+
+/// Of those that were published, each by its owner's id, the one of each rnode that counts.
+fn newest(
+    published: impl IntoIterator<Item = (String, Assignment)>,
+    followed: Option<&Followed>,
+) -> BTreeMap<String, Assignment> {
     let mut newest: BTreeMap<String, Assignment> = BTreeMap::new();
-    for (owner, assignment) in agent.shared.messages::<Assignment>("assign/") {
+    let rank = |of: &Assignment| {
+        let leads = followed.is_some_and(|followed| followed.published(of));
+        (leads, of.generation, of.term, of.leader.clone())
+    };
+    for (owner, assignment) in published {
         if assignment.leader != owner {
             continue;
         }
         let known = newest.get(&assignment.rnode);
-        let newer = known.is_none_or(|known| {
-            (assignment.generation, assignment.term, &assignment.leader)
-                > (known.generation, known.term, &known.leader)
-        });
-        if newer {
+        if known.is_none_or(|known| rank(&assignment) > rank(known)) {
             newest.insert(assignment.rnode.clone(), assignment);
         }
     }
@@ -227,4 +237,42 @@ pub(crate) fn metrics(agent: &Agent) -> String {
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published(leader: &str, term: u64) -> (String, Assignment) {
+        let assignment = Assignment {
+            rnode: "n1".to_owned(),
+            leader: leader.to_owned(),
+            generation: 1,
+            term,
+            ..Assignment::default()
+        };
+        (leader.to_owned(), assignment)
+    }
+
+    #[test]
+    fn a_member_that_does_not_lead_assigns_nothing_whatever_term_it_claims() {
+        let followed = Followed {
+            leader: "good".to_owned(),
+            term: 3,
+        };
+        let all = [
+            published("good", 2),
+            published("bad", u64::MAX),
+            published("good", 3),
+        ];
+        let counted = newest(all.clone(), Some(&followed)).remove("n1").unwrap();
+        assert_eq!((counted.leader.as_str(), counted.term), ("good", 3));
+        assert!(followed.published(&counted));
+
+        // Between two leaders the newest is told of, and not acted on.
+        let counted = newest(all, None).remove("n1").unwrap();
+        assert_eq!(counted.leader, "bad");
+        let (_, past) = published("good", 2);
+        assert!(!followed.published(&counted) && !followed.published(&past));
+    }
 }

@@ -9,7 +9,7 @@ use crux_core::identity::Weight;
 use crux_core::names::RnodeId;
 use crux_net::flock::{Config, Document, Entry, MemberView, Ref, State, Timings};
 use crux_net::identity::RnodeIdentity;
-use crux_wire::document::v1::RnodeRecord;
+use crux_wire::document::v1::{Assignment, RnodeRecord};
 use crux_wire::fulcrum::v1::{Counter, FlockReply, Member, SharedEntry};
 use khan::Standing;
 use prost::Message;
@@ -24,6 +24,20 @@ use crate::config::RnodeConfig;
 
 /// Every rnode's vote: the permanent name decides.
 const VOTE: u32 = 0;
+
+/// Who leads a flock, and in which term.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Followed {
+    pub(crate) leader: String,
+    pub(crate) term: u64,
+}
+
+impl Followed {
+    /// Whether it assigned this, in this term.
+    pub(crate) fn published(&self, assignment: &Assignment) -> bool {
+        assignment.leader == self.leader && assignment.term == self.term
+    }
+}
 
 /// This rnode's side of its flock.
 #[derive(Debug)]
@@ -278,6 +292,15 @@ impl Shared {
         let view = self.flock.view();
         let view = view.borrow();
         view.leads().then_some(view.term)
+    }
+
+    /// Who leads us now, ourselves included; `None` while nobody does.
+    pub(crate) fn followed(&self) -> Option<Followed> {
+        let view = self.flock.view();
+        let view = view.borrow();
+        let leader = view.leader?.to_string();
+        let term = view.term;
+        Some(Followed { leader, term })
     }
 
     /// The flock, for status.

@@ -43,6 +43,11 @@ pub(crate) fn plan(agent: &Agent, present: Option<Plan>) -> Option<Plan> {
     let Some(assignment) = describe::assignments(agent).remove(&agent.id()) else {
         return present;
     };
+    // A member that does not lead could stop everything with a term that no leader ever reaches.
+    let followed = agent.shared.followed();
+    if !followed.is_some_and(|followed| followed.published(&assignment)) {
+        return present;
+    }
     let mark = (assignment.generation, assignment.term);
     if present
         .as_ref()
