@@ -23,6 +23,8 @@ const EXECUTING_PAUSE: Duration = Duration::from_millis(1);
 /// 200: loading a program takes microseconds, on a machine without a free core tens of milliseconds.
 const EXECUTING_LOOKS_MAX: u32 = 200;
 
+/// Files that a process which carries connections has open besides. 32: its outputs, runtime, listeners and agent are a dozen.
+const FILES_SPARED: usize = 32;
 /// Bits of the flags in `/proc/PID/stat` of what has no memory: a process that exits, a thread of the kernel.
 const EXITING_OR_KERNEL: u64 = 0x4 | 0x20_0000;
 /// Where fields of `/proc/PID/stat` stand behind the program's name: the flags, and where the environment ends.
@@ -39,6 +41,30 @@ pub fn raise_open_files() -> io::Result<(u64, u64)> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     Ok((soft, hard))
+}
+
+/// Whether an error says that this process or the machine has too many files open.
+#[must_use]
+pub fn is_out_of_files(error: &io::Error) -> bool {
+    let numbers = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    error
+        .raw_os_error()
+        .is_some_and(|number| numbers.contains(&number))
+}
+
+/// Makes room for connections of two descriptors each, as those that are carried on have: raises the limit of open files as
+/// far as it may, and tells how many fit; one at least and `most` at most.
+#[must_use]
+pub fn room_for_connections(most: usize) -> usize {
+    if let Err(error) = raise_open_files() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    fitting(open_files_max().unwrap_or(usize::MAX), most)
+}
+
+fn fitting(files: usize, most: usize) -> usize {
+    let fitting = files.saturating_sub(FILES_SPARED) / 2;
+    fitting.clamp(1, most.max(1))
 }
 
 /// How many files this process may have open at once.
@@ -257,6 +283,13 @@ mod tests {
         let mut byte = [0];
         io::Read::read_exact(guard.0.stdout.as_mut().unwrap(), &mut byte).unwrap();
         guard
+    }
+
+    #[test]
+    fn connections_fit_two_descriptors_each_beside_what_else_is_open() {
+        let fit = |files| fitting(files, 4096);
+        assert_eq!([1024, 1 << 20, 34, 10, 0].map(fit), [496, 4096, 1, 1, 1]);
+        assert_eq!(fitting(1024, 0), 1);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! At the limit the listener is shut, so that the kernel answers the next connection with a reset; it opens again when one ends.
 //! One that comes in the very moment in between is reset too, and nothing of it is carried.
+//! Where the system has no descriptor left, that is the limit.
 //! One task carries all.
 
 use std::future::Future;
@@ -9,6 +10,7 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
+use crux_net::process::{is_out_of_files, room_for_connections};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -21,13 +23,16 @@ pub const CONNECTIONS_MAX: u32 = 4096;
 const BACKLOG: i32 = 0;
 /// Time the wanted address is given to accept.
 const DIAL: Duration = Duration::from_secs(10);
+/// Pause before the listener is opened again where no descriptor was left and no connection is there to end.
+const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
 /// What a probe that was let in is told.
 const LET_IN: &[u8] = b"in\n";
 /// Bytes buffered a direction.
 const BUFFER_BYTES: usize = 16 << 10;
 
-/// Carries until `cancel` ends, at most `limit` connections at once.
+/// Carries until `cancel` ends, at most `limit` connections at once, and at most as many as this process may have files for.
 ///
+/// This process's limit of open files is raised as far as it may be.
 /// A connection whose wanted address cannot be reached is reset.
 ///
 /// # Errors
@@ -41,7 +46,15 @@ pub async fn carry(
     cancel: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let limit = limit.unwrap_or(CONNECTIONS_MAX).min(CONNECTIONS_MAX);
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+    let limit = room_for_connections(wanted).min(wanted);
+    if limit < wanted {
+        tracing::warn!(
+            wanted,
+            limit,
+            "the limit of open files allows fewer connections out"
+        );
+    }
     let mut cancel = std::pin::pin!(cancel);
     let held = UnixStream::from_std(uplink.held)?;
     let mut gate = Gate::open(uplink.listener)?;
@@ -51,12 +64,21 @@ pub async fn carry(
             () = &mut cancel => return Ok(()),
             _ = held.readable() => return Err(io::Error::other("the process that holds the switch has died")),
             accepted = gate.accept() => {
-                if let Some(client) = accepted? {
-                    connections.push(Box::pin(carry_one(client)));
-                }
-                if connections.len() >= limit {
+                let full = match accepted? {
+                    Accepted::Client(client) => {
+                        connections.push(Box::pin(carry_one(client)));
+                        connections.len() >= limit
+                    }
+                    Accepted::GoneAgain => false,
+                    Accepted::OutOfFiles => true,
+                };
+                if full {
                     gate = gate.shut()?;
                 }
+            }
+            // Without a connection whose end would open it.
+            () = tokio::time::sleep(OUT_OF_FILES_PAUSE), if gate.is_shut() && connections.is_empty() => {
+                gate = gate.reopen()?;
             }
             Some(()) = connections.next() => {
                 if connections.len() < limit {
@@ -65,6 +87,15 @@ pub async fn carry(
             }
         }
     }
+}
+
+/// What came of accepting.
+enum Accepted {
+    Client(TcpStream),
+    /// It went away before it was taken.
+    GoneAgain,
+    /// It waits still, and is reset when the gate is shut.
+    OutOfFiles,
 }
 
 /// The listener, open or shut.
@@ -79,13 +110,23 @@ impl Gate {
         Ok(Self::Open(TcpListener::from_std(listener)?))
     }
 
-    /// The next connection, for ever none while shut; `None` where one went away again.
-    async fn accept(&self) -> io::Result<Option<TcpStream>> {
+    const fn is_shut(&self) -> bool {
+        matches!(self, Self::Shut(_))
+    }
+
+    /// The next connection, for ever none while shut.
+    async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Shut(_) => std::future::pending().await,
             Self::Open(listener) => match listener.accept().await {
-                Ok((client, _)) => Ok(Some(client)),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(None),
+                Ok((client, _)) => Ok(Accepted::Client(client)),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
+                    Ok(Accepted::GoneAgain)
+                }
+                Err(error) if is_out_of_files(&error) => {
+                    tracing::warn!(%error, "a connection out is refused");
+                    Ok(Accepted::OutOfFiles)
+                }
                 Err(error) => Err(error),
             },
         }

@@ -288,6 +288,44 @@ fn connections_out_are_none_or_as_many_as_the_limit_and_the_next_is_refused() {
 }
 
 #[test]
+fn where_descriptors_end_the_next_connection_out_is_refused_and_the_others_stay() {
+    on_machines(
+        "switch::where_descriptors_end_the_next_connection_out_is_refused_and_the_others_stay",
+        |machine| {
+            let mut outside = machine.start(&["outside"]);
+            outside.serve(8080);
+            let target = format!("{INTERNET}:8080");
+            let mut member = machine.member("a", "198.18.5.1");
+            let mut hold = |count: usize| {
+                let held = (0..count).filter(|_| member.ask(&format!("hold {target}")) == "yes");
+                held.count()
+            };
+            // 8 fit into 48 files beside the 32 that are spared; the 24 that were found are raised.
+            let switch = machine.switch("a");
+            let mut uplink = machine.start(&["uplink", &switch, "5", "none", "24", "48"]);
+            assert_eq!(hold(12), 8);
+            uplink.kill();
+            until(|| hold(1) == 0);
+
+            let uplink = machine.start(&["uplink", &switch, "5", "none"]);
+            assert_eq!(hold(1), 1);
+            // Too few for the next one, and nobody was told so.
+            let open = fs::read_dir(format!("/proc/{}/fd", uplink.child.id())).unwrap();
+            let files = open.count() as u64;
+            let pid = rustix::process::Pid::from_raw(uplink.child.id() as i32);
+            let limit = rustix::process::Rlimit {
+                current: Some(files),
+                maximum: Some(files),
+            };
+            rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).unwrap();
+            assert_eq!(hold(20), 0);
+            assert_eq!(member.ask("release"), "released");
+            until(|| member.ask(&format!("hold {target}")) == "yes");
+        },
+    );
+}
+
+#[test]
 fn what_a_horde_got_is_found_out_by_trying() {
     on_machines(
         "switch::what_a_horde_got_is_found_out_by_trying",

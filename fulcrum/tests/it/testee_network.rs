@@ -36,6 +36,12 @@ pub(crate) fn run(words: &[&str]) -> ExitCode {
         // Where this process was started.
         ["outside"] => obey(),
         ["uplink", dir, number, limit] => return uplink(dir, number, limit),
+        ["uplink", dir, number, limit, soft, hard] => {
+            let files = nix::sys::resource::Resource::RLIMIT_NOFILE;
+            let [soft, hard] = [soft, hard].map(|files| files.parse().unwrap());
+            nix::sys::resource::setrlimit(files, soft, hard).unwrap();
+            return uplink(dir, number, limit);
+        }
         ["probe", dir, from, to, outbound] => {
             let found = fulcrum::switch::probe(&Probes {
                 dir: Path::new(dir),

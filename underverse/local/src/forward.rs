@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crux_net::process::{is_out_of_files, room_for_connections};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -38,6 +39,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves `listener` until `cancel` ends: each connection goes to the next member that accepts.
 ///
+/// At most [`CONNECTIONS_MAX`] at once, and at most as many as this process may have files for; its limit of open files is
+/// raised as far as it may be.
 /// A connection for which no member accepts within [`MEMBER_WAIT`] is closed. When one side has no more to send, the other may still send.
 /// `members` may change at any time; connections that exist stay with their member.
 /// Connections that exist when `cancel` ends are dropped.
@@ -54,7 +57,10 @@ pub async fn run(
     let pool = Arc::new(Mutex::new(Pool::default()));
     set(&pool, members.borrow_and_update().clone());
     let mut connections = FuturesUnordered::new();
+    let connections_max = room_for_connections(CONNECTIONS_MAX);
     let mut following = true;
+    // While set, the system refused to accept: those that are carried go on.
+    let mut paused_until = None;
     loop {
         tokio::select! {
             () = &mut cancel => return,
@@ -63,16 +69,30 @@ pub async fn run(
                 following = changed.is_ok();
                 set(&pool, members.borrow_and_update().clone());
             }
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((client, _)) => connections.push(Box::pin(carry(client, Arc::clone(&pool)))),
-                Err(error) => {
-                    tracing::warn!(%error, "a connection is not accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+            accepted = accept(&listener, paused_until), if connections.len() < connections_max => {
+                paused_until = None;
+                match accepted {
+                    Ok((client, _)) => connections.push(Box::pin(carry(client, Arc::clone(&pool)))),
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection is not accepted");
+                        paused_until = Some(tokio::time::Instant::now() + ACCEPT_PAUSE);
+                    }
                 }
-            },
+            }
             Some(()) = connections.next() => {}
         }
     }
+}
+
+/// The next connection, not before the pause is over.
+async fn accept(
+    listener: &TcpListener,
+    paused_until: Option<tokio::time::Instant>,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    if let Some(end) = paused_until {
+        tokio::time::sleep_until(end).await;
+    }
+    listener.accept().await
 }
 
 /// Binds the exposed address, follows the members over `channel` and serves until `cancel` ends.
@@ -151,6 +171,8 @@ async fn round(pool: &Mutex<Pool>) -> Option<TcpStream> {
                 pool.trust(address);
                 return Some(member);
             }
+            // Our lack says nothing about the member.
+            Ok(Err(error)) if is_out_of_files(&error) => {}
             Ok(Err(_)) | Err(_) => pool.suspect(address, Instant::now()),
         }
     }

@@ -78,6 +78,73 @@ async fn three_hundred_requests_spread_evenly_and_a_member_that_does_not_listen_
     }
 }
 
+/// Has the child of a test take the test's own part.
+const CHILD: &str = "RADIX_TEST_FORWARD_CHILD";
+
+/// A member that answers each byte with the same.
+async fn echo(tasks: &mut JoinSet<()>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tasks.spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut read, mut write) = stream.split();
+        tokio::io::copy(&mut read, &mut write).await.unwrap();
+    });
+    address
+}
+
+#[test]
+fn connections_are_carried_on_while_no_other_can_be_accepted() {
+    let name = "forward::connections_are_carried_on_while_no_other_can_be_accepted";
+    if std::env::var_os(CHILD).is_none() {
+        // In a process of its own, which runs out of descriptors.
+        let child = std::process::Command::new("sh")
+            .args(["-c", "ulimit -n 128; exec \"$@\"", "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture", "--test-threads=1"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&child.stdout);
+        let errors = String::from_utf8_lossy(&child.stderr);
+        assert!(
+            child.status.success() && text.contains("1 passed"),
+            "{text}\n{errors}"
+        );
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut tasks = JoinSet::new();
+        let member = echo(&mut tasks).await;
+        let (address, _members) = forwarder(&mut tasks, vec![member]).await;
+        let mut carried = TcpStream::connect(address).await.unwrap();
+        let mut byte = [7];
+        carried.write_all(&byte).await.unwrap();
+        carried.read_exact(&mut byte).await.unwrap();
+        // It waits to be accepted from before the descriptors are gone.
+        let waiting = std::net::TcpStream::connect(address).unwrap();
+        let mut taken = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            taken.push(file);
+        }
+        // A pause of all at each failure to accept would make this minutes.
+        let rounds = async {
+            for _ in 0..2_000 {
+                carried.write_all(&byte).await.unwrap();
+                carried.read_exact(&mut byte).await.unwrap();
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), rounds)
+            .await
+            .expect("what is carried goes on");
+        drop((taken, waiting));
+    });
+}
+
 #[tokio::test]
 async fn a_connection_waits_for_a_member_that_is_not_there_yet() {
     let mut tasks = JoinSet::new();
