@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crux_core::identity::Who;
+use crux_core::names::Label;
 use crux_wire::fulcrum::v1::fulcrum_server::Fulcrum;
 use crux_wire::fulcrum::v1::{
     AccessReply, AccessRequest, DescribeReply, DescribeRequest, EntriesReply, EntriesRequest,
@@ -89,10 +90,15 @@ impl Fulcrum for FulcrumService {
         let found = held.is_some();
         let document = held.map(|accepted| accepted.signed.clone());
         let held_back = found && self.0.documents.acting(&namespace).is_none();
+        let hosts = Label::new(&namespace).is_ok_and(|label| {
+            let held = self.0.identity.host_credentials(&label);
+            held.is_ok_and(|held| held.is_some())
+        });
         Ok(Response::new(GetDocumentReply {
             document,
             found,
             held_back,
+            hosts,
         }))
     }
 

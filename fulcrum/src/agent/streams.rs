@@ -43,6 +43,7 @@ pub(crate) fn documents(agent: &Arc<Agent>, caller: Principal) -> Replies<GetDoc
                     document: Some(accepted.signed.clone()),
                     found: true,
                     held_back: false,
+                    hosts: false,
                 };
                 if tx.send(Ok(reply)).await.is_err() {
                     return;

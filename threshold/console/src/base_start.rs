@@ -115,7 +115,10 @@ pub(crate) async fn ensure(home: &Home, ourselves: &Ourselves) -> Outcome<Base> 
     let right = StartRight::take(home).await?;
     let base = match Base::find(home).await? {
         Some(base) => base,
-        None => start(home, ourselves).await?,
+        None => {
+            operator::renew_base(home)?;
+            start(home, ourselves).await?
+        }
     };
     let mut base = base;
     if let Some(note) = difference(&base, ourselves).await? {
@@ -243,6 +246,7 @@ async fn start(home: &Home, ourselves: &Ourselves) -> Outcome<Base> {
     }
     operator::invite_base(home)?;
     operator::leave_authority(home)?;
+    operator::renew_base(home)?;
     cross_file(boundary::Kind::Write, &directory.join("keeper.log"));
     let log = File::create(directory.join("keeper.log"))?;
     boundary::cross(boundary::Kind::Start, "keep");

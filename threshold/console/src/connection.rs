@@ -85,6 +85,7 @@ fn limited<T>(message: T) -> tonic::Request<T> {
 impl Base {
     /// The running base, or `None` when none answers.
     pub(crate) async fn find(home: &Home) -> Outcome<Option<Self>> {
+        home.refuse_copy()?;
         let Some(contact) = Contact::of_base(home) else {
             return Self::find_elsewhere(home).await;
         };
@@ -131,7 +132,16 @@ impl Base {
         if !home.root().is_dir() {
             return Err(absent());
         }
-        Self::find(home).await?.ok_or_else(absent)
+        let found = Self::find(home).await?;
+        found.ok_or_else(|| {
+            if operator::is_base_denied(home) {
+                Failure::failed("this machine's base was denied, and so it has ended").hint(
+                    "any `radix up` gives it another identity; what it hosts runs on until then",
+                )
+            } else {
+                absent()
+            }
+        })
     }
 
     /// The state directory it belongs to.

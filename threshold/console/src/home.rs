@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crux_net::boundary::{Kind, cross_file};
 use crux_net::durable;
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Fault, Outcome};
 
 /// Directories in which a `radix` that was killed may have left the half of a write.
 const STAGED: [&str; 8] = [
@@ -97,6 +97,42 @@ impl Home {
             crux_net::staged::sweep(&home.join(directory));
         }
         Ok(home)
+    }
+
+    /// Refuses a copy of a state directory that is still there: the two would be one base rnode twice.
+    ///
+    /// `owner/place` says which directory it is, by its number in the file system and its path.
+    pub(crate) fn refuse_copy(&self) -> Outcome<()> {
+        let place = self.join("owner/place");
+        let Ok(present) = std::fs::metadata(self.join("owner")) else {
+            return Ok(());
+        };
+        let number = present.ino();
+        let noted = std::fs::read_to_string(&place).unwrap_or_default();
+        let noted = noted.split_once('\n').and_then(|(number, path)| {
+            Some((number.parse::<u64>().ok()?, PathBuf::from(path.trim_end())))
+        });
+        if let Some((of, path)) = &noted {
+            if (*of, path) == (number, &self.root) {
+                return Ok(());
+            }
+            let original = std::fs::metadata(path.join("owner"));
+            if *of != number && original.is_ok_and(|original| original.ino() == *of) {
+                return Err(Failure::new(
+                    Fault::Refused,
+                    format!(
+                        "{} is a copy of the state directory {}, which is still there: both would be the same base rnode",
+                        self.root.display(),
+                        path.display()
+                    ),
+                )
+                .hint("use that one; another operator comes in by `radix ca invite --operator NAME` and `radix login`"));
+            }
+        }
+        let text = format!("{number}\n{}\n", self.root.display());
+        // Where nothing can be written, nothing is started either.
+        write_durably(&place, text.as_bytes()).ok();
+        Ok(())
     }
 
     /// The directory itself.

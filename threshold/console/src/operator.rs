@@ -105,6 +105,23 @@ pub(crate) fn invite_base(home: &Home) -> Outcome<()> {
     Ok(())
 }
 
+/// Whether the identity of this machine's base is denied.
+pub(crate) fn is_base_denied(home: &Home) -> bool {
+    RnodeIdentity::is_denied(&home.base().join("identity"))
+}
+
+/// Gives the base another identity if its own is denied; its directories, and what it hosts, stay.
+pub(crate) fn renew_base(home: &Home) -> Outcome<()> {
+    if !is_base_denied(home) {
+        return Ok(());
+    }
+    let identity = home.base().join("identity");
+    crate::output::talk("note: the identity of this machine's base is denied; it gets another");
+    RnodeIdentity::discard(&identity)
+        .map_err(|error| Failure::failed("cannot discard the base's identity").because(&error))?;
+    invite_base(home)
+}
+
 /// Signs a document as this operator.
 pub(crate) fn sign(home: &Home, document: &Document) -> Outcome<SignedDocument> {
     let payload = document.encode_to_vec();
@@ -137,7 +154,7 @@ pub(crate) fn host_grant(
 /// could not be told by an operator whose grant is newer.
 pub(crate) fn leave_authority(home: &Home) -> Outcome<()> {
     let identity = home.base().join("identity");
-    if !identity.join("chain").exists() {
+    if !identity.join("chain").exists() || is_base_denied(home) {
         return Ok(());
     }
     let failed = |error| Failure::failed("cannot hand the deny list to the base").because(&error);
@@ -246,9 +263,11 @@ pub(crate) async fn apply_base_document(
     base: &Base,
     ourselves: &Ourselves,
 ) -> Outcome<()> {
-    let present = base.itself().document(BASE).await?;
-    let present = present
+    let known = base.itself().held(BASE).await?;
+    let present = known
+        .document
         .as_ref()
+        .filter(|_| known.found)
         .map(crate::command::up::decode)
         .transpose()?;
     let (_, size) = crate::base_start::open_store(home)?
@@ -271,7 +290,7 @@ pub(crate) async fn apply_base_document(
     document.digest = crate::document::digest(&document).to_string();
     if present
         .as_ref()
-        .is_some_and(|present| present.digest == document.digest)
+        .is_some_and(|present| present.digest == document.digest && !known.held_back)
     {
         return Ok(());
     }

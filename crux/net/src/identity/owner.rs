@@ -330,7 +330,10 @@ impl OwnerStore {
     pub fn pending_invitations(&self) -> Result<Vec<PendingInvitation>, Error> {
         let now = self.clock.now();
         let denies = self.trust.denies();
-        let held = self.issued()?.into_iter().chain(self.invited()?);
+        // What an operator key made that was replaced since counts as far as the base knows of it already.
+        let ours = |held: &IssuedCertificate| is_signed_by(&held.der, self.operator.public());
+        let invited = self.invited()?.into_iter().filter(ours);
+        let held = self.issued()?.into_iter().chain(invited);
         let pending = held.filter(|held| {
             matches!(held.grant.role, Role::Invitation { .. })
                 && held.grant.claim_by >= now

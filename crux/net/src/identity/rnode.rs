@@ -126,6 +126,35 @@ impl RnodeIdentity {
         Self::open_with(dir, clock)
     }
 
+    /// Whether the identity in `dir` is there and no longer counts: denied, or its claim lost to another.
+    #[must_use]
+    pub fn is_denied(dir: &Path) -> bool {
+        matches!(
+            Self::open(dir),
+            Err(Error::Refused(
+                Refusal::Denied(_) | Refusal::LostClaim { .. }
+            ))
+        )
+    }
+
+    /// Forgets who lives in `dir`, so that another identity can be claimed there; what it knows of others stays.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; repeated, it finishes.
+    pub fn discard(dir: &Path) -> Result<(), Error> {
+        // Ordering: without a chain nobody lives there.
+        files::remove(&dir.join("chain"))?;
+        files::remove(&dir.join("rnode.key"))?;
+        let hosts = dir.join("hosts");
+        let Ok(entries) = std::fs::read_dir(&hosts) else {
+            return Ok(());
+        };
+        for entry in entries.filter_map(Result::ok) {
+            files::remove(&entry.path())?;
+        }
+        Ok(())
+    }
+
     /// Opens the identity in `dir` with a clock of the caller's.
     ///
     /// # Errors

@@ -224,6 +224,8 @@ pub struct GetDocumentReply {
     pub found: bool,
     #[prost(bool, tag = "3")]
     pub held_back: bool,
+    #[prost(bool, tag = "4")]
+    pub hosts: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EventsRequest {

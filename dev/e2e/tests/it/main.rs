@@ -16,6 +16,7 @@ mod network;
 mod order;
 mod rest;
 mod rnode;
+mod second_home;
 mod spawned;
 mod tags;
 mod unbroken;

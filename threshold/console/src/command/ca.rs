@@ -5,13 +5,13 @@ use std::path::Path;
 use base64::Engine as _;
 use crux_core::identity::{UnixTime, Verb};
 use crux_core::names::Label;
-use crux_net::identity::{GrantLine, GrantTerms, Invitation, OwnerStore};
+use crux_net::identity::{Error, GrantLine, GrantTerms, Invitation, OwnerStore};
 use crux_net::rpc;
 
 use crate::args::{self, CaCommand, ToolVerb};
 use crate::command::ca_deny::{Enrolled, Wanted};
 use crate::connection::{Base, Contact};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Fault, Outcome};
 use crate::home::Home;
 use crate::operator::{self, label, owner};
 use crate::output;
@@ -98,8 +98,13 @@ pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
                         .hint("give a label, or --pool COUNT, --operator NAME or --tool NAME"));
                 }
             };
-            let invitation = invitation
-                .map_err(|error| Failure::failed("cannot make an invitation").because(&error))?;
+            let invitation = invitation.map_err(|error| {
+                let failure = Failure::failed("cannot make an invitation").because(&error);
+                match error {
+                    Error::NoRoot(_) | Error::Invitation(_) => failure.with_fault(Fault::Refused),
+                    _ => failure,
+                }
+            })?;
             let base = Contact::of_base(&home).map(|contact| contact.address());
             let invitation = invitation.with_hints(base);
             match Base::find(&home).await? {

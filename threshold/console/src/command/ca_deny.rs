@@ -1,8 +1,8 @@
 //! `radix ca deny` and `radix ca list`: whom the owner no longer lets in.
 
-use crux_core::identity::{Denied, Enrols, Role, is_signed_by};
+use crux_core::identity::{Denied, Enrols, Refusal, Role, is_signed_by};
 use crux_core::names::Label;
-use crux_net::identity::{IssuedCertificate, OwnerStore};
+use crux_net::identity::{IssuedCertificate, OwnerStore, enrolled_chain};
 use serde::Serialize;
 
 use crate::connection::Base;
@@ -67,7 +67,18 @@ pub(crate) async fn run(
         operator::exchange_authority(&owner, &base).await?;
     }
     output::line("denied; the base is told, and tells its rnodes");
+    if owner.has_root() && denies_our_base(home, owner) {
+        output::line(
+            "this machine's base ends with it: the next `radix up` gives it another identity",
+        );
+    }
     Ok(())
+}
+
+/// Whether the base of this machine came in by what is denied now.
+fn denies_our_base(home: &Home, owner: &OwnerStore) -> bool {
+    let chain = enrolled_chain(&home.base().join("identity"));
+    chain.is_some_and(|chain| matches!(owner.trust().recheck(&chain), Err(Refusal::Denied(_))))
 }
 
 /// What a denial does besides.

@@ -15,6 +15,12 @@ pub(crate) async fn rotate(
     recovery: Option<&str>,
     yes: bool,
 ) -> Outcome<()> {
+    if !owner.has_root() {
+        return Err(refused(
+            "cannot rotate",
+            &Error::NoRoot("replace the root key"),
+        ));
+    }
     output::talk("the root key and the recovery key are replaced");
     output::ask("Rotate?", yes)?;
     let recovery = recovery.map(given).transpose()?;

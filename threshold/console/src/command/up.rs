@@ -47,6 +47,8 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
     let base = base_start::ensure(&home, &ourselves).await?;
     let namespace = draft.namespace.clone();
     let held = base.itself().held(&namespace).await?;
+    let hosts = held.hosts;
+    refuse_unhosted(&home, &namespace, hosts)?;
     let held_back = held.held_back;
     let present = held.document.filter(|_| held.found);
     let present = present
@@ -54,14 +56,23 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
         .map(decode)
         .transpose()?
         .filter(|document| !document.dissolved);
-    refuse_stale(&home, &described, present.as_ref(), args.take_over)?;
     let draft = document::keep_builtins(draft, present.as_ref());
+    refuse_stale(
+        &home,
+        &described,
+        (present.as_ref(), &draft),
+        args.take_over,
+    )?;
 
     if let Some(present) = present
         .as_ref()
         .filter(|present| present.digest == draft.digest && !held_back)
     {
         home.note_tree(&described.directory, &namespace, present.generation)?;
+        if !hosts {
+            // The base has another identity than when it was given this.
+            put(&home, &base, present, args.take_over).await?;
+        }
         return unchanged(&base, present, &described, &args).await;
     }
     let held = room::held(present.as_ref(), &base.hordes().await?);
@@ -136,14 +147,27 @@ pub(crate) fn decode(signed: &SignedDocument) -> Outcome<Document> {
     })
 }
 
+/// Hosting a namespace takes a grant of the root, which a base is given once: an operator who was invited cannot.
+fn refuse_unhosted(home: &Home, namespace: &str, hosts: bool) -> Outcome<()> {
+    if hosts || operator::owner(home)?.has_root() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Fault::Refused,
+        format!("{namespace} is new to this base, and letting it host that takes the owner's root key, which is not here"),
+    )
+    .hint("its first `radix up` is made where the root key is; then any operator of it can go on"))
+}
+
 /// Refuses a directory that is older than what runs.
 fn refuse_stale(
     home: &Home,
     described: &Described,
-    present: Option<&Document>,
+    (present, draft): (Option<&Document>, &Document),
     take_over: bool,
 ) -> Outcome<()> {
-    let Some(present) = present else {
+    // The very same, whoever applied it: nothing is replaced.
+    let Some(present) = present.filter(|present| present.digest != draft.digest) else {
         return Ok(());
     };
     let ours = home
@@ -157,7 +181,7 @@ fn refuse_stale(
     }
     let other = home
         .tree_of_generation(&present.namespace, present.generation)
-        .unwrap_or_else(|| "another directory".to_owned());
+        .unwrap_or_else(|| "another directory or by another operator".to_owned());
     let ours = ours.map_or_else(
         || "was never applied".to_owned(),
         |generation| format!("was last applied as generation {generation}"),
