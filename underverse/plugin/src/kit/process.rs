@@ -1,13 +1,14 @@
 //! Containers that are processes: started with a lock that they hold while anything of them runs.
 //!
 //! ```text
-//! DIR/lock    their standard input, locked; whoever finds it free knows that all of them ended
+//! DIR/lock    locked by descriptors that they inherit; free once all ended that did not close theirs
 //! DIR/pid     the first process, which leads their process group
 //! DIR/exit    its exit code, once it ended by itself
 //! DIR/output  what it writes
 //! ```
 //!
 //! The kernel frees the lock with the last descriptor, so nothing depends on who started them, or on a pid used again.
+//! What closed its descriptors, as daemons do, still carries the container's name in its environment, and is ended by that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -31,9 +32,12 @@ pub const VARIABLE: &str = "RADIX_KIT_CONTAINER";
 const LOOK: Duration = Duration::from_millis(5);
 /// Looks after which what was killed counts as unkillable.
 const LOOKS_MAX: u32 = 4_000;
-/// Says who it is, runs the words, and keeps how they ended.
+/// How long ending what gave up its lock may take.
+const END_MAX: Duration = Duration::from_secs(5);
+/// Says who it is, runs the words, and keeps how they ended. A shell gives what it starts in the background another
+/// standard input, so the lock is held by a second descriptor, too.
 const SCRIPT: &str =
-    r#"echo $$ > pid.new; mv pid.new pid; "$@"; echo $? > exit.new; mv exit.new exit"#;
+    r#"exec 9<&0; echo $$ > pid.new; mv pid.new pid; "$@"; echo $? > exit.new; mv exit.new exit"#;
 
 fn failed(operation: &'static str, error: impl Into<io::Error>) -> Error {
     let error: io::Error = error.into();
@@ -116,7 +120,7 @@ pub fn pid(directory: &Path) -> Option<i32> {
 pub async fn end(directory: &Path) -> Result<(), Error> {
     for _ in 0..LOOKS_MAX {
         if !is_alive(directory) {
-            return Ok(());
+            return end_unlocked(directory).await;
         }
         // While the lock is held the group is theirs: its number is not given to others.
         if let Some(pid) = pid(directory).and_then(Pid::from_raw) {
@@ -128,6 +132,21 @@ pub async fn end(directory: &Path) -> Result<(), Error> {
         Error::new(Kind::Unavailable, "end a process", "it does not end")
             .with("directory", directory.display()),
     )
+}
+
+/// Ends what gave up its lock.
+async fn end_unlocked(directory: &Path) -> Result<(), Error> {
+    let value = directory.display().to_string();
+    let end = move || {
+        let carries = |environment: &Environment| environment.holds(VARIABLE, &value);
+        crux_net::process::end_carrying(carries, END_MAX)
+    };
+    match tokio::task::spawn_blocking(end).await {
+        Ok(ended) => ended
+            .map(drop)
+            .map_err(|error| failed("end a process", error)),
+        Err(error) => Err(failed("end a process", io::Error::other(error))),
+    }
 }
 
 /// A container below a folder: a directory `nORDINAL-SERIAL`, in which `made` says from what it was made.
@@ -263,12 +282,48 @@ mod tests {
 
     use super::*;
 
+    fn root(name: &str) -> PathBuf {
+        let root = std::env::temp_dir().join(format!("radix-kit-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&root).unwrap();
+        root
+    }
+
+    #[tokio::test]
+    async fn what_a_command_leaves_in_the_background_lives_and_is_ended_with_it() {
+        let root = root("background");
+        let left = |directory: &Path| below(directory.parent().unwrap()).len();
+        for (name, script, alive) in [
+            ("job", "sleep 600 &", true),
+            (
+                "daemon",
+                "setsid sleep 600 9<&- </dev/null >/dev/null 2>&1 &",
+                false,
+            ),
+        ] {
+            let directory = root.join(name).join("n1");
+            std::fs::create_dir_all(&directory).unwrap();
+            let words = ["sh", "-c", script].map(str::to_owned);
+            start(&directory, &words, &BTreeMap::new()).unwrap();
+            let settled = async {
+                while !directory.join("exit").exists() || left(&directory) > 1 {
+                    tokio::time::sleep(LOOK).await;
+                }
+            };
+            tokio::time::timeout(6 * END_MAX, settled).await.unwrap();
+            assert_eq!(left(&directory), 1, "{name}");
+            assert_eq!(is_alive(&directory), alive, "{name}");
+            end(&directory).await.unwrap();
+            assert_eq!(left(&directory), 0, "{name}");
+        }
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
     /// Containers that are started meanwhile: each fork has, for a moment, every descriptor that its parent had.
     const OTHERS: u32 = 200;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn what_ended_is_dead_at_every_look_while_others_are_started() {
-        let root = std::env::temp_dir().join(format!("radix-kit-{}", std::process::id()));
+        let root = root("forks");
         let directory = |name: &str| -> PathBuf {
             let directory = root.join(name);
             std::fs::create_dir_all(&directory).unwrap();
