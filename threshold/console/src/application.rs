@@ -171,7 +171,7 @@ impl Described {
                 .application
                 .files
                 .error(Code::UnknownProvider, block.provider.span, message)
-                .helping("backends here: local; `radix backend list` tells what each can do");
+                .helping("descriptions name `local` so far; `radix backend check NAME` tells what another can do");
             return Err(Failure::diagnostics(&[diagnostic]));
         }
         Ok(())

@@ -4,11 +4,16 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use underverse::{Error, Kind};
 
 use crate::find;
 use crate::plugin::Plugin;
+
+/// How long a plug-in may be silent: over a call, between two tidings of a pass, and beyond the deadline of a pass. 5 min:
+/// clouds are slow. One that lives and says nothing is ended then, as if it had died.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Takes a line that a plug-in wrote: its name, the line.
 pub type Log = Arc<dyn Fn(&str, &str) + Send + Sync>;
@@ -21,6 +26,7 @@ pub struct Launch {
     pub(crate) args: Vec<OsString>,
     pub(crate) env: Vec<(OsString, OsString)>,
     pub(crate) log: Log,
+    pub(crate) patience: Duration,
 }
 
 impl Launch {
@@ -34,6 +40,7 @@ impl Launch {
             args: Vec::new(),
             env: Vec::new(),
             log: Arc::new(log),
+            patience: PATIENCE,
         }
     }
 
@@ -56,6 +63,13 @@ impl Launch {
             Error::new(Kind::NotFound, "find a plug-in", message)
         })?;
         Ok(Self::at(name, program))
+    }
+
+    /// How long it may be silent, instead of [`PATIENCE`].
+    #[must_use]
+    pub const fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Adds a word.

@@ -24,7 +24,7 @@ pub(crate) mod wire {
     include!("generated/radix.underverse.v1.rs");
 }
 
-pub use launch::{Launch, Log};
+pub use launch::{Launch, Log, PATIENCE};
 pub use plugin::{ATTEMPTS_MAX, BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET, Plugin};
 pub use serve::{Served, serve_plugin};
 pub use session::{HELLO_TIME_MAX, LOG_LINE_BYTES_MAX};

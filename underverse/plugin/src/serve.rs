@@ -135,7 +135,7 @@ impl Served {
 
     fn explain(&self) -> String {
         format!(
-            "{} is a backend of Radix and is started by radix, when a description names `{}`.\n\
+            "{} is a backend of Radix and is started by who uses it, for instance `radix backend check {}`.\n\
              --version prints its version, --describe what it can do here.",
             self.title(),
             self.backend.name()

@@ -105,6 +105,33 @@ async fn a_plug_in_that_dies_in_mid_realise_is_restarted_and_the_pass_is_finishe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plug_in_that_is_silent_beyond_a_pass_s_deadline_is_ended() {
+    let _turn = crate::TURN.lock().await;
+    let ground = Ground::new();
+    let brief = Duration::from_secs(3);
+    let plugin = ground.launch().patience(brief).start().await.unwrap();
+    let first = plugin.pid().unwrap();
+    ground.tap.disturb(Disturbance::HangAt(1)).unwrap();
+    let spec = spec(1);
+    let pass = finish(plugin.realise(Generation::of_document(1), &spec, brief));
+    let (end, ()) = futures_util::future::join(pass, async {
+        ground.tap.hung().await;
+        ground.tap.disturb(Disturbance::None).unwrap();
+        let pid = rustix::process::Pid::from_raw(i32::try_from(first).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    })
+    .await;
+    let End::Unknown(error) = end else {
+        panic!("{end:?}")
+    };
+    assert!(error.to_string().contains("neither ended"), "{error}");
+    gone(first).await;
+    let next = ground.launch().start().await.unwrap();
+    let end = finish(next.realise(Generation::of_document(1), &spec, DEADLINE)).await;
+    assert!(matches!(end, End::Done(_)), "{end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pass_that_kills_every_plug_in_ends_without_knowing() {
     let _turn = crate::TURN.lock().await;
     let ground = Ground::new();
@@ -237,7 +264,7 @@ fn started_by_hand_it_says_what_it_is() {
     let (code, out, err) = by_hand(&[]);
     assert_eq!((code, out.as_str()), (2, ""));
     assert!(
-        err.contains("is a backend of Radix and is started by radix"),
+        err.contains("is a backend of Radix and is started by who uses it"),
         "{err}"
     );
     let (code, out, _) = by_hand(&["--version"]);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use underverse::{
     AddressId, Capabilities, Effect, Effective, End, Error, EventId, Generation, HordeName,
-    HordePlan, HordeSpec, Keep, Progress, ProgressStream, Reply, Running, Server, Underverse,
+    HordePlan, HordeSpec, Keep, Kind, Progress, ProgressStream, Reply, Running, Server, Underverse,
     UnderverseEvent,
 };
 
@@ -52,7 +52,7 @@ impl Plugin {
         let mut last = None;
         for _ in 0..ATTEMPTS_MAX {
             let session = self.session().await?;
-            match call(Arc::clone(&session)).await {
+            match self.answered(call(Arc::clone(&session))).await {
                 Ok(value) => return Ok(value),
                 Err(status) if broke_off(&status) => {
                     last = Some(lost(&self.shared.launch.name, &status));
@@ -62,6 +62,16 @@ impl Plugin {
             }
         }
         Err(self.gave_up(last))
+    }
+
+    /// What a process answers; one that is silent for too long broke off.
+    async fn answered<T>(
+        &self,
+        answer: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let silent = || Status::deadline_exceeded("it is silent");
+        let answer = tokio::time::timeout(self.shared.launch.patience, answer).await;
+        answer.map_err(|_| silent())?
     }
 
     /// Follows a pass, and begins it again on another process if the one that has it dies.
@@ -124,9 +134,14 @@ impl Passing<'_> {
                     }));
                 }
             }
+            let limit = self.limit();
             let item = match self.stream.as_mut() {
-                Some(stream) => stream.message().await,
-                None => Ok(None),
+                Some(stream) => tokio::time::timeout_at(limit, stream.message()).await,
+                None => Ok(Ok(None)),
+            };
+            let Ok(item) = item else {
+                self.broke().await;
+                return Some(end(End::Unknown(self.silent())));
             };
             match item {
                 Ok(Some(progress)) => {
@@ -144,6 +159,22 @@ impl Passing<'_> {
         None
     }
 
+    /// When a process that has said nothing more is given up.
+    fn limit(&self) -> Instant {
+        let from = match &self.request {
+            PassRequest::Realise { until, .. } => *until,
+            PassRequest::Dissolve(_) => Instant::now(),
+        };
+        from + self.plugin.shared.launch.patience
+    }
+
+    fn silent(&self) -> Error {
+        let message = "it neither ended the pass nor told of any progress in time";
+        Error::new(Kind::Unavailable, "follow a pass of a plug-in", message)
+            .with("plug-in", &self.plugin.shared.launch.name)
+            .effect(Effect::Unknown)
+    }
+
     async fn broke(&mut self) {
         self.stream = None;
         if let Some(session) = self.session.take() {
@@ -158,14 +189,15 @@ impl Passing<'_> {
         let answer = match &self.request {
             PassRequest::Realise { request, until } => {
                 let left = milliseconds(until.saturating_duration_since(Instant::now()));
-                client
-                    .realise(wire::RealiseRequest {
-                        deadline_ms: left,
-                        ..request.clone()
-                    })
-                    .await
+                let request = wire::RealiseRequest {
+                    deadline_ms: left,
+                    ..request.clone()
+                };
+                self.plugin.answered(client.realise(request)).await
             }
-            PassRequest::Dissolve(request) => client.dissolve(request.clone()).await,
+            PassRequest::Dissolve(request) => {
+                self.plugin.answered(client.dissolve(request.clone())).await
+            }
         };
         self.session = Some(session);
         match answer {
