@@ -7,6 +7,7 @@ mod heal;
 mod idle;
 mod plan;
 mod rest;
+mod spread;
 mod status;
 mod up;
 mod verify;
@@ -54,6 +55,11 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "files",
         about: "files from rnode to rnode, beside scp and rsync (F7, F8, F9)",
         run: files::run,
+    },
+    Scenario {
+        name: "spread",
+        about: "64 MiB to 16 rnodes on links of 200 Mbit/s, beside one copy and a star (F10)",
+        run: spread::run,
     },
     Scenario {
         name: "verify",

@@ -254,7 +254,7 @@ fn number_after(text: &str, before: &str) -> u64 {
 }
 
 /// Bytes that nothing compresses and no two seeds share.
-fn noise(length: usize, mut seed: u64) -> Vec<u8> {
+pub(super) fn noise(length: usize, mut seed: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
         seed = seed
@@ -266,14 +266,14 @@ fn noise(length: usize, mut seed: u64) -> Vec<u8> {
     bytes
 }
 
-fn write(at: &Path, bytes: &[u8]) -> Result<(), String> {
+pub(super) fn write(at: &Path, bytes: &[u8]) -> Result<(), String> {
     let failed = |error| format!("{}: {error}", at.display());
     std::fs::create_dir_all(at.parent().unwrap_or(at)).map_err(failed)?;
     std::fs::write(at, bytes).map_err(failed)
 }
 
 /// Makes everybody look at the content again.
-fn touch(at: &Path) -> Result<(), String> {
+pub(super) fn touch(at: &Path) -> Result<(), String> {
     let touched = File::options()
         .write(true)
         .open(at)
@@ -294,14 +294,14 @@ fn edit(at: &Path, round: usize) -> Result<(), String> {
 }
 
 /// Removes a thing, for good: the work that a disk has with it is not counted to what comes next.
-fn clear(at: &Path) {
+pub(super) fn clear(at: &Path) {
     if std::fs::remove_file(at).is_err() {
         drop(std::fs::remove_dir_all(at));
     }
     drop(Command::new("sync").status());
 }
 
-fn same(one: &Path, other: &Path) -> Result<(), String> {
+pub(super) fn same(one: &Path, other: &Path) -> Result<(), String> {
     let ran = Command::new("cmp").arg("-s").arg(one).arg(other).status();
     match ran {
         Ok(status) if status.success() => Ok(()),
