@@ -216,11 +216,11 @@ impl Store {
         }
         let of = |one: &&Exposure| one.server == wanted.server && one.source == wanted.source;
         let Some(exposure) = self.exposures.iter().find(of) else {
+            if known.is_some() {
+                return Ok(());
+            }
             let why = format!("{} is not exposed any more", wanted.source);
-            return known.map_or(
-                Err(io::Error::new(io::ErrorKind::NotFound, why)),
-                |_| Ok(()),
-            );
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
         };
         let left = exposure.capacity.saturating_sub(self.allotted(exposure));
         if exposure.thin || wanted.capacity <= left {
