@@ -287,7 +287,10 @@ async fn build(
         files: files::Files::open(&agent_dir, quota).map_err(io("open what is known of files"))?,
         verifier: Arc::default(),
         paths: paths::Paths::new(dir, &config),
-        documents: documents::Documents::open(&agent_dir).map_err(io("open the documents"))?,
+        documents: documents::Documents::open(&agent_dir, |signed| {
+            accept::is_whole(identity.trust(), signed)
+        })
+        .map_err(io("open the documents"))?,
         applications: application::Applications::default(),
         bars: placement::Bars::default(),
         events: events::Events::open(&agent_dir),

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crux_core::identity::{DOCUMENT_CONTEXT, Principal, Signed, Verb, Who};
+use crux_core::identity::{DOCUMENT_CONTEXT, Principal, Refusal, Signed, Verb, Who};
 use crux_core::names::Label;
-use crux_net::identity::Acceptance;
+use crux_net::identity::{Acceptance, Trust};
 use crux_wire::document::v1::{Build, Document, SignedDocument};
 use crux_wire::fulcrum::v1::{PutDocumentReply, PutDocumentRequest};
 use prost::Message;
@@ -110,6 +110,24 @@ pub(crate) fn verify(
     };
     may.map_err(|refusal| refuse(refusal.to_string()))?;
     Ok((document, signer))
+}
+
+/// Whether a document that lies on disk is as it was signed; whether its signer still counts is judged elsewhere.
+pub(crate) fn is_whole(trust: &Trust, signed: &SignedDocument) -> bool {
+    let thing = Signed {
+        context: DOCUMENT_CONTEXT,
+        payload: &signed.payload,
+        signature: &signed.signature,
+        chain: &signed.chain,
+    };
+    !matches!(
+        trust.verify_signed(&thing, Acceptance::Kept),
+        Err(Refusal::BadSignature
+            | Refusal::NoCertificate
+            | Refusal::Malformed(_)
+            | Refusal::NotP256
+            | Refusal::WrongUse(_))
+    )
 }
 
 /// Judges and keeps a verified document.

@@ -134,7 +134,12 @@ impl Documents {
     ///
     /// # Errors
     /// When the directory cannot be made or listed.
-    pub(crate) fn open(agent_dir: &Path) -> io::Result<Self> {
+    ///
+    /// One that is not as it was signed, as `is_whole` finds out, is left where it lies and not read.
+    pub(crate) fn open(
+        agent_dir: &Path,
+        is_whole: impl Fn(&SignedDocument) -> bool,
+    ) -> io::Result<Self> {
         let dir = agent_dir.join("documents");
         std::fs::create_dir_all(&dir)?;
         let mut held = Held::default();
@@ -143,7 +148,10 @@ impl Documents {
         }
         for entry in std::fs::read_dir(&dir)? {
             let path = entry?.path();
-            if let Some(accepted) = read_document(&path) {
+            let Some(accepted) = read_document(&path) else {
+                continue;
+            };
+            if is_whole(&accepted.signed) {
                 let document = &accepted.document;
                 let highest = held.highest.entry(document.namespace.clone()).or_default();
                 highest.generation = highest.generation.max(document.generation);
@@ -153,6 +161,8 @@ impl Documents {
                     .or_default();
                 of.push(Arc::new(accepted));
                 of.sort_by_key(|accepted| accepted.document.generation);
+            } else {
+                tracing::error!(path = %path.display(), "a document is not as it was signed; it is not read");
             }
         }
         let (changed, _) = watch::channel(0);

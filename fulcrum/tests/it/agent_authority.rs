@@ -1,17 +1,19 @@
 //! Denials among real rnodes: they spread, cut off, outlast restarts, and hold documents back.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use crux_core::identity::Denied;
 use crux_net::identity::{Expect, GrantTerms, OwnerStore};
-use crux_wire::document::v1::InstanceState;
+use crux_wire::document::v1::{InstanceState, SignedDocument};
 use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
 use crux_wire::fulcrum::v1::{
     DescribeRequest, EventsRequest, GetAuthorityRequest, HintRequest, PutAuthorityRequest,
     StatusReply,
 };
+use prost::Message as _;
 
 use crate::agent_rig::{APP, Base, Nested};
 use crate::rig::{until, within};
@@ -422,4 +424,47 @@ async fn rnodes_that_took_rival_charters_say_so_and_agree_once_the_recovery_key_
             Some(&mark)
         );
     }
+}
+
+// Shows: SEC-02
+#[tokio::test]
+async fn a_document_on_disk_that_is_unsigned_or_altered_is_rejected_at_load() {
+    let base = Base::start();
+    base.ready().await;
+    let mut nested = Nested::start(&base, "n1").await;
+    base.apply(&nested, &base.application(1, "wait")).await;
+    nested.status(&base, |status| status.settled).await;
+    nested.kill();
+    let documents = nested.dir.join("agent/documents");
+    let files = || {
+        fs::read_dir(&documents)
+            .unwrap()
+            .map(|file| file.unwrap().path())
+    };
+    let path = files().next().unwrap();
+    let signed = SignedDocument::decode(&*fs::read(&path).unwrap()).unwrap();
+    // As if asked for: other words, a later generation, by the same signature; and one by none.
+    let other = base.application(9, "exit 0").encode_to_vec();
+    let altered = SignedDocument {
+        payload: other.clone(),
+        ..signed
+    };
+    let unsigned = SignedDocument {
+        payload: other,
+        ..SignedDocument::default()
+    };
+    fs::write(&path, altered.encode_to_vec()).unwrap();
+    fs::write(path.with_extension("unsigned"), unsigned.encode_to_vec()).unwrap();
+    nested.start_again(&base);
+    let status = nested.status(&base, |_| true).await;
+    assert_eq!(
+        (status.generation, status.instances.len()),
+        (0, 0),
+        "{status:?}"
+    );
+    // Neither counts for what was seen: the next one is none too old.
+    base.apply(&nested, &base.application(2, "wait")).await;
+    nested
+        .status(&base, |status| status.settled && status.generation == 2)
+        .await;
 }

@@ -482,7 +482,7 @@ fn port(contact: &serde_json::Value) -> String {
     format!("127.0.0.1:{}", contact["port"])
 }
 
-// Shows: SEC-01
+// Shows: SEC-01, CRT-01
 // Shows in part: SEC-03
 #[tokio::test]
 async fn every_method_and_every_caller_meet_the_table_and_nothing_else() {

@@ -127,7 +127,7 @@ fn a_nested_rnode_takes_any_higher_generation_of_its_own_namespace() {
 #[test]
 fn accepted_documents_and_marks_are_there_after_a_restart() {
     let dir = Dir::new("documents");
-    let documents = Documents::open(&dir.0).unwrap();
+    let documents = Documents::open(&dir.0, |_| true).unwrap();
     for generation in 1..=3 {
         let document = document(generation, generation - 1, "d");
         documents.accept(signed(&document), document).unwrap();
@@ -135,7 +135,7 @@ fn accepted_documents_and_marks_are_there_after_a_restart() {
     assert!(documents.assigned("stix", 3, 7).unwrap());
     drop(documents);
 
-    let documents = Documents::open(&dir.0).unwrap();
+    let documents = Documents::open(&dir.0, |_| true).unwrap();
     assert_eq!(documents.newest("stix").unwrap().document.generation, 3);
     assert!(documents.generation("stix", 2).is_some());
     assert!(documents.generation("stix", 1).is_none());
@@ -146,7 +146,7 @@ fn accepted_documents_and_marks_are_there_after_a_restart() {
     documents.forget("stix").unwrap();
     drop(documents);
 
-    let documents = Documents::open(&dir.0).unwrap();
+    let documents = Documents::open(&dir.0, |_| true).unwrap();
     assert!(documents.newest("stix").is_none());
     assert_eq!(documents.highest("stix").generation, 3);
 }
