@@ -96,15 +96,11 @@ impl Fulcrum for GrpcBase {
             ..Default::default()
         };
         let replies = [
+            GetDocumentReply::default(),
             GetDocumentReply {
-                held_back: false,
-                document: None,
-                found: false,
-            },
-            GetDocumentReply {
-                held_back: false,
                 document: Some(signed),
                 found: true,
+                ..GetDocumentReply::default()
             },
         ];
         Ok(Response::new(stream::iter(replies.map(Ok)).boxed()))
