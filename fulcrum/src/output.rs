@@ -146,24 +146,31 @@ impl Follower {
     }
 }
 
+/// One of the two files, open.
 #[derive(Debug)]
-struct Reading {
+pub(crate) struct Reading {
     file: File,
     stream: Stream,
 }
 
 impl Reading {
-    fn open(path: &Path, stream: Stream) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, stream: Stream) -> io::Result<Self> {
         Ok(Self {
             file: File::open(path)?,
             stream,
         })
     }
 
-    fn piece(&self, offset: u64, bytes_max: usize) -> io::Result<Option<Piece>> {
+    /// Its present length, in bytes.
+    pub(crate) fn length(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// The next piece at `offset`, as [`read`] gives it.
+    pub(crate) fn piece(&self, offset: u64, bytes_max: usize) -> io::Result<Option<Piece>> {
         let stream = self.stream;
         loop {
-            let length = self.file.metadata()?.len();
+            let length = self.length()?;
             if offset >= length || bytes_max == 0 {
                 return Ok(None);
             }

@@ -1,23 +1,14 @@
 //! Reading an execution's output file while it grows.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use crux_wire::keeper::v1::Execution;
 use tokio::sync::mpsc;
 
 use super::executions::Executions;
 use super::limits::{CHUNK_BYTES, OUTPUT_POLL};
-
-/// Which of the two files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Which {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
+use crate::output::{Piece, Reading, Stream};
 
 /// Where to begin and when to end.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +21,7 @@ pub(crate) struct From {
     pub(crate) follow: bool,
 }
 
-/// Sends pieces until the end, or until the reader has gone; returns the offset behind the last piece.
+/// Sends what `wrap` makes of pieces until the end, or until the reader has gone; returns the offset behind the last piece.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -40,23 +31,23 @@ pub(crate) struct From {
 pub(crate) async fn read<T: Send>(
     executions: &Executions,
     execution: &Execution,
-    (which, from): (Which, From),
+    (stream, from): (Stream, From),
     tx: &mpsc::Sender<T>,
-    wrap: impl Fn(u64, Vec<u8>) -> T,
+    wrap: impl Fn(Piece) -> Option<T>,
 ) -> io::Result<u64> {
-    let path = match which {
-        Which::Stdout => &execution.stdout_path,
-        Which::Stderr => &execution.stderr_path,
+    let path = match stream {
+        Stream::Stdout => &execution.stdout_path,
+        Stream::Stderr => &execution.stderr_path,
     };
-    let file = match File::open(path) {
-        Ok(file) => file,
+    let reading = match Reading::open(Path::new(path), stream) {
+        Ok(reading) => reading,
         // What was never started has no output.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(error),
     };
     let mut offset = from.offset;
     if from.tail_bytes > 0 {
-        offset = file.metadata()?.len().saturating_sub(from.tail_bytes);
+        offset = reading.length()?.saturating_sub(from.tail_bytes);
     }
     let mut changes = executions.changes();
     loop {
@@ -64,17 +55,18 @@ pub(crate) async fn read<T: Send>(
         // Ordering: ended is looked up before reading, so what was written before the end is read.
         let known = executions.get(&execution.execution);
         let ended = known.is_none_or(|known| known.outcome.is_some());
-        loop {
-            let mut piece = vec![0; CHUNK_BYTES];
-            let length = file.read_at(&mut piece, offset)?;
-            if length == 0 {
-                break;
-            }
-            piece.truncate(length);
-            if tx.send(wrap(offset, piece)).await.is_err() {
+        while let Some(piece) = reading.piece(offset, CHUNK_BYTES)? {
+            let behind = match &piece {
+                Piece::Data { bytes, .. } => offset + bytes.len() as u64,
+                Piece::Gap { to, .. } => *to,
+                Piece::Ended(_) => break,
+            };
+            if let Some(part) = wrap(piece)
+                && tx.send(part).await.is_err()
+            {
                 return Ok(offset);
             }
-            offset += length as u64;
+            offset = behind;
         }
         if ended || !from.follow {
             return Ok(offset);

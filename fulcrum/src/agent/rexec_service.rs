@@ -10,9 +10,9 @@ use crux_wire::rexec::v1::rexec_server::Rexec;
 use crux_wire::rexec::v1::run_input::Input;
 use crux_wire::rexec::v1::run_output::Output;
 use crux_wire::rexec::v1::{
-    Command, Configuration, ConfigurationsReply, ConfigurationsRequest, ListReply, ListRequest,
-    OutputChunk, OutputRequest, RunInput, RunOutput, SignalReply, SignalRequest, StartReply,
-    StartRequest, WaitReply, WaitRequest,
+    Command, Configuration, ConfigurationsReply, ConfigurationsRequest, Gap, ListReply,
+    ListRequest, OutputChunk, OutputRequest, RunInput, RunOutput, SignalReply, SignalRequest,
+    StartReply, StartRequest, WaitReply, WaitRequest,
 };
 use futures_util::{Stream, StreamExt};
 use nix::sys::signal::Signal;
@@ -25,7 +25,8 @@ use super::context::{Agent, background, fields};
 use super::guard::caller;
 use super::launch::{Launch, call_status, may_detach};
 use super::limits::{CALL_TIMEOUT, LIST_PREFIXES_MAX, STREAM_CHUNKS, TIMEOUT_GRACE};
-use super::output::{self, Which};
+use super::output;
+use crate::output::{Piece, Stream as Written};
 
 /// A stream of replies.
 pub(crate) type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -163,9 +164,9 @@ impl Rexec for RexecService {
         let known = self.0.executions.get(id);
         let known = known.ok_or_else(|| Status::not_found(format!("find execution {id}")))?;
         let which = if wanted.stderr {
-            Which::Stderr
+            Written::Stderr
         } else {
-            Which::Stdout
+            Written::Stdout
         };
         let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
         let agent = Arc::clone(&self.0);
@@ -175,12 +176,14 @@ impl Rexec for RexecService {
                 tail_bytes: wanted.tail_bytes,
                 follow: wanted.follow,
             };
-            let piece = |offset, bytes| {
-                Ok(OutputChunk {
+            let piece = |piece| match piece {
+                Piece::Data { offset, bytes, .. } => Some(Ok(OutputChunk {
                     offset,
                     bytes,
                     end: false,
-                })
+                })),
+                // The next one's offset tells.
+                Piece::Gap { .. } | Piece::Ended(_) => None,
             };
             let read = output::read(&agent.executions, &known, (which, from), &tx, piece);
             let last = match read.await {
@@ -366,32 +369,11 @@ async fn follow(
         tail_bytes: 0,
         follow: true,
     };
-    let out = |_, bytes| {
-        Ok(RunOutput {
-            output: Some(Output::Stdout(bytes)),
-        })
+    let read = async |stream| {
+        let part = |piece| run_output(piece).map(Ok);
+        output::read(&agent.executions, &execution, (stream, from), &tx, part).await
     };
-    let err = |_, bytes| {
-        Ok(RunOutput {
-            output: Some(Output::Stderr(bytes)),
-        })
-    };
-    let (stdout, stderr) = tokio::join!(
-        output::read(
-            &agent.executions,
-            &execution,
-            (Which::Stdout, from),
-            &tx,
-            out
-        ),
-        output::read(
-            &agent.executions,
-            &execution,
-            (Which::Stderr, from),
-            &tx,
-            err
-        ),
-    );
+    let (stdout, stderr) = tokio::join!(read(Written::Stdout), read(Written::Stderr));
     if tx.is_closed() {
         return;
     }
@@ -408,4 +390,23 @@ async fn follow(
     };
     // A caller that has gone needs no end.
     let _ = tx.send(last).await;
+}
+
+/// A piece of output as `Run` tells it.
+fn run_output(piece: Piece) -> Option<RunOutput> {
+    let output = match piece {
+        Piece::Data { stream, bytes, .. } => match stream {
+            Written::Stdout => Output::Stdout(bytes),
+            Written::Stderr => Output::Stderr(bytes),
+        },
+        Piece::Gap { stream, from, to } => Output::Gap(Gap {
+            stderr: stream == Written::Stderr,
+            from,
+            to,
+        }),
+        Piece::Ended(_) => return None,
+    };
+    Some(RunOutput {
+        output: Some(output),
+    })
 }

@@ -16,6 +16,7 @@ use crux_wire::rexec::v1::{
 };
 use fulcrum::config::RnodeConfig;
 use fulcrum::memoir::Record;
+use nix::fcntl::{FallocateFlags, fallocate};
 use tonic::Code;
 
 use crate::agent_rig::Base;
@@ -49,6 +50,7 @@ async fn run(base: &Base, request: StartRequest) -> (Execution, Vec<u8>, Vec<u8>
             Output::Started(execution) => started = execution,
             Output::Stdout(bytes) => stdout.extend(bytes),
             Output::Stderr(bytes) => stderr.extend(bytes),
+            Output::Gap(gap) => panic!("nothing was given back: {gap:?}"),
             Output::Outcome(outcome) => outcomes.push((outcome.kind, outcome.code)),
         }
     }
@@ -233,6 +235,59 @@ async fn an_execution_can_be_listed_signalled_waited_for_and_read_again() {
     let chunk = chunks.message().await.unwrap().unwrap();
     assert_eq!((chunk.offset, chunk.bytes.as_slice()), (7, &b"789\n"[..]));
     assert!(chunks.message().await.unwrap().unwrap().end);
+}
+
+#[tokio::test]
+async fn output_that_was_given_back_is_told_and_not_made_up() {
+    let base = Base::start();
+    base.ready().await;
+    let word = "w".repeat(100_000);
+    let (started, ..) = run(&base, start("long", &["print", &word])).await;
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(started.stdout_path)
+        .unwrap();
+    // As the keeper does with the middle of what is too long.
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    fallocate(&file, flags, 8192, 65_536).unwrap();
+
+    let mut rexec = base.rexec().await;
+    let request = OutputRequest {
+        execution: "long".into(),
+        ..OutputRequest::default()
+    };
+    let mut chunks = rexec.output(request).await.unwrap().into_inner();
+    let (mut at, mut gaps) = (0, Vec::new());
+    while let Some(chunk) = within(chunks.message()).await.unwrap() {
+        if chunk.offset > at {
+            gaps.push((at, chunk.offset));
+        }
+        assert!(!chunk.bytes.contains(&0));
+        at = chunk.offset + chunk.bytes.len() as u64;
+    }
+    assert_eq!((at, gaps), (100_001, vec![(8192, 73_728)]));
+
+    let attach = RunInput {
+        input: Some(Input::Attach("long".into())),
+    };
+    let outputs = rexec.run(tokio_stream::iter([attach])).await;
+    let mut outputs = outputs.unwrap().into_inner();
+    let (mut at, mut gaps) = (0, Vec::new());
+    while let Some(output) = within(outputs.message()).await.unwrap() {
+        match output.output.unwrap() {
+            Output::Stdout(bytes) => {
+                assert!(!bytes.contains(&0));
+                at += bytes.len() as u64;
+            }
+            Output::Gap(gap) => {
+                assert_eq!(gap.from, at);
+                gaps.push((gap.stderr, gap.to - gap.from));
+                at = gap.to;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!((at, gaps), (100_001, vec![(false, 65_536)]));
 }
 
 #[tokio::test]

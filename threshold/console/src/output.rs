@@ -36,6 +36,11 @@ pub(crate) fn talk(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// The line that tells of output which the rnode gave back before it was read.
+pub(crate) fn missing(prefix: &str, bytes: u64, which: &str) -> String {
+    format!("{prefix}{bytes} bytes of {which} are missing here: more was written than is kept")
+}
+
 /// Prints `value` as pretty JSON.
 pub(crate) fn json<T: Serialize>(value: &T) -> Outcome<()> {
     let text = serde_json::to_string_pretty(value)

@@ -39,8 +39,10 @@ pub struct StartRequest {
     pub env: ::prost::alloc::vec::Vec<super::super::keeper::v1::EnvironmentVariable>,
     #[prost(bool, tag = "6")]
     pub detached: bool,
+    /// at most 4 KiB
     #[prost(bytes = "vec", tag = "7")]
     pub label: ::prost::alloc::vec::Vec<u8>,
+    /// at most 4 KiB
     #[prost(string, tag = "8")]
     pub instance: ::prost::alloc::string::String,
     /// 0: none; the process group gets TERM, after 5 s KILL
@@ -77,7 +79,7 @@ pub mod run_input {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RunOutput {
-    #[prost(oneof = "run_output::Output", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "run_output::Output", tags = "1, 2, 3, 4, 5")]
     pub output: ::core::option::Option<run_output::Output>,
 }
 /// Nested message and enum types in `RunOutput`.
@@ -92,7 +94,22 @@ pub mod run_output {
         Stderr(::prost::alloc::vec::Vec<u8>),
         #[prost(message, tag = "4")]
         Outcome(super::super::super::keeper::v1::Outcome),
+        /// comes where the bytes that it names would have come
+        #[prost(message, tag = "5")]
+        Gap(super::Gap),
     }
+}
+/// output that was given back, since more was written than is kept
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Gap {
+    #[prost(bool, tag = "1")]
+    pub stderr: bool,
+    /// offset of the first byte that is missing
+    #[prost(uint64, tag = "2")]
+    pub from: u64,
+    /// offset of the next one that is there
+    #[prost(uint64, tag = "3")]
+    pub to: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRequest {
@@ -145,6 +162,7 @@ pub struct OutputRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OutputChunk {
+    /// beyond the end of the chunk before: what is between was given back
     #[prost(uint64, tag = "1")]
     pub offset: u64,
     #[prost(bytes = "vec", tag = "2")]

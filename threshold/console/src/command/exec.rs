@@ -118,8 +118,8 @@ struct Broken {
 #[derive(Default)]
 struct Shown {
     execution: Option<String>,
-    stdout: usize,
-    stderr: usize,
+    stdout: u64,
+    stderr: u64,
 }
 
 impl Shown {
@@ -143,6 +143,15 @@ impl Shown {
                     let bytes = unseen(&bytes, &mut stderr, &mut self.stderr);
                     let _ = std::io::stderr().lock().write_all(bytes);
                 }
+                Some(run_output::Output::Gap(gap)) => {
+                    let (at, shown, which) = match gap.stderr {
+                        false => (&mut stdout, &mut self.stdout, "standard output"),
+                        true => (&mut stderr, &mut self.stderr, "standard error"),
+                    };
+                    if let Some(missing) = missing(gap.to, at, shown) {
+                        output::talk(&output::missing("radix exec: ", missing, which));
+                    }
+                }
                 Some(run_output::Output::Outcome(outcome)) => return Ok(outcome),
                 None => {}
             }
@@ -151,11 +160,19 @@ impl Shown {
 }
 
 /// The part of `bytes` that was not shown before; `at` is where they begin and becomes where they end.
-fn unseen<'b>(bytes: &'b [u8], at: &mut usize, shown: &mut usize) -> &'b [u8] {
-    let known = shown.saturating_sub(*at).min(bytes.len());
-    *at += bytes.len();
+fn unseen<'b>(bytes: &'b [u8], at: &mut u64, shown: &mut u64) -> &'b [u8] {
+    let known = usize::try_from(shown.saturating_sub(*at)).unwrap_or(usize::MAX);
+    *at += bytes.len() as u64;
     *shown = (*shown).max(*at);
-    &bytes[known..]
+    &bytes[known.min(bytes.len())..]
+}
+
+/// How many bytes are missing up to `to` that were not shown before they went; `at` becomes `to`.
+fn missing(to: u64, at: &mut u64, shown: &mut u64) -> Option<u64> {
+    let missing = to.saturating_sub((*shown).max(*at));
+    *at = to;
+    *shown = (*shown).max(to);
+    (missing > 0).then_some(missing)
 }
 
 const fn broken(failure: Failure, may_attach: bool) -> Broken {
@@ -279,5 +296,19 @@ mod tests {
         assert_eq!(unseen(b"ab", &mut at, &mut shown), b"");
         assert_eq!(unseen(b"cdefg", &mut at, &mut shown), b"fg");
         assert_eq!(unseen(b"h", &mut at, &mut shown), b"h");
+    }
+    #[test]
+    fn what_went_before_it_was_shown_is_missing_and_nothing_else() {
+        let (mut at, mut shown) = (0, 0);
+        unseen(b"abc", &mut at, &mut shown);
+        assert_eq!(missing(10, &mut at, &mut shown), Some(7));
+        assert_eq!(unseen(b"kl", &mut at, &mut shown), b"kl");
+        // In another stream more is gone, part of which was shown.
+        let mut at = 0;
+        unseen(b"a", &mut at, &mut shown);
+        assert_eq!(missing(11, &mut at, &mut shown), None);
+        assert_eq!(unseen(b"lm", &mut at, &mut shown), b"m");
+        let mut at = 1;
+        assert_eq!(missing(15, &mut at, &mut shown), Some(2));
     }
 }

@@ -127,7 +127,6 @@ async fn follow(source: &Source, request: OutputRequest, prefix: String) -> Outc
     let mut shown: Option<u64> = None;
     loop {
         let broken = match chunks.message().await {
-            Ok(Some(chunk)) if chunk.end => break,
             Ok(Some(chunk)) => Ok(chunk),
             Ok(None) => Err("the stream ended too early".to_owned()),
             Err(status) => Err(status.message().to_owned()),
@@ -142,8 +141,25 @@ async fn follow(source: &Source, request: OutputRequest, prefix: String) -> Outc
             }
             Err(why) => return Err(Failure::failed(format!("failed to read output: {why}"))),
         };
+        // Where a tail begins is told by its first piece only.
+        let expected = shown.or_else(|| (request.tail_bytes == 0).then_some(request.offset));
+        let gap = expected.map_or(0, |expected| chunk.offset.saturating_sub(expected));
+        if gap > 0 {
+            if !partial.is_empty() {
+                print_line(&prefix, &std::mem::take(&mut partial));
+            }
+            let which = if request.stderr {
+                "standard error"
+            } else {
+                "standard output"
+            };
+            output::talk(&output::missing(&prefix, gap, which));
+        }
         let length = u64::try_from(chunk.bytes.len()).unwrap_or(u64::MAX);
         shown = Some(chunk.offset.saturating_add(length));
+        if chunk.end {
+            break;
+        }
         if prefix.is_empty() {
             output::bytes(&chunk.bytes);
             continue;
