@@ -68,6 +68,13 @@ fn a_file_goes_up_across_to_many_and_down_again() {
     assert!(!moved(&again));
     let across = copy(&["n1:/var/bare/in", "ALL:/var/bare/in"]).expect(0);
     assert_eq!(across.json().as_array().map(Vec::len), Some(2));
+    // A single file that goes into a folder, there or not, goes there under its own name.
+    for folder in ["ALL:/var/bare/all/", "ALL:/var/bare/all"] {
+        let all = copy(&[&here, folder]).expect(0);
+        assert_eq!(all.json().as_array().map(Vec::len), Some(3));
+    }
+    let one = copy(&["n3:/var/bare/all/report", &format!("{back}-all")]).expect(0);
+    assert!(moved(&one));
     let pushed = copy(&["--push", "n3:/var/bare/in/report", "n2:own"]).expect(0);
     assert!(moved(&pushed));
     let down = copy(&["-r", "n2:own", &back]).expect(0);

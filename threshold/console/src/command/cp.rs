@@ -47,8 +47,8 @@ pub(crate) async fn run(args: args::Cp) -> Outcome<()> {
             return Err(Failure::usage("both ends are on this machine")
                 .hint("name a rnode, as in n1:PATH, or use `cp`"));
         }
-        (End::Local(from), End::Remote(to)) if to.labels.len() == 1 => {
-            vec![ways.up(from, &to.labels[0], &to.path).await]
+        (End::Local(from), End::Remote(to)) if to.one().is_ok() => {
+            vec![ways.up(from, to.one()?, &to.path).await]
         }
         (End::Remote(from), End::Local(to)) => vec![ways.down(from.one()?, &from.path, to).await],
         (End::Remote(from), End::Remote(to)) if args.push => {
