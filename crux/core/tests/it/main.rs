@@ -1,3 +1,4 @@
 //! Integration tests of crux-core.
 
 mod adf;
+mod threat_model;
