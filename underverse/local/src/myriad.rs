@@ -19,8 +19,10 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use underverse::{Error, Execable, FromRnodes, HordeName, HordeSpec, Kind, Program, from_rnodes};
 
+use crate::claims::Claim;
 use crate::command::on_this_machine;
 use crate::execute::io_at;
+use crate::ground::{Ground as _, ThisMachine};
 use crate::label::rnode_label;
 use crate::layout::Home;
 use crate::limits::{self, Machine};
@@ -99,6 +101,8 @@ pub struct Run {
     /// What was obtained in weaker form than the block asks.
     pub weaker: Vec<String>,
     children: Vec<Child>,
+    /// Its addresses, as long as we live; afterwards the record speaks for those of what runs still.
+    _claims: Vec<Claim>,
 }
 
 /// One process of a run.
@@ -158,12 +162,13 @@ pub fn run(request: &Request<'_>) -> Result<Run, MyriadError> {
     limits::check(execable.count, 0, &Machine::read())?;
     let directory = new_directory(request.home, request.file)?;
     match spawn_all(request, execable, &directory) {
-        Ok((processes, children)) => Ok(Run {
+        Ok(started) => Ok(Run {
             id: run_name(&directory),
             directory,
-            processes,
+            processes: started.processes,
             weaker: weaker(&spec, execable),
-            children,
+            children: started.children,
+            _claims: started.claims,
         }),
         Err(error) => {
             clean_one(&directory)?;
@@ -172,25 +177,65 @@ pub fn run(request: &Request<'_>) -> Result<Run, MyriadError> {
     }
 }
 
+/// The runs of which a process runs still, by name, sorted.
+///
+/// # Errors
+/// `Io` if they cannot be listed.
+pub fn live(home: &Home) -> Result<Vec<String>, Error> {
+    let mut live = Vec::new();
+    for directory in directories(home)? {
+        if is_live(&directory, &recorded(&directory))? {
+            live.push(run_name(&directory));
+        }
+    }
+    live.sort();
+    Ok(live)
+}
+
+/// The directories of all runs.
+fn directories(home: &Home) -> Result<Vec<PathBuf>, Error> {
+    let runs = home.myriad();
+    let entries = match fs::read_dir(&runs) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_at("list the runs", &runs)(error)),
+    };
+    // The mark names a run's directory as it was found when it was made.
+    let runs = fs::canonicalize(&runs).map_err(io_at("list the runs", &runs))?;
+    entries
+        .map(|entry| Ok(runs.join(entry?.file_name())))
+        .collect::<io::Result<_>>()
+        .map_err(io_at("list the runs", &runs))
+}
+
+/// What is written of a run. A record that was never whole names nobody; the mark still finds them.
+fn recorded(directory: &Path) -> Record {
+    let record = durable::read_json(&directory.join(RECORD));
+    record.ok().flatten().unwrap_or_default()
+}
+
+fn is_live(directory: &Path, record: &Record) -> Result<bool, Error> {
+    if record.processes.iter().any(|one| one.process.is_alive()) {
+        return Ok(true);
+    }
+    let value = directory.display().to_string();
+    let marked = mark::marked(MYRIAD_MARK, &value);
+    let marked = marked.map_err(io_at("look for a run's processes", directory))?;
+    Ok(!marked.is_empty())
+}
+
 /// Ends everything that any run of this home spawned, and removes what was kept of it.
 ///
 /// # Errors
 /// `DeadlineExceeded` if a process does not end; what was ended stays ended, and a repeat goes on.
 pub fn clean(home: &Home) -> Result<Cleaned, Error> {
-    let runs = home.myriad();
-    let entries = match fs::read_dir(&runs) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Cleaned::default()),
-        Err(error) => return Err(io_at("list the runs", &runs)(error)),
-    };
     let mut cleaned = Cleaned::default();
-    for entry in entries {
-        let directory = entry.map_err(io_at("list the runs", &runs))?.path();
+    for directory in directories(home)? {
         cleaned.ended += clean_one(&directory)?;
         cleaned.runs.push(run_name(&directory));
     }
     cleaned.runs.sort();
-    durable::remove_empty_dir(&runs);
+    durable::remove_empty_dir(&home.myriad());
     Ok(cleaned)
 }
 
@@ -273,31 +318,63 @@ fn new_directory(home: &Home, file: &Path) -> Result<PathBuf, Error> {
     Err(Error::new(Kind::Limit, "keep another run", message))
 }
 
+/// What was started of a run.
+struct Started {
+    processes: Vec<Spawned>,
+    children: Vec<Child>,
+    claims: Vec<Claim>,
+}
+
+/// Addresses of what runs: of other runs, and of hordes.
+fn taken(home: &Home) -> Result<BTreeSet<Ipv4Addr>, Error> {
+    let hordes = home.hordes();
+    let mut taken =
+        address::leased_elsewhere(home, "").map_err(io_at("read leased addresses", &hordes))?;
+    for directory in directories(home)? {
+        let record = recorded(&directory);
+        if is_live(&directory, &record)? {
+            taken.extend(record.processes.iter().map(|one| one.address));
+        }
+    }
+    Ok(taken)
+}
+
+/// Finds an address that nobody has, and claims it.
+fn claimed(
+    ordinal: u32,
+    candidates: &[Ipv4Addr],
+    taken: &mut BTreeSet<Ipv4Addr>,
+) -> Result<(Ipv4Addr, Claim), Error> {
+    let probe = |host, tcp, udp| ThisMachine.probe(host, tcp, udp);
+    while let Some(lease) = address::lease(ordinal, candidates, taken, &probe) {
+        // Whoever claimed it first has it, also before anything listens there.
+        taken.insert(lease.host);
+        if let Ok(claim) = Claim::take(lease.host) {
+            return Ok((lease.host, claim));
+        }
+    }
+    let message = "no loopback address is free";
+    Err(Error::new(Kind::Limit, "find an address", message))
+}
+
 fn spawn_all(
     request: &Request<'_>,
     execable: &Execable,
     directory: &Path,
-) -> Result<(Vec<Spawned>, Vec<Child>), Error> {
+) -> Result<Started, Error> {
     let path = directory.join(RECORD);
     let mut record = Record {
         file: request.file.to_owned(),
         processes: Vec::new(),
     };
-    let mut children = Vec::new();
-    let mut taken = BTreeSet::new();
+    let (mut children, mut claims) = (Vec::new(), Vec::new());
+    let mut taken = taken(request.home)?;
     let candidates: Vec<_> = address::candidates(rustix::process::getuid().as_raw()).collect();
     for ordinal in 1..=execable.count {
         // Before each spawn, so that the directory is known to `clean` whatever happens next.
         durable::write_json(&path, &record).map_err(io_at("keep the run", &path))?;
-        let lease = address::lease(ordinal, &candidates, &taken, &address::probe);
-        let host = lease.map(|lease| lease.host).ok_or_else(|| {
-            Error::new(
-                Kind::Limit,
-                "find an address",
-                "no loopback address is free",
-            )
-        })?;
-        taken.insert(host);
+        let (host, claim) = claimed(ordinal, &candidates, &mut taken)?;
+        claims.push(claim);
         let label = rnode_label(ordinal);
         let child = command(request, execable, directory, (&label, host))?;
         let pid = child.id().cast_signed();
@@ -312,7 +389,11 @@ fn spawn_all(
         }
     }
     durable::write_json(&path, &record).map_err(io_at("keep the run", &path))?;
-    Ok((record.processes, children))
+    Ok(Started {
+        processes: record.processes,
+        children,
+        claims,
+    })
 }
 
 /// Spawns one process in a group of its own, its output in files of the run's directory.
@@ -403,9 +484,7 @@ fn weaker(spec: &HordeSpec, execable: &Execable) -> Vec<String> {
 /// Ends the processes of one run, by name, group and mark, and removes its directory.
 fn clean_one(directory: &Path) -> Result<usize, Error> {
     let io = |error| io_at("end a run's processes", directory)(error);
-    let path = directory.join(RECORD);
-    // A record that was never whole names nobody; the mark still finds them.
-    let record: Record = durable::read_json(&path).ok().flatten().unwrap_or_default();
+    let record = recorded(directory);
     let value = directory.display().to_string();
     let mut running: Vec<ProcessName> = record.processes.iter().map(|p| p.process).collect();
     running.retain(|process| process.signal(Signal::TERM));

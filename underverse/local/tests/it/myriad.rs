@@ -1,10 +1,13 @@
 //! `myriad` with real processes.
 
+use std::collections::BTreeSet;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
 use underverse::Kind;
 use underverse_local::Home;
-use underverse_local::myriad::{MYRIAD_MARK, MyriadError, Request, Run, clean, run};
+use underverse_local::myriad::{MYRIAD_MARK, MyriadError, Request, Run, clean, live, run};
 
 use crate::fake::Scratch;
 
@@ -114,6 +117,44 @@ fn everything_spawned_is_cleaned_up_though_its_record_is_lost() {
         clean(&site.home).unwrap(),
         underverse_local::myriad::Cleaned::default()
     );
+}
+
+/// `sleep` binds nothing: only what is known of other runs and cells says that an address is in use.
+#[test]
+fn an_address_in_use_is_given_to_nobody_else() {
+    let site = Site::new();
+    let script = site.scratch.path().join("sleeps");
+    std::fs::write(&script, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    let block = |count: u32| {
+        let script = script.display();
+        format!("myriad {{\n  n = {count}\n  cmd = /bin/sh {script}\n}}\n")
+    };
+    let addresses = |run: &Run| {
+        let all = run.processes.iter().map(|one| one.address);
+        all.collect::<BTreeSet<_>>()
+    };
+    let first = site.run(&block(2)).unwrap();
+    let second = site.run(&block(2)).unwrap();
+    assert_eq!(addresses(&first).len() + addresses(&second).len(), 4);
+    assert!(addresses(&first).is_disjoint(&addresses(&second)));
+    assert_eq!(live(&site.home).unwrap(), ["six-1", "six-2"]);
+    // Whoever started them may end: they are in use while they run.
+    let used = addresses(&first);
+    drop((first, second));
+    let third = site.run(&block(1)).unwrap();
+    assert!(addresses(&third).is_disjoint(&used));
+    drop(third);
+    clean(&site.home).unwrap();
+    assert!(live(&site.home).unwrap().is_empty());
+    // A cell that runs, of whatever state directory, holds its address by a name.
+    let before = addresses(&site.run(&block(1)).unwrap());
+    clean(&site.home).unwrap();
+    let host = before.first().unwrap();
+    let name = SocketAddr::from_abstract_name(format!("radix/held/{host}")).unwrap();
+    let held = UnixDatagram::bind_addr(&name).unwrap();
+    let after = site.run(&block(1)).unwrap();
+    assert!(!addresses(&after).contains(host));
+    drop(held);
 }
 
 #[test]
