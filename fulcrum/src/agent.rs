@@ -76,6 +76,7 @@ mod tunnel;
 mod verified;
 mod wanted;
 
+pub use accept::EXITING;
 pub use verified::{Error as VerifyError, Verifier};
 
 /// Why an agent cannot start, or had to stop.

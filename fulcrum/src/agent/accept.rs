@@ -12,9 +12,12 @@ use prost::Message;
 use tonic::Status;
 
 use super::context::{Agent, BASE, fields};
-use super::documents::{Judge, Verdict, judge};
+use super::documents::{Accepting, Judge, Verdict, judge};
 use super::guard::covers;
 use super::limits::DOCUMENT_BYTES_MAX;
+
+/// How the refusal of a document begins where the rnode is about to end; another one may take it.
+pub const EXITING: &str = "exiting:";
 
 /// What became of an offered document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +31,8 @@ pub(crate) enum Taken {
 /// Takes a document that a caller put.
 ///
 /// # Errors
-/// `FailedPrecondition` beginning with `stale:` for an old one, `PermissionDenied` for one that is not ours to take.
+/// `FailedPrecondition` beginning with `stale:` for an old one, `PermissionDenied` for one that is not ours to take,
+/// `Unavailable` beginning with [`EXITING`] where this rnode is about to end.
 pub(crate) async fn put_document(
     agent: &Arc<Agent>,
     caller: &Principal,
@@ -47,12 +51,14 @@ pub(crate) async fn put_document(
             document.namespace
         )));
     }
+    let turn = agent.accepting.lock().await;
     if !request.invite_grant.is_empty() && agent.is_base() {
         keep_grant(agent, &document, &request.invite_grant)?;
     }
     let generation = document.generation;
     let from = caller.to_string();
-    let taken = take(agent, signed, document, (&signer, &from), request.take_over).await;
+    let by = (&signer, from.as_str());
+    let taken = take_in_turn(agent, *turn, (signed, document), by, request.take_over).await;
     match taken? {
         Taken::New => Ok(PutDocumentReply {
             generation,
@@ -142,7 +148,24 @@ pub(crate) async fn take(
     take_over: bool,
 ) -> Result<Taken, Status> {
     // One at a time: two documents of one generation must not both be accepted.
-    let _turn = agent.accepting.lock().await;
+    let turn = agent.accepting.lock().await;
+    take_in_turn(
+        agent,
+        *turn,
+        (signed, document),
+        (signer, caller),
+        take_over,
+    )
+    .await
+}
+
+async fn take_in_turn(
+    agent: &Agent,
+    accepting: Accepting,
+    (signed, document): (SignedDocument, Document),
+    (signer, caller): (&Principal, &str),
+    take_over: bool,
+) -> Result<Taken, Status> {
     let namespace = document.namespace.clone();
     let held = agent.documents.newest(&namespace);
     let owner = agent.me.owner.to_string();
@@ -155,6 +178,7 @@ pub(crate) async fn take(
             highest: agent.documents.highest(&namespace).generation,
             held: acting.as_ref().map(|held| &held.document),
             take_over,
+            accepting,
         },
         &document,
     );
@@ -167,6 +191,11 @@ pub(crate) async fn take(
         Verdict::Stale(reason) => {
             agent.memoir.refused(caller, "document/stale");
             return Err(Status::failed_precondition(format!("stale: {reason}")));
+        }
+        Verdict::Exiting => {
+            return Err(Status::unavailable(format!(
+                "{EXITING} this rnode is about to end, and what it took would end with it"
+            )));
         }
         Verdict::Refused(reason) => {
             agent.memoir.refused(caller, "document/refused");

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::application::Applications;
 use super::blackboard::Blackboard;
 use super::class_watch::ClassWatches;
-use super::documents::Documents;
+use super::documents::{Accepting, Documents};
 use super::events::Events;
 use super::executions::Executions;
 use super::files::Files;
@@ -95,7 +95,7 @@ pub(crate) struct Agent {
     /// Its side of connections.
     pub(crate) credentials: Credentials,
     /// Held while a document is judged and kept.
-    pub(crate) accepting: tokio::sync::Mutex<()>,
+    pub(crate) accepting: tokio::sync::Mutex<Accepting>,
     /// What its processes registered.
     pub(crate) registrations: Registrations,
     /// Documents with their files read.

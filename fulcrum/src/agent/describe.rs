@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crux_wire::document::v1::{Address, Assignment, InstanceRecord, RnodeRecord};
+use crux_wire::document::v1::{Address, Assignment, Document, InstanceRecord, RnodeRecord};
 use crux_wire::fulcrum::v1::{DescribeReply, HordeState, Listing, ServicesReply, StatusReply};
 use prost::Message;
 
 use super::context::{Agent, BASE, RADIX};
+use super::hordes::DISSOLVED;
 use super::shared::Followed;
 use super::status::{Facts, fold, service_address};
 use super::{placement, services};
@@ -133,8 +134,9 @@ pub(crate) fn asked_for(agent: &Agent, told: &[HordeState]) -> Vec<HordeState> {
     let held = agent.documents.all().into_iter();
     held.filter(|held| agent.is_base() && held.document.namespace != BASE)
         .filter(|held| {
-            let namespace = &held.document.namespace;
-            !told.iter().any(|horde| horde.namespace == *namespace)
+            let document = &held.document;
+            let of = |horde: &&HordeState| horde.namespace == document.namespace;
+            !told.iter().filter(of).any(|horde| still(horde, document))
         })
         .map(|held| HordeState {
             namespace: held.document.namespace.clone(),
@@ -150,6 +152,11 @@ pub(crate) fn asked_for(agent: &Agent, told: &[HordeState]) -> Vec<HordeState> {
             ..HordeState::default()
         })
         .collect()
+}
+
+/// Whether what a backend told of a horde is of what `document` asks for, and not the end of what was before it.
+fn still(horde: &HordeState, document: &Document) -> bool {
+    horde.phase != DISSOLVED || document.dissolved || horde.generation >= document.generation
 }
 
 /// The assignment of each rnode that counts: that of whom we follow, else the newest.
@@ -274,5 +281,23 @@ mod tests {
         assert_eq!(counted.leader, "bad");
         let (_, past) = published("good", 2);
         assert!(!followed.published(&counted) && !followed.published(&past));
+    }
+
+    #[test]
+    fn the_end_of_a_horde_says_nothing_of_the_one_that_is_asked_for_after_it() {
+        let told = |phase: &str, generation| HordeState {
+            phase: phase.to_owned(),
+            generation,
+            ..HordeState::default()
+        };
+        let asks = |generation, dissolved| Document {
+            generation,
+            dissolved,
+            ..Document::default()
+        };
+        assert!(still(&told(DISSOLVED, 4), &asks(4, true)));
+        assert!(still(&told("dissolving", 4), &asks(5, false)));
+        assert!(still(&told("realising", 4), &asks(5, false)));
+        assert!(!still(&told(DISSOLVED, 4), &asks(5, false)));
     }
 }

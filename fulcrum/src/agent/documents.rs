@@ -29,6 +29,8 @@ pub(crate) enum Verdict {
     Stale(String),
     /// It cannot be taken here at all.
     Refused(String),
+    /// This rnode is about to end, and all it holds with it.
+    Exiting,
 }
 
 /// Who judges, and what it has seen of the namespace.
@@ -44,6 +46,18 @@ pub(crate) struct Judge<'a> {
     pub(crate) held: Option<&'a Document>,
     /// The operator insists although it was edited from another generation.
     pub(crate) take_over: bool,
+    /// Whether documents are taken still.
+    pub(crate) accepting: Accepting,
+}
+
+/// Whether a rnode takes documents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Accepting {
+    /// Until it is asked to end.
+    #[default]
+    Documents,
+    /// Never again in this life: what it took now would be deleted with it.
+    Nothing,
 }
 
 /// Decides about a document whose signature holds.
@@ -59,6 +73,9 @@ pub(crate) fn judge(judge: &Judge<'_>, offered: &Document) -> Verdict {
         .is_some_and(|own| own != offered.namespace)
     {
         return Verdict::Refused(format!("it is for namespace {}", offered.namespace));
+    }
+    if judge.accepting == Accepting::Nothing {
+        return Verdict::Exiting;
     }
     let same = judge
         .held

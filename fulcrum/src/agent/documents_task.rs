@@ -190,6 +190,8 @@ async fn push_one(
 
 /// Forgets namespaces whose end was asked for and whose horde is gone.
 async fn forget_dissolved(agent: &Agent) {
+    // Ordering: whoever is accepted after this begins anew, with files and a grant that are not taken away again.
+    let _turn = agent.accepting.lock().await;
     for held in agent.documents.all() {
         let document = &held.document;
         let namespace = document.namespace.as_str();

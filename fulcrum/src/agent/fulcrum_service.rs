@@ -1,5 +1,6 @@
 //! The control service: what this rnode is, what it holds, and the few ways to change it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crux_core::identity::Who;
@@ -17,6 +18,7 @@ use crux_wire::fulcrum::v1::{
 use tonic::{Request, Response, Status, Streaming};
 
 use super::context::{Agent, background, fields};
+use super::documents::Accepting;
 use super::guard::{caller, covers};
 use super::limits::RETIRE_GRACE;
 use super::rexec_service::Replies;
@@ -170,10 +172,15 @@ impl Fulcrum for FulcrumService {
         let told = self.0.hordes.list(&namespace);
         let asked = describe::asked_for(&self.0, &told).into_iter();
         let asked = asked.filter(|horde| namespace.is_empty() || horde.namespace == namespace);
-        let hordes: Vec<_> = told.iter().cloned().chain(asked).collect();
+        // One line a namespace: where another is asked for, the end of the last is no news.
+        let hordes: BTreeMap<String, HordeState> = told
+            .into_iter()
+            .chain(asked)
+            .map(|horde| (horde.namespace.clone(), horde))
+            .collect();
         let covered = |horde: &HordeState| covers(&caller, &horde.namespace);
         let complete = |horde| self.0.class_watches.complete(horde);
-        let hordes = hordes.into_iter().filter(covered).map(complete).collect();
+        let hordes = hordes.into_values().filter(covered).map(complete).collect();
         Ok(Response::new(HordesReply { hordes }))
     }
 
@@ -202,8 +209,13 @@ impl Fulcrum for FulcrumService {
         let caller = caller(&request)?;
         let end_rnode = request.into_inner().end_rnode;
         let record = fields! { "end_rnode": end_rnode, "caller": caller.to_string() };
+        let mut accepting = self.0.accepting.lock().await;
         let recorded = self.0.record("exit", record).await;
         recorded.map_err(|error| Status::internal(format!("write the memoir: {error}")))?;
+        if end_rnode {
+            *accepting = Accepting::Nothing;
+        }
+        drop(accepting);
         let agent = Arc::clone(&self.0);
         background("exit", async move {
             if !end_rnode {

@@ -663,11 +663,13 @@ async fn an_agent_told_to_exit_is_followed_by_another_and_a_rnode_by_none() {
             .any(|known| known.execution == "waiting")
     );
 
-    base.fulcrum()
-        .await
-        .exit(ExitRequest { end_rnode: true })
-        .await
-        .unwrap();
+    let mut fulcrum = base.fulcrum().await;
+    let end = ExitRequest { end_rnode: true };
+    fulcrum.exit(end).await.unwrap();
+    // What it took now would be deleted with it; it may be gone before it can say so.
+    let put = fulcrum.put_document(base.put(&base.document(1, 0))).await;
+    let refused = put.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     assert!(base.keeper_ended().await.success());
     let ends = base
         .memoir()

@@ -1,7 +1,7 @@
 //! Starting the base rnode of this machine: from the store's copy of this executable, detached.
 
 use std::fs::File;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -75,44 +75,79 @@ pub(crate) fn open_store(home: &Home) -> Outcome<Store> {
     })
 }
 
-/// The right to start or end the base; released when dropped.
+/// The file that is locked by whoever has the right to start or end the base.
+pub(crate) const START_LOCK: &str = "start.lock";
+
+/// The right to start or end the base, and to hand it what would be lost with it; released when dropped.
 #[derive(Debug)]
 pub(crate) struct StartRight {
     _lock: Flock<File>,
+    path: PathBuf,
 }
 
 impl StartRight {
     /// Waits for the right.
     pub(crate) async fn take(home: &Home) -> Outcome<Self> {
-        let path = home.join("start.lock");
+        let path = home.join(START_LOCK);
         let begin = Instant::now();
-        cross_file(boundary::Kind::Write, &path);
-        let mut file = File::create(&path)?;
+        let open = || {
+            cross_file(boundary::Kind::Write, &path);
+            File::create(&path)
+        };
+        let mut file = open()?;
         loop {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(Self { _lock: lock }),
-                Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
+            file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) if is_at(&lock, &path) => return Ok(Self { _lock: lock, path }),
+                // Whoever had the right took the file away: ours is another one, or none.
+                Ok(_) => open()?,
+                Err((back, nix::errno::Errno::EWOULDBLOCK)) => back,
                 Err((_, error)) => {
                     return Err(Failure::failed(format!(
                         "cannot lock {}: {error}",
                         path.display()
                     )));
                 }
-            }
+            };
             if begin.elapsed() > START_WAIT_MAX {
                 return Err(Failure::failed(
-                    "another radix has been starting the base for too long",
+                    "another radix has been starting or ending the base for too long",
                 )
                 .hint("end it, then try again"));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
+
+    /// Removes the file and gives the right up; who waits for it makes another.
+    pub(crate) fn remove(self) -> Outcome<()> {
+        cross_file(boundary::Kind::Remove, &self.path);
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether `file` is the one at `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(held), Ok(there)) = (file.metadata(), std::fs::metadata(path)) else {
+        return false;
+    };
+    (held.dev(), held.ino()) == (there.dev(), there.ino())
 }
 
 /// Finds the base, or starts it.
 pub(crate) async fn ensure(home: &Home, ourselves: &Ourselves) -> Outcome<Base> {
     let right = StartRight::take(home).await?;
+    ensure_under(home, ourselves, &right).await
+}
+
+/// The same for who has the right already.
+pub(crate) async fn ensure_under(
+    home: &Home,
+    ourselves: &Ourselves,
+    _right: &StartRight,
+) -> Outcome<Base> {
     let base = match Base::find(home).await? {
         Some(base) => base,
         None => {
@@ -131,7 +166,6 @@ pub(crate) async fn ensure(home: &Home, ourselves: &Ourselves) -> Outcome<Base> 
     operator::exchange_authority(&owner, &base).await?;
     operator::hand_over_invitations(&owner, &base).await?;
     operator::apply_base_document(home, &base, ourselves).await?;
-    drop(right);
     Ok(base)
 }
 

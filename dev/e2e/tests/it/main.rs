@@ -3,6 +3,7 @@
 mod access;
 mod backend;
 mod bad_input;
+mod beside;
 mod boundaries;
 mod change;
 mod copy;
@@ -70,8 +71,14 @@ fn free_port() -> u16 {
 /// Returns the port.
 #[track_caller]
 fn tiny(sandbox: &Sandbox, rnodes: u32) -> u16 {
+    application(sandbox, "tiny", rnodes)
+}
+
+/// The same under another name.
+#[track_caller]
+fn application(sandbox: &Sandbox, name: &str, rnodes: u32) -> u16 {
     let port = free_port();
-    let directory = sandbox.root().join("tiny");
+    let directory = sandbox.root().join(name);
     std::fs::create_dir_all(&directory).expect("a directory can be made");
     let container = "cmd = /var/radix/bin/fulcrum";
     let shape =
@@ -86,7 +93,7 @@ fn tiny(sandbox: &Sandbox, rnodes: u32) -> u16 {
         ),
     ];
     for (ending, text) in files {
-        let file = directory.join(format!("tiny.{ending}"));
+        let file = directory.join(format!("{name}.{ending}"));
         std::fs::write(file, text).expect("a file can be written");
     }
     port

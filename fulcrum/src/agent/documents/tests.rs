@@ -3,7 +3,7 @@
 use crux_wire::document::v1::{Document, Pin, SignedDocument};
 use prost::Message;
 
-use super::{Documents, Judge, Verdict, judge};
+use super::{Accepting, Documents, Judge, Verdict, judge};
 
 fn document(generation: u64, base: u64, digest: &str) -> Document {
     Document {
@@ -36,6 +36,7 @@ fn at(nested: bool, highest: u64, held: Option<&Document>) -> Judge<'_> {
         highest,
         held,
         take_over: false,
+        accepting: Accepting::Documents,
     }
 }
 
@@ -74,6 +75,21 @@ fn the_base_takes_only_what_was_edited_from_what_it_holds() {
         ..base
     };
     assert_eq!(judge(&insisting, &document(6, 3, "d5")), Verdict::Accept);
+}
+
+#[test]
+fn who_is_about_to_end_takes_nothing_and_does_not_call_it_wrong() {
+    let held = document(3, 2, "d3");
+    let ending = Judge {
+        accepting: Accepting::Nothing,
+        ..at(false, 3, Some(&held))
+    };
+    for offered in [&document(4, 3, "d4"), &held, &document(2, 1, "d2")] {
+        assert_eq!(judge(&ending, offered), Verdict::Exiting);
+    }
+    let mut foreign = document(4, 3, "d4");
+    foreign.owner = "cd".into();
+    assert!(matches!(judge(&ending, &foreign), Verdict::Refused(_)));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crux_wire::document::v1::Document;
 use crux_wire::fulcrum::v1::ExitRequest;
 
 use crate::args;
-use crate::base_start::{Ourselves, StartRight};
+use crate::base_start::{Ourselves, START_LOCK, StartRight};
 use crate::command::up;
 use crate::connection::{Base, Contact};
 use crate::failure::{Failure, Fault, Outcome};
@@ -20,8 +20,8 @@ use crate::{base_start, document};
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What stays after `--purge`.
 const OWNER_DIRECTORIES: [&str; 2] = ["owner", "operator"];
-/// What goes with the last namespace.
-const RUN_TIME_FILES: [&str; 2] = ["start.lock", "hordes"];
+/// What goes with the last namespace, and before the lock.
+const HORDES: &str = "hordes";
 
 /// Runs the command.
 pub(crate) async fn run(args: args::Down) -> Outcome<()> {
@@ -33,6 +33,7 @@ pub(crate) async fn run(args: args::Down) -> Outcome<()> {
     let home = Home::open()?;
     let running = find_or_revive(&home).await?;
     let mut ended = Vec::new();
+    let mut right = None;
     if let Some(base) = &running {
         let names = chosen(base, &args).await?;
         if !names.is_empty() || args.purge {
@@ -43,21 +44,33 @@ pub(crate) async fn run(args: args::Down) -> Outcome<()> {
             dissolve(&home, base, name, args.timeout).await?;
             ended.push(name.clone());
         }
-        if base
-            .hordes()
-            .await?
-            .iter()
-            .all(|horde| horde.phase == "dissolved")
-        {
-            end_base(&home, base, args.timeout).await?;
+        if idle(base).await? {
+            right = end_base(&home, args.timeout).await?;
+        }
+        if args.purge && right.is_none() {
+            return Err(Failure::new(
+                Fault::Refused,
+                "an application was started meanwhile; what it lives in stays",
+            )
+            .hint("run `radix down --purge` again to end it, too"));
         }
     } else if args.purge {
         announce(&[], true);
         output::ask("End this?", args.yes)?;
+        right = Some(StartRight::take(&home).await?);
+        if home.base().join(fulcrum::config::FILE).exists() {
+            return Err(Failure::new(
+                Fault::Refused,
+                "a base was started meanwhile; what it lives in stays",
+            )
+            .hint("run `radix down --purge` again to end it, too"));
+        }
     }
     if args.purge {
         purge(&home)?;
     }
+    // Last of all: until then nobody begins anew in what is taken away.
+    right.map_or(Ok(()), StartRight::remove)?;
     if ended.is_empty() && !args.purge {
         output::line("nothing runs here, nothing to do");
     } else if args.purge {
@@ -175,11 +188,30 @@ async fn dissolve(home: &Home, base: &Base, namespace: &str, limit: Duration) ->
     }
 }
 
-/// Ends the base and removes its directory.
-async fn end_base(home: &Home, base: &Base, limit: Duration) -> Outcome<()> {
+/// Whether nothing runs, and nothing is asked for.
+async fn idle(base: &Base) -> Outcome<bool> {
+    let hordes = base.hordes().await?;
+    Ok(hordes.iter().all(|horde| horde.phase == "dissolved"))
+}
+
+/// Whether a horde lies on disk.
+fn is_inhabited(home: &Home) -> bool {
+    let hordes = std::fs::read_dir(home.join(HORDES));
+    hordes.is_ok_and(|mut hordes| hordes.next().is_some())
+}
+
+/// Ends the base and removes its directory; `None` if an application was started before we had the right to.
+async fn end_base(home: &Home, limit: Duration) -> Outcome<Option<StartRight>> {
     let right = StartRight::take(home).await?;
     let begin = Instant::now();
-    let mut asked = ask_to_end(base, None).await;
+    let mut asked = None;
+    // Whoever had the right before us may have handed over a document, or ended the base and begun another.
+    match Base::find(home).await? {
+        Some(base) if !idle(&base).await? => return Ok(None),
+        Some(base) => asked = ask_to_end(&base, asked).await,
+        None if is_inhabited(home) => return Ok(None),
+        None => {}
+    }
     loop {
         let found = match Contact::of_base(home) {
             Some(_) => Base::find(home).await?,
@@ -200,37 +232,25 @@ async fn end_base(home: &Home, base: &Base, limit: Duration) -> Outcome<()> {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     remove_base(&home.base())?;
-    remove_run_time_files(home)?;
-    drop(right);
-    Ok(())
+    remove(&home.join(HORDES))?;
+    Ok(Some(right))
 }
 
 /// Takes away what a `down` that was killed after the base had ended left of it.
 async fn finish_removal(home: &Home) -> Outcome<()> {
-    let mut names = RUN_TIME_FILES.iter().map(|name| home.join(name));
-    if !home.base().exists() && !names.any(|path| path.exists()) {
-        return Ok(());
-    }
+    let left = [home.base(), home.join(HORDES), home.join(START_LOCK)];
     // The base ends after its hordes: where one is left, this was not `down`.
-    let hordes = std::fs::read_dir(home.join("hordes"));
-    if hordes.is_ok_and(|mut hordes| hordes.next().is_some()) {
+    if !left.iter().any(|path| path.exists()) || is_inhabited(home) {
         return Ok(());
     }
     let right = StartRight::take(home).await?;
     // Whoever had the right before us may have begun anew.
-    if !home.base().join(fulcrum::config::FILE).exists() {
-        remove_base(&home.base())?;
-        remove_run_time_files(home)?;
+    if home.base().join(fulcrum::config::FILE).exists() {
+        return Ok(());
     }
-    drop(right);
-    Ok(())
-}
-
-fn remove_run_time_files(home: &Home) -> Outcome<()> {
-    for name in RUN_TIME_FILES {
-        remove(&home.join(name))?;
-    }
-    Ok(())
+    remove_base(&home.base())?;
+    remove(&home.join(HORDES))?;
+    right.remove()
 }
 
 /// Asks the base to end, unless its present agent, by its pid, was asked already; returns who has been asked.
@@ -264,12 +284,12 @@ fn remove_base(directory: &Path) -> Outcome<()> {
     remove(directory)
 }
 
-/// Removes everything but the owner.
+/// Removes everything but the owner, and the lock that is held meanwhile.
 fn purge(home: &Home) -> Outcome<()> {
     for entry in std::fs::read_dir(home.root())? {
         let entry = entry?;
         let name = entry.file_name();
-        if !OWNER_DIRECTORIES.iter().any(|kept| name == *kept) {
+        if name != START_LOCK && !OWNER_DIRECTORIES.iter().any(|kept| name == *kept) {
             remove(&entry.path())?;
         }
     }

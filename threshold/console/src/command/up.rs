@@ -9,7 +9,7 @@ use underverse_local::limits::Machine;
 
 use crate::application::Described;
 use crate::args;
-use crate::base_start::{self, Ourselves};
+use crate::base_start::{self, Ourselves, StartRight};
 use crate::connection::{Base, Namespace};
 use crate::document;
 use crate::failure::{Failure, Fault, Outcome};
@@ -23,6 +23,9 @@ use crate::view::{Exposure, Status};
 
 /// How often the namespace is looked at while waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(60);
+
+/// How long a base that is about to end may take: 20 s, four times what its keeper gives what runs there.
+const ENDING_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Runs the command.
 pub(crate) async fn run(args: args::Up) -> Outcome<()> {
@@ -98,7 +101,7 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
     };
     home.note_asked(&described.directory, &namespace, &document.digest)?;
     // Somebody else may have asked for the same meanwhile: then theirs is the generation to wait for.
-    let generation = put(&home, &base, &document, args.take_over).await?;
+    let (base, generation) = hand_over(&home, &ourselves, base, &document, args.take_over).await?;
     home.note_generation(&namespace, generation)?;
     home.note_tree(&described.directory, &namespace, generation)?;
     if args.no_wait {
@@ -110,6 +113,40 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
     Ok(())
 }
 
+/// Hands over a document to the base, or to the next one where that is about to end, and says which it was.
+///
+/// `down` ends the base under the same right: it comes before, and there is another base, or after, and sees what runs.
+async fn hand_over(
+    home: &Home,
+    ourselves: &Ourselves,
+    mut base: Base,
+    document: &Document,
+    take_over: bool,
+) -> Outcome<(Base, u64)> {
+    let right = StartRight::take(home).await?;
+    let begin = Instant::now();
+    loop {
+        if let Some(generation) = offer(home, &base, document, take_over).await? {
+            return Ok((base, generation));
+        }
+        if begin.elapsed() > ENDING_WAIT_MAX {
+            return Err(Failure::failed("the base is about to end, and does not")
+                .hint("run `radix up` again"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        // While it ends it may answer still, and break off in the middle.
+        if let Ok(next) = base_start::ensure_under(home, ourselves, &right).await {
+            base = next;
+        }
+        if home.generation(&document.namespace) >= document.generation {
+            return Err(changed_meanwhile(Failure::failed(format!(
+                "{} was ended meanwhile",
+                document.namespace
+            ))));
+        }
+    }
+}
+
 /// Signs and hands over a document; returns the generation under which it is held.
 pub(crate) async fn put(
     home: &Home,
@@ -117,7 +154,22 @@ pub(crate) async fn put(
     document: &Document,
     take_over: bool,
 ) -> Outcome<u64> {
-    let described = base.itself().describe().await?;
+    let generation = offer(home, base, document, take_over).await?;
+    generation.ok_or_else(|| Failure::failed("the base is about to end").hint("try again"))
+}
+
+/// As [`put`]; `None` if the base is about to end, or has ended.
+async fn offer(
+    home: &Home,
+    base: &Base,
+    document: &Document,
+    take_over: bool,
+) -> Outcome<Option<u64>> {
+    let described = match base.itself().describe().await {
+        Ok(described) => described,
+        Err(_) if Base::find(home).await?.is_none() => return Ok(None),
+        Err(failure) => return Err(failure),
+    };
     let signed = operator::sign(home, document)?;
     let invite_grant = operator::host_grant(home, &described, &document.namespace)?;
     let request = PutDocumentRequest {
@@ -125,19 +177,24 @@ pub(crate) async fn put(
         take_over,
         invite_grant,
     };
-    let reply = base.itself().fulcrum().put_document(request).await;
-    reply
-        .map(|reply| reply.into_inner().generation)
-        .map_err(|status| {
-            let failure = Failure::status("hand over the document", &status);
-            if status.message().starts_with("stale") {
-                failure.with_fault(Fault::Refused).hint(
-                "somebody changed the namespace meanwhile; look at `radix plan`, then try again",
-            )
-            } else {
-                failure
-            }
-        })
+    let status = match base.itself().fulcrum().put_document(request).await {
+        Ok(reply) => return Ok(Some(reply.into_inner().generation)),
+        Err(status) => status,
+    };
+    if status.message().starts_with(fulcrum::agent::EXITING) {
+        return Ok(None);
+    }
+    let failure = Failure::status("hand over the document", &status);
+    if status.message().starts_with("stale") {
+        return Err(changed_meanwhile(failure));
+    }
+    Err(failure)
+}
+
+fn changed_meanwhile(failure: Failure) -> Failure {
+    failure
+        .with_fault(Fault::Refused)
+        .hint("somebody changed the namespace meanwhile; look at `radix plan`, then try again")
 }
 
 /// The document inside a signed one, as the base gave it to us.
