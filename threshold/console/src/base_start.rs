@@ -17,7 +17,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::connection::{Base, Contact};
 use crate::failure::{Failure, Outcome};
 use crate::home::Home;
-use crate::operator;
+use crate::{living, operator};
 
 /// How long another `radix` may hold the right to start the base.
 const START_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -331,10 +331,7 @@ async fn wait(home: &Home) -> Outcome<Base> {
     }
 }
 
-/// Whether a keeper runs on the base's directory: it holds the pen.
+/// Whether a keeper runs on the base's directory.
 pub(crate) fn is_kept(home: &Home) -> bool {
-    let Ok(pen) = File::open(home.base().join("keeper/pen")) else {
-        return false;
-    };
-    Flock::lock(pen, FlockArg::LockSharedNonblock).is_err()
+    living::is_kept(&home.base())
 }

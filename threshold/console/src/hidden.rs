@@ -114,8 +114,10 @@ fn fulcrum(rest: &[String]) -> Result<u8, String> {
         .parse()
         .map_err(|_| "-ip is not an address".to_owned())?;
     let home = crate::home::Home::open().map_err(|failure| failure.to_string())?;
-    let directory =
-        option(rest, "-resource").map_or_else(|_| home.join("rnodes").join(&label), PathBuf::from);
+    let directory = option(rest, "-resource").map_or_else(
+        |_| home.join(crate::living::RNODES).join(&label),
+        PathBuf::from,
+    );
     if !directory.join(fulcrum::config::FILE).exists() {
         let start = RnodeStart {
             home: &home,

@@ -18,6 +18,7 @@ mod home;
 mod host_pid;
 mod kv;
 mod library;
+mod living;
 mod operator;
 mod output;
 mod pins;

@@ -418,7 +418,7 @@ pub(crate) fn plugin(rest: &[String]) -> ExitCode {
     }
     let ground = std::env::var_os(GROUND_VARIABLE).map(PathBuf::from);
     let home = ground.map_or_else(
-        || crate::home::Home::open().map(|home| home.join("plugin-local")),
+        || crate::home::Home::open().map(|home| home.join(crate::living::PLUGIN)),
         Ok,
     );
     let opened = home

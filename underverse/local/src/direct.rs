@@ -226,6 +226,30 @@ pub async fn on_this_machine(home: &Path, radix: &Path) -> Result<Local, Error> 
     Ok(Local::new(settings, Arc::new(base), Arc::new(ThisMachine)))
 }
 
+/// The hordes below `home` of which something runs that a program without a base started, by name.
+///
+/// Looks only: whoever holds the executions is not disturbed, and nothing is made.
+///
+/// # Errors
+/// `Io` if they cannot be listed.
+pub fn running_below(home: &Home) -> Result<BTreeSet<String>, Error> {
+    let root = home.direct();
+    let failed = |error| io_at("list the executions", &root)(error);
+    let index = match Index::read(&root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        index => index.map_err(failed)?,
+    };
+    let mut running = BTreeSet::new();
+    for (namespace, names) in index.of {
+        for name in names {
+            if Execution::new(root.join(name)).lives().map_err(failed)? {
+                running.insert(namespace.clone());
+            }
+        }
+    }
+    Ok(running)
+}
+
 /// Takes the lock of a directory of executions.
 async fn take(root: &Path) -> Result<fs::File, Error> {
     let path = root.join("lock");

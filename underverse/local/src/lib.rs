@@ -49,7 +49,7 @@ pub use base::{Abilities, Base, BaseView, EndSignal, Ended, ExecutionView, Start
 pub use base_client::BaseClient;
 pub use claims::Claim;
 pub use config::{Executable, HostPort, Isolation};
-pub use direct::{Direct, Inviter, find_radix, on_this_machine};
+pub use direct::{Direct, Inviter, find_radix, on_this_machine, running_below};
 pub use document::{Asked, asked};
 pub use ground::{Ground, ThisMachine};
 pub use groups::Groups;

@@ -14,7 +14,7 @@ use crate::connection::{Base, Contact};
 use crate::failure::{Failure, Fault, Outcome};
 use crate::home::Home;
 use crate::output::{self, Progress};
-use crate::{base_start, document};
+use crate::{base_start, document, living};
 
 /// How often it is looked whether the end has come.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -31,6 +31,9 @@ pub(crate) async fn run(args: args::Down) -> Outcome<()> {
         return Ok(());
     }
     let home = Home::open()?;
+    if args.purge {
+        living::refuse(&home)?;
+    }
     let running = find_or_revive(&home).await?;
     let mut ended = Vec::new();
     let mut right = None;
@@ -67,6 +70,8 @@ pub(crate) async fn run(args: args::Down) -> Outcome<()> {
         }
     }
     if args.purge {
+        // Much may have been started while the hordes ended.
+        living::refuse(&home)?;
         purge(&home)?;
     }
     // Last of all: until then nobody begins anew in what is taken away.

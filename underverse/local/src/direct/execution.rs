@@ -112,6 +112,11 @@ impl Execution {
         Ok(shared.then_some(file))
     }
 
+    /// Whether its process holds the lock; makes no file where there is none.
+    pub(super) fn lives(&self) -> io::Result<bool> {
+        Ok(self.file("alive").exists() && self.share_alive()?.is_none())
+    }
+
     /// Takes the lock for a process that is to hold it; `None`: one lives.
     fn take_alive(&self) -> io::Result<Option<fs::File>> {
         let file = self.alive()?;
