@@ -16,6 +16,7 @@ mod root;
 pub mod service;
 mod sink;
 mod spread;
+mod staging;
 pub mod take;
 mod ticket;
 

@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 
-use crux_core::files::path::{RelPath, STAGING};
+use crux_core::files::path::RelPath;
 use rustix::fs::{AtFlags, Mode, OFlags, fchmod, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
 use super::error::Error;
 use super::root::{Root, sync_folder};
+use super::staging::Staging;
 
 impl Root {
     /// Puts the content of an open file at a path, with `mode`: staged, synced, named. A link there is replaced, not
@@ -27,7 +27,7 @@ impl Root {
             .split()
             .ok_or_else(|| Error::refused(path, "a folder stands where a file should"))?;
         let parent = self.make_folder(&parent)?;
-        let staging = self.staging(path)?;
+        let staging = Staging::open(self).map_err(|error| Error::io("stage", path, error))?;
         let put = staged(&staging, content, (name, mode)).and_then(|()| {
             renameat(&staging, name, &parent, own)?;
             sync_folder(&parent)
@@ -36,8 +36,7 @@ impl Root {
             // What cannot be finished must not keep the disk full.
             let _ = unlinkat(&staging, name, AtFlags::empty());
         }
-        // Others may be staging.
-        let _ = unlinkat(self, STAGING, AtFlags::REMOVEDIR);
+        staging.remove(self);
         put.map_err(
             |error| match error.raw_os_error().map(Errno::from_raw_os_error) {
                 Some(Errno::ISDIR) => Error::refused(path, "a folder stands where a file should"),
@@ -45,19 +44,9 @@ impl Root {
             },
         )
     }
-
-    fn staging(&self, path: &RelPath) -> Result<OwnedFd, Error> {
-        let failed = |errno| Error::io("stage", path, errno);
-        match rustix::fs::mkdirat(self, STAGING, Mode::from_raw_mode(0o700)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(failed(errno)),
-        }
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(self, STAGING, flags, Mode::empty()).map_err(failed)
-    }
 }
 
-fn staged(staging: &OwnedFd, content: &mut File, (name, mode): (&str, u32)) -> io::Result<()> {
+fn staged(staging: &Staging, content: &mut File, (name, mode): (&str, u32)) -> io::Result<()> {
     match unlinkat(staging, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(errno) => return Err(errno.into()),
@@ -75,6 +64,8 @@ fn staged(staging: &OwnedFd, content: &mut File, (name, mode): (&str, u32)) -> i
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use crux_core::files::path::STAGING;
 
     use super::*;
     use crate::files::Kind;

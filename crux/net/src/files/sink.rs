@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crux_core::digest::{Digest, Groups};
 use crux_core::files::manifest::{Entry, Manifest};
-use crux_core::files::path::{RelPath, STAGING};
+use crux_core::files::path::RelPath;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
 use super::cache::HashCache;
@@ -19,6 +19,7 @@ use super::folders::Folders;
 use super::quota::{Quota, Reserved};
 use super::relay::Relay;
 use super::root::{Root, file_type, stat_key, sync_folder};
+use super::staging::Staging;
 use crate::store::{Partial, StatKey};
 
 /// Staged small files after which one call syncs the file system instead of one for each.
@@ -33,7 +34,7 @@ static SERIAL: AtomicU64 = AtomicU64::new(0);
 pub struct Sink {
     root: Arc<Root>,
     /// Opened when the first thing is staged, so that a refusal changes nothing.
-    staging: OnceLock<OwnedFd>,
+    staging: OnceLock<Staging>,
     dest: RelPath,
     cache: Arc<HashCache>,
     /// Whether folders hold new names that are not synced yet.
@@ -169,19 +170,13 @@ impl Sink {
     }
 
     /// The staging folder, made when it is first asked for.
-    fn staging(&self) -> Result<&OwnedFd, Error> {
+    fn staging(&self) -> Result<&Staging, Error> {
         if let Some(staging) = self.staging.get() {
             return Ok(staging);
         }
         let at = RelPath::ROOT;
-        let top = self.root.folder(&at)?;
-        match rustix::fs::mkdirat(&top, STAGING, Mode::from_raw_mode(0o700)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(errno) => return Err(Error::io("make the staging folder in", &at, errno)),
-        }
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let staging = rustix::fs::openat(&top, STAGING, flags, Mode::empty())
-            .map_err(|errno| Error::io("open the staging folder in", &at, errno))?;
+        let staging = Staging::open(self.root.folder(&at)?)
+            .map_err(|error| Error::io("make the staging folder in", &at, error))?;
         sweep(&staging);
         Ok(self.staging.get_or_init(|| staging))
     }
@@ -335,9 +330,7 @@ impl Sink {
         }
         self.sync_names()
             .map_err(|error| Error::io("sync", &wanted.dest, error))?;
-        // Only when nothing is left in it; whoever else stages keeps it.
-        let top = self.root.folder(&RelPath::ROOT)?;
-        let _ = rustix::fs::unlinkat(&top, STAGING, AtFlags::REMOVEDIR);
+        self.staging()?.remove(self.root.folder(&RelPath::ROOT)?);
         Ok(())
     }
 
@@ -431,11 +424,15 @@ impl Sink {
     pub(crate) fn end(&self, dest: &RelPath, item: &Item, large: &mut Large) -> Result<(), Error> {
         let path = below(dest, &item.at)?;
         assert!(large.partial.is_whole(), "only what is whole gets its name");
-        let mode = std::fs::Permissions::from_mode(item.mode);
-        let set = large.partial.file().set_permissions(mode);
-        set.and_then(|()| large.partial.sync())
+        large
+            .partial
+            .sync()
             .map_err(|error| Error::io("sync", &path, error))?;
         let (folder, name) = self.parent(&path)?;
+        // Ordering: last of all, for what may not be written could not be taken up again where it was left.
+        let mode = std::fs::Permissions::from_mode(item.mode);
+        let set = large.partial.file().set_permissions(mode);
+        set.map_err(|error| Error::io("set the mode of", &path, error))?;
         rustix::fs::renameat(self.staging()?, &large.name, &folder, name)
             .map_err(|errno| Error::io("name", &path, errno))?;
         self.named(item.size);
@@ -455,7 +452,16 @@ impl Sink {
         for _ in 0..2 {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mode = Mode::from_raw_mode(0o600);
-            let file = rustix::fs::openat(self.staging()?, &name, flags, mode)
+            let staging = self.staging()?;
+            let file = rustix::fs::openat(staging, &name, flags, mode).or_else(|errno| {
+                if errno != rustix::io::Errno::ACCESS {
+                    return Err(errno);
+                }
+                // A kill came between its mode and its name.
+                rustix::fs::unlinkat(staging, &name, AtFlags::empty())?;
+                rustix::fs::openat(staging, &name, flags, mode)
+            });
+            let file = file
                 .map(File::from)
                 .map_err(|errno| Error::io("stage", path, errno))?;
             if file.try_lock().is_ok() {
@@ -489,7 +495,7 @@ impl Drop for Sink {
 }
 
 /// Removes what nobody came back for.
-fn sweep(staging: &OwnedFd) {
+fn sweep(staging: &Staging) {
     let Ok(listing) = rustix::fs::Dir::read_from(staging) else {
         return;
     };
@@ -512,7 +518,7 @@ fn sweep(staging: &OwnedFd) {
 /// Small files that are staged and not yet named; what has no name yet when it is dropped is removed.
 struct Staged<'a> {
     sink: &'a Sink,
-    staging: &'a OwnedFd,
+    staging: &'a Staging,
     /// Whether they are synced all at once, and their folders when the copy ends.
     together: bool,
     /// By folder, so that each is opened and synced once.

@@ -43,14 +43,22 @@ impl Arrival {
         sweep(&dir);
         let path = dir.join(groups.digest().to_string());
         let failed = |source| Error::io("write into", &path, source);
-        let file = File::options()
+        let mut options = File::options();
+        options
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
+            .mode(0o600);
+        let file = options.open(&path).or_else(|error| {
+            if error.kind() != io::ErrorKind::PermissionDenied {
+                return Err(error);
+            }
+            // A kill came between its mode and its name.
+            fs::remove_file(&path)?;
+            options.open(&path)
+        });
+        let file = file.map_err(failed)?;
         file.try_lock()
             .map_err(|_| failed(io::ErrorKind::WouldBlock.into()))?;
         let partial = Partial::resume(file, groups).map_err(failed)?;
@@ -105,13 +113,13 @@ impl Arrival {
         })
     }
 
-    /// Data first, then the name, then the folders on the way.
+    /// Data first, then the mode, with which it could not be taken up again, then the name, then the folders on the way.
     fn name(&mut self, store: &Store, path: &Path, executable: bool) -> io::Result<()> {
         let mode = if executable { 0o555 } else { 0o444 };
-        let file = self.partial.file();
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
         self.partial.sync()?;
         let shard = make_shard(&store.dir, path)?;
+        let file = self.partial.file();
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
         fs::rename(&self.path, path)?;
         sync_dir(shard)
     }
