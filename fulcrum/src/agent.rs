@@ -250,7 +250,7 @@ async fn build(
     std::fs::create_dir_all(&agent_dir).map_err(io("make the agent's directory"))?;
     let welcome = answered(keeper.hello()).await.map_err(AgentError::Keeper)?;
     answered(keeper.seal()).await.map_err(AgentError::Keeper)?;
-    let executions = Executions::adopt(keeper.clone(), sockets)
+    let executions = Executions::adopt(keeper.clone(), welcome.version, sockets)
         .await
         .map_err(AgentError::Keeper)?;
     let tcp_port = listener

@@ -104,7 +104,8 @@ enum Stage {
 struct Ready {
     signals: bool,
     agent: bool,
-    adopted: Vec<String>,
+    /// Executions whose descriptor woke us.
+    executions: Vec<String>,
 }
 
 impl Keeper {
@@ -151,8 +152,8 @@ impl Keeper {
                 self.start_agent();
             }
             let ready = self.wait()?;
-            for name in ready.adopted {
-                if let Some(name) = self.executions.adopted_ended(&name) {
+            for name in ready.executions {
+                if let Some(name) = self.executions.look_at(&name) {
                     self.agent.tell_exit(name);
                 }
             }
@@ -193,7 +194,7 @@ impl Keeper {
 
     fn wait(&self) -> Result<Ready, KeeperError> {
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        let names: Vec<_> = self.executions.adopted().collect();
+        let names: Vec<_> = self.executions.watched().collect();
         fds.extend(
             names
                 .iter()
@@ -210,11 +211,11 @@ impl Keeper {
             Err(error) => return Err(KeeperError::io("wait", error)),
         }
         let is_ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
-        let adopted = names.iter().zip(&fds[1..]).filter(|(_, fd)| is_ready(fd));
+        let woken = names.iter().zip(&fds[1..]).filter(|(_, fd)| is_ready(fd));
         Ok(Ready {
             signals: is_ready(&fds[0]),
             agent: fds.len() > 1 + names.len() && fds.last().is_some_and(is_ready),
-            adopted: adopted.map(|((name, _), _)| (*name).to_owned()).collect(),
+            executions: woken.map(|((name, _), _)| (*name).to_owned()).collect(),
         })
     }
 
@@ -247,6 +248,8 @@ impl Keeper {
                 let _ = raw::kill(-pid, nix::libc::SIGKILL);
                 let ended = raw::reap(pid).map_err(failed)?;
                 self.agent.died(Instant::now(), ended.status);
+                // Ordering: before the next one is started, which must not find what the last one never let go.
+                self.executions.settle_all();
             } else if let Some(name) = self.executions.child_ended(pid).map_err(failed)? {
                 self.agent.tell_exit(name);
             }

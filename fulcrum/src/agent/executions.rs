@@ -11,7 +11,7 @@ use crux_wire::keeper::v1::{Execution, Outcome, OutcomeKind, Spawn};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, mpsc, watch};
 
 use super::limits::KEEPER_WAIT;
-use crate::keeper::client::{CallError, KeeperRef};
+use crate::keeper::client::{CallError, HOLDS_FROM, KeeperRef};
 
 /// The agent's end of an execution's socket, under the execution's id.
 pub(crate) type Socket = (String, OwnedFd);
@@ -20,6 +20,8 @@ pub(crate) type Socket = (String, OwnedFd);
 #[derive(Debug)]
 pub(crate) struct Executions {
     keeper: KeeperRef,
+    /// Whether the keeper can hold an execution until it is let go.
+    holds: bool,
     known: Mutex<BTreeMap<String, Arc<Execution>>>,
     changed: watch::Sender<u64>,
     sockets: mpsc::Sender<Socket>,
@@ -28,13 +30,14 @@ pub(crate) struct Executions {
 }
 
 impl Executions {
-    /// Takes over what the keeper lists. Sockets of executions, now and later, go to `sockets`;
+    /// Takes over what a keeper of that version lists. Sockets of executions, now and later, go to `sockets`;
     /// when that is full, an execution's socket is not served until the next agent.
     ///
     /// # Errors
     /// When the keeper does not answer within [`KEEPER_WAIT`].
     pub(crate) async fn adopt(
         keeper: KeeperRef,
+        version: u32,
         sockets: mpsc::Sender<Socket>,
     ) -> Result<Self, CallError> {
         let mut known = BTreeMap::new();
@@ -47,6 +50,7 @@ impl Executions {
         let (changed, _) = watch::channel(0);
         Ok(Self {
             keeper,
+            holds: version >= HOLDS_FROM,
             known: Mutex::new(known),
             changed,
             sockets,
@@ -99,17 +103,41 @@ impl Executions {
         self.changed.subscribe()
     }
 
-    /// Starts an execution from a verified descriptor; it is listed when this returns.
+    /// Starts an execution from a verified descriptor, which executes only after `record` is done; it is listed when
+    /// this returns. The keeper prepares and records it meanwhile, if it can hold it back.
     ///
     /// # Errors
-    /// As [`KeeperRef::spawn`].
-    pub(crate) async fn spawn(
+    /// What `record` says: nothing was executed then. Within, as [`KeeperRef::spawn`].
+    pub(crate) async fn spawn<E>(
         &self,
         spawn: Spawn,
-        executable: OwnedFd,
-        stdin: Option<OwnedFd>,
-    ) -> Result<Arc<Execution>, CallError> {
-        let (execution, socket) = self.keeper.spawn(spawn, executable, stdin).await?;
+        (executable, stdin): (OwnedFd, Option<OwnedFd>),
+        record: impl Future<Output = Result<(), E>>,
+    ) -> Result<Result<Arc<Execution>, CallError>, E> {
+        let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+        let asked = match pipe {
+            Ok((hold, gate)) if self.holds => {
+                let asked = self.keeper.spawn_held(spawn, executable, stdin, Some(hold));
+                let recorded = async {
+                    record.await?;
+                    // A keeper that refused, or is gone, has closed its end.
+                    let _ = rustix::io::write(&gate, &[1]);
+                    Ok(())
+                };
+                let (recorded, asked) = tokio::join!(recorded, asked);
+                recorded?;
+                asked
+            }
+            _ => {
+                record.await?;
+                self.keeper.spawn(spawn, executable, stdin).await
+            }
+        };
+        Ok(asked.map(|started| self.took(started)))
+    }
+
+    /// Lists what the keeper has started.
+    fn took(&self, (execution, socket): (Execution, Option<OwnedFd>)) -> Arc<Execution> {
         let execution = Arc::new(execution);
         let known = {
             let mut known = self.lock();
@@ -123,7 +151,7 @@ impl Executions {
             known
         };
         self.changed.send_modify(|count| *count += 1);
-        Ok(known)
+        known
     }
 
     /// Takes note of an end that the keeper told.

@@ -231,7 +231,7 @@ impl Agent {
         self.note("exec.refused", record).await;
     }
 
-    /// Writes the start to the memoir, then has the keeper do it.
+    /// Writes the start to the memoir while the keeper prepares it; it executes when both are durable.
     async fn start(
         &self,
         launch: Launch,
@@ -239,7 +239,7 @@ impl Agent {
         (spawn, file): (Spawn, OwnedFd),
         stdin: Option<OwnedFd>,
     ) -> Result<Arc<Execution>, Status> {
-        self.record(
+        let record = self.record(
             "exec.start",
             fields! {
                 "execution": launch.execution.clone(), "instance": launch.instance,
@@ -247,10 +247,10 @@ impl Agent {
                 "argv": spawn.argv.clone(), "digest": digest,
                 "caller": launch.caller, "uid": spawn.user.as_ref().map(|user| user.uid),
             },
-        )
-        .await
-        .map_err(|error| Status::internal(format!("write the memoir: {error}")))?;
-        let started = self.executions.spawn(spawn, file, stdin).await;
+        );
+        let started = self.executions.spawn(spawn, (file, stdin), record).await;
+        let started =
+            started.map_err(|error| Status::internal(format!("write the memoir: {error}")))?;
         if let Err(error) = &started {
             let reason = error.to_string();
             let execution = launch.execution;
@@ -306,6 +306,7 @@ impl Agent {
             agent_socket: true,
             label: launch.label.clone(),
             stdin: false,
+            held: false,
             output_bytes_max: 0,
             digest: pin.digest.clone(),
         }

@@ -306,7 +306,7 @@ impl AgentStart<'_> {
         .launch()
         .map_err(failed)?;
         let pid = launched.pid;
-        let failure = launched.go().map_err(failed)?;
+        let failure = launched.go();
         Ok(Running {
             pid,
             incarnation,

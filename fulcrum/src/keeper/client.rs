@@ -29,7 +29,10 @@ const REQUESTS_WAITING_MAX: usize = 64;
 const EXITS_WAITING_MAX: usize = 256;
 
 /// The version of the protocol spoken here.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// The first version of a keeper that can hold an execution until it is let go.
+pub const HOLDS_FROM: u32 = 2;
 
 /// Why the keeper did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -203,12 +206,35 @@ impl KeeperRef {
     /// The execution may have been started; repeat it under the same name.
     pub async fn spawn(
         &self,
-        mut spawn: Spawn,
+        spawn: Spawn,
         executable: OwnedFd,
         stdin: Option<OwnedFd>,
     ) -> Result<(Execution, Option<OwnedFd>), CallError> {
-        spawn.stdin = stdin.is_some();
-        let fds = std::iter::once(executable).chain(stdin).collect();
+        self.spawn_held(spawn, executable, stdin, None).await
+    }
+
+    /// As [`KeeperRef::spawn`], but the program executes only once a byte is in the pipe `hold`.
+    ///
+    /// If all its other ends are closed without one, the execution is forgotten as if it had not been asked for: nothing
+    /// is told of it any more. A keeper before [`HOLDS_FROM`] does not hold.
+    ///
+    /// # Errors
+    /// As [`KeeperRef::spawn`].
+    ///
+    /// # Cancel safety
+    /// As [`KeeperRef::spawn`].
+    pub async fn spawn_held(
+        &self,
+        mut spawn: Spawn,
+        executable: OwnedFd,
+        stdin: Option<OwnedFd>,
+        hold: Option<OwnedFd>,
+    ) -> Result<(Execution, Option<OwnedFd>), CallError> {
+        (spawn.stdin, spawn.held) = (stdin.is_some(), hold.is_some());
+        let fds = std::iter::once(executable)
+            .chain(stdin)
+            .chain(hold)
+            .collect();
         match self.call(Action::Spawn(spawn), fds).await? {
             (Reply::Spawned(spawned), fds) => {
                 let execution = spawned.execution.ok_or(CallError::Unexpected)?;

@@ -91,6 +91,11 @@ pub(crate) struct Entry {
 
 #[derive(Debug)]
 enum State {
+    /// Our child, recorded and not let go: its agent has yet to say that it may execute.
+    Held {
+        launched: Launched,
+        hold: OwnedFd,
+    },
     /// Our child; the descriptor tells whether it could execute.
     Child {
         failure: OwnedFd,
@@ -204,6 +209,8 @@ impl Executions {
                 "the execution's name is not a plain file name",
             ));
         }
+        // One that its agent took back is no answer to a repeat.
+        self.settle(&spawn.execution);
         if self.entries.contains_key(&spawn.execution) {
             return Ok((spawn.execution, true));
         }
@@ -224,6 +231,8 @@ impl Executions {
                 self.next_order += 1;
                 self.children.insert(entry.start.pid, name.clone());
                 self.entries.insert(name.clone(), entry);
+                // More often than not its agent has said by now that it may go.
+                self.settle(&name);
                 Ok((name, false))
             }
             Err(error) => {
@@ -238,6 +247,7 @@ impl Executions {
             mut start,
             program,
             stdin,
+            hold,
             wants_socket,
             directory,
             user,
@@ -273,21 +283,64 @@ impl Executions {
         start.pid = launched.pid;
         start.boot.clone_from(&self.boot);
         start.order = self.next_order;
-        let failure = self.record_and_go(&mut start, launched)?;
+        start.start_ticks = process::start_ticks(launched.pid)?;
+        start.started_unix_ms = now_unix_ms();
+        // Ordering: durable before the child may execute. On an error it ends without executing.
+        self.records.write_start(&start)?;
+        let state = match hold {
+            Some(hold) => {
+                rustix::io::ioctl_fionbio(&hold, true)?;
+                State::Held { launched, hold }
+            }
+            None => State::Child {
+                failure: launched.go(),
+            },
+        };
         start.argv = Vec::new();
         Ok(Entry {
             start,
             socket: agent_end.map(Rc::new),
-            state: State::Child { failure },
+            state,
         })
     }
 
-    /// Makes the start durable, then lets the child execute. On an error the child ends without executing.
-    fn record_and_go(&self, start: &mut Start, launched: Launched) -> io::Result<OwnedFd> {
-        start.start_ticks = process::start_ticks(launched.pid)?;
-        start.started_unix_ms = now_unix_ms();
-        self.records.write_start(start)?;
-        launched.go()
+    /// Lets a held execution go if its agent has said so; forgets it, as if it had not been asked for, if none ever will.
+    fn settle(&mut self, name: &str) {
+        let Some(entry) = self.entries.get_mut(name) else {
+            return;
+        };
+        let State::Held { hold, .. } = &entry.state else {
+            return;
+        };
+        let goes = match rustix::io::read(hold, &mut [0; 1]) {
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
+            said => said == Ok(1),
+        };
+        if !goes {
+            let pid = entry.start.pid;
+            // Its gate may still be open in a child that was forked after it and is held too.
+            let _ = raw::kill(pid, nix::libc::SIGKILL);
+            self.children.remove(&pid);
+            self.entries.remove(name);
+            self.discard(name);
+            return;
+        }
+        let state = std::mem::replace(&mut entry.state, State::Unwritten(Outcome::default()));
+        if let State::Held { launched, .. } = state {
+            entry.state = State::Child {
+                failure: launched.go(),
+            };
+        }
+    }
+
+    /// Settles every held execution: their agent has died, so none stays held.
+    pub(crate) fn settle_all(&mut self) {
+        let held = |entry: &Entry| matches!(entry.state, State::Held { .. });
+        let names = self.entries.iter().filter(|(_, entry)| held(entry));
+        let names: Vec<_> = names.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.settle(&name);
+        }
     }
 
     /// Removes what a failed start left.
@@ -314,8 +367,8 @@ impl Executions {
         let pid = entry.start.pid;
         let sent = match &entry.state {
             // An unreaped child keeps its pid and its group.
-            State::Child { .. } if group => raw::kill(-pid, signal),
-            State::Child { .. } => raw::kill(pid, signal),
+            State::Child { .. } | State::Held { .. } if group => raw::kill(-pid, signal),
+            State::Child { .. } | State::Held { .. } => raw::kill(pid, signal),
             State::Adopted { pidfd } if group => {
                 raw::kill_fd(pidfd.as_fd(), 0).and_then(|()| raw::kill(-pid, signal))
             }
@@ -380,17 +433,35 @@ impl Executions {
             }
         }
         let state = std::mem::replace(&mut entry.state, State::Unwritten(Outcome::default()));
-        if let State::Child { failure } = state
-            && let Some(reason) = failure_of(failure)
-        {
+        let reason = match state {
+            State::Child { failure } => failure_of(failure),
+            State::Held { launched, .. } => {
+                let reason = failure_of(launched.failure);
+                reason.or_else(|| Some("it ended before it was let go".to_owned()))
+            }
+            State::Adopted { .. } | State::Unwritten(_) | State::Ended(_) => None,
+        };
+        if let Some(reason) = reason {
             (outcome.kind, outcome.code) = (OutcomeKind::NotStarted.into(), 0);
             outcome.reason = reason;
         }
         Ok(self.end(name, outcome))
     }
 
+    /// Looks at an execution whose descriptor woke us; returns its name if its outcome is now durable.
+    pub(crate) fn look_at(&mut self, name: &str) -> Option<String> {
+        let state = &self.entries.get(name)?.state;
+        match state {
+            State::Adopted { .. } => self.adopted_ended(name),
+            _ => {
+                self.settle(name);
+                None
+            }
+        }
+    }
+
     /// Takes note that an adopted execution has ended.
-    pub(crate) fn adopted_ended(&mut self, name: &str) -> Option<String> {
+    fn adopted_ended(&mut self, name: &str) -> Option<String> {
         let lost = lost("it was started by a keeper that died, so its code is unknown");
         self.end(name.to_owned(), lost)
     }
@@ -470,19 +541,24 @@ impl Executions {
         self.entries.len() > self.ended.len()
     }
 
-    /// Adopted executions with the descriptors that tell their end.
-    pub(crate) fn adopted(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+    /// Executions with a descriptor to wait for: an adopted one's tells its end, a held one's that it may go.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
         self.entries
             .iter()
             .filter_map(|(name, entry)| match &entry.state {
-                State::Adopted { pidfd } => Some((name.as_str(), pidfd.as_fd())),
+                State::Adopted { pidfd: fd } | State::Held { hold: fd, .. } => {
+                    Some((name.as_str(), fd.as_fd()))
+                }
                 _ => None,
             })
     }
 
     fn live(&self) -> impl Iterator<Item = (&String, &Entry)> {
         let lives = |(_, entry): &(&String, &Entry)| {
-            matches!(entry.state, State::Child { .. } | State::Adopted { .. })
+            matches!(
+                entry.state,
+                State::Held { .. } | State::Child { .. } | State::Adopted { .. }
+            )
         };
         self.entries.iter().filter(lives)
     }
@@ -496,7 +572,10 @@ impl Executions {
         } = self.entries.get(name)?;
         let outcome = match state {
             State::Ended(outcome) => Some(outcome.clone()),
-            State::Child { .. } | State::Adopted { .. } | State::Unwritten(_) => None,
+            State::Held { .. }
+            | State::Child { .. }
+            | State::Adopted { .. }
+            | State::Unwritten(_) => None,
         };
         let path = |file| self.records.path(name, file).to_string_lossy().into_owned();
         let execution = Execution {

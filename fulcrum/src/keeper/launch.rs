@@ -62,10 +62,11 @@ pub(crate) struct Plan<'a> {
 }
 
 /// A child that is prepared or running.
+///
+/// Dropped before [`Launched::go`], it ends the child without executing anything.
 #[derive(Debug)]
 pub(crate) struct Launched {
     pub(crate) pid: i32,
-    /// Dropped unopened, it ends the child without executing anything.
     gate: OwnedFd,
     /// Holds the reason if it could not execute.
     pub(crate) failure: OwnedFd,
@@ -206,14 +207,19 @@ impl Plan<'_> {
 }
 
 impl Launched {
-    /// Lets the child execute its program.
-    pub(crate) fn go(self) -> io::Result<OwnedFd> {
+    /// Lets the child execute its program; what is left is the descriptor that tells whether it could.
+    ///
+    /// A gate that cannot be opened ends the child, whose outcome says why it did not execute.
+    pub(crate) fn go(self) -> OwnedFd {
         let mut gate = std::fs::File::from(self.gate);
         match gate.write_all(&[1]) {
             // The child may have failed before the gate; its outcome says why.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-            _ => Ok(self.failure),
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                tracing::error!(%error, pid = self.pid, "a child cannot be let go");
+            }
+            _ => {}
         }
+        self.failure
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Checked {
     pub(crate) start: Start,
     pub(crate) program: OwnedFd,
     pub(crate) stdin: Option<OwnedFd>,
+    /// The pipe whose byte lets it go; `None`: it need not wait.
+    pub(crate) hold: Option<OwnedFd>,
     pub(crate) argv: Vec<CString>,
     pub(crate) environment: Vec<CString>,
     pub(crate) wants_socket: bool,
@@ -60,6 +62,12 @@ impl Checked {
         } else {
             None
         };
+        let hold = if spawn.held {
+            let hold = fds.next();
+            Some(hold.ok_or_else(|| invalid("nothing was passed that lets it go"))?)
+        } else {
+            None
+        };
         if spawn.argv.is_empty() {
             return Err(invalid("the argument list is empty"));
         }
@@ -83,6 +91,7 @@ impl Checked {
         let checked = Self {
             program,
             stdin,
+            hold,
             argv: spawn
                 .argv
                 .iter()

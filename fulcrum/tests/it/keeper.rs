@@ -1,7 +1,7 @@
 //! What a keeper does for its agent while all is well.
 
 use std::fs;
-use std::io::{IoSlice, Read};
+use std::io::{IoSlice, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use crux_wire::keeper::v1::from_keeper::Reply;
 use crux_wire::keeper::v1::{
-    EnvironmentVariable, FromKeeper, Limits, OutcomeKind, RefusedKind, User,
+    EnvironmentVariable, Execution, FromKeeper, Limits, OutcomeKind, RefusedKind, User,
 };
 use fulcrum::keeper::client::CallError;
 use prost::Message;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::rig::{
-    NOBODY, Rig, Scratch, Setup, TESTEE, is_root, outcome, receive_descriptors, spawn, stderr,
-    stdout, until, within, write_script,
+    Agent, NOBODY, Rig, Scratch, Setup, TESTEE, is_root, lives, outcome, receive_descriptors,
+    spawn, stderr, stdout, until, within, write_script,
 };
 
 #[track_caller]
@@ -73,6 +73,77 @@ async fn the_start_is_recorded_before_the_program_runs() {
         (Some(execution.pid.into()), Some("/bin/cat"))
     );
     assert_eq!(start["start_ticks"].as_u64(), Some(execution.start_ticks));
+}
+
+/// A program that says so when it executes, and what lets it go.
+async fn held(agent: &Agent, name: &str) -> (Execution, PipeWriter) {
+    let (hold, gate) = std::io::pipe().unwrap();
+    let asked = spawn(name, &["/bin/sh", "-c", "echo executed"]);
+    let program = fs::File::open("/bin/sh").unwrap().into();
+    let started = agent
+        .keeper
+        .spawn_held(asked, program, None, Some(hold.into()));
+    (within(started).await.unwrap().0, gate)
+}
+
+#[tokio::test]
+async fn a_held_execution_is_recorded_and_executes_nothing_until_it_is_let_go() {
+    let rig = Rig::keeper();
+    let mut agent = rig.agent().await;
+    let (execution, mut gate) = held(&agent, "held").await;
+    assert!(rig.dir.join("keeper/executions/held/start").exists());
+    // Other work goes on meanwhile.
+    agent.run("other", &["exit", "0"]).await;
+    let listed = agent.find("held").await.unwrap();
+    assert_eq!((&listed, listed.outcome.is_none()), (&execution, true));
+    let words = fs::read_to_string(format!("/proc/{}/cmdline", execution.pid)).unwrap();
+    assert!(!words.contains("echo"), "{words}");
+    gate.write_all(&[1]).unwrap();
+    let ended = agent.exit().await;
+    assert_eq!(
+        (outcome(&ended), stdout(&ended).as_str()),
+        ((OutcomeKind::Exited, 0), "executed\n")
+    );
+}
+
+#[tokio::test]
+async fn what_is_never_let_go_was_never_asked_for() {
+    let rig = Rig::keeper();
+    let mut agent = rig.agent().await;
+    let (execution, gate) = held(&agent, "held").await;
+    // One that was forked later is held too, and has a copy of what the first one waits for.
+    let (_, other) = held(&agent, "other").await;
+    drop(gate);
+    // Another test's child may have a copy of the gate until it executes.
+    until(async || agent.find("held").await.is_none()).await;
+    let (again, mut gate) = held(&agent, "held").await;
+    assert_ne!(execution.pid, again.pid);
+    until(async || !lives(&execution)).await;
+    gate.write_all(&[1]).unwrap();
+    let ended = agent.exit().await;
+    assert_eq!(
+        (ended.pid, outcome(&ended)),
+        (again.pid, (OutcomeKind::Exited, 0))
+    );
+    drop(other);
+    until(async || agent.find("other").await.is_none()).await;
+    assert!(!rig.dir.join("keeper/executions/other").exists());
+    // A signal before that is an end, and told.
+    let (_, gate) = held(&agent, "signalled").await;
+    within(agent.keeper.signal("signalled", nix::libc::SIGKILL, false))
+        .await
+        .unwrap();
+    let ended = agent.exit().await;
+    assert_eq!(outcome(&ended), (OutcomeKind::NotStarted, 0));
+    drop(gate);
+
+    // The next agent finds nothing of what its predecessor did not let go.
+    let (_, gate) = held(&agent, "last").await;
+    drop(gate);
+    rig.kill(agent.pid);
+    let next = rig.agent().await;
+    until(async || next.find("last").await.is_none()).await;
+    assert!(!rig.dir.join("keeper/executions/last").exists());
 }
 
 #[tokio::test]

@@ -117,6 +117,9 @@ pub struct Spawn {
     pub output_bytes_max: u64,
     #[prost(string, tag = "15")]
     pub digest: ::prost::alloc::string::String,
+    /// version 2: the last passed descriptor is a pipe; the program executes once a byte is in it, and
+    #[prost(bool, tag = "16")]
+    pub held: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnvironmentVariable {
