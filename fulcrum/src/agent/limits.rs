@@ -12,8 +12,12 @@ pub(crate) const BACKOFF_RESET: Duration = Duration::from_secs(10);
 pub(crate) const GIVE_UP_FAILURES: usize = 8;
 /// Window in which failures count towards giving up.
 pub(crate) const GIVE_UP_WINDOW: Duration = Duration::from_secs(120);
-/// A given-up instance is tried again after this. 5 min: the cause may have been outside.
-pub(crate) const GIVE_UP_RETRY: Duration = Duration::from_secs(300);
+/// A given-up instance is tried again after this, and then after twice as long each time. 15 s: longer than the last
+/// back-off before, and the cause may have been outside.
+pub(crate) const GIVE_UP_RETRY_MIN: Duration = Duration::from_secs(15);
+/// Longest wait before a given-up instance is tried again, and how long its rnode is barred for its class. 5 min: what
+/// fails for hours costs one start in that time.
+pub(crate) const GIVE_UP_RETRY_MAX: Duration = Duration::from_secs(300);
 /// Time between TERM and KILL.
 pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Without a probe, an instance is ready when it has run this long.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::application::Application;
 use super::context::Agent;
-use super::limits::GIVE_UP_RETRY;
+use super::limits::GIVE_UP_RETRY_MAX;
 use super::status::ClassWanted;
 
 /// A computed placement.
@@ -44,7 +44,7 @@ impl Bars {
             .filter(|record| record.state() == InstanceState::GaveUp)
         {
             let key = (record.class.clone(), record.rnode.clone());
-            held.insert(key, (record.spec.clone(), now + GIVE_UP_RETRY));
+            held.insert(key, (record.spec.clone(), now + GIVE_UP_RETRY_MAX));
         }
         held.retain(|(class, _), (spec, until)| {
             *until > now && application.spec(class).to_string() == *spec

@@ -10,7 +10,7 @@ use crux_core::digest::Digest;
 
 use super::limits::{
     BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET, FINISHED_KEPT_INSTANCE, GIVE_UP_FAILURES,
-    GIVE_UP_RETRY, GIVE_UP_WINDOW, STOP_GRACE,
+    GIVE_UP_RETRY_MAX, GIVE_UP_RETRY_MIN, GIVE_UP_WINDOW, STOP_GRACE,
 };
 
 mod memory;
@@ -33,6 +33,8 @@ struct Track {
     streak: u32,
     not_before: Duration,
     gave_up: Option<Duration>,
+    /// How often in a row it was given up; while it is not 0, one more failure gives it up again.
+    given_up: u32,
     /// How it ended for good.
     done: Option<String>,
     last_failure: String,
@@ -313,17 +315,20 @@ impl Reconciler {
         if let Some(how) = track.done.clone() {
             return report(track, State::Stopped, None, want.spec, how);
         }
+        let retry = retry_after(track.given_up);
         if track
             .gave_up
-            .is_some_and(|since| pass.now >= since + GIVE_UP_RETRY)
+            .is_some_and(|since| pass.now >= since + retry)
         {
             track.gave_up = None;
-            track.failures.clear();
-            track.streak = 0;
         }
         if let Some(since) = track.gave_up {
-            pass.wake_at(since + GIVE_UP_RETRY);
-            let reason = format!("failed {GIVE_UP_FAILURES} times: {}", track.last_failure);
+            pass.wake_at(since + retry);
+            let reason = format!(
+                "failed {GIVE_UP_FAILURES} times, next try after {} s: {}",
+                retry.as_secs(),
+                track.last_failure
+            );
             if !track
                 .published
                 .as_ref()
@@ -427,6 +432,7 @@ impl Reconciler {
 fn fail(track: &mut Track, now: Duration, life: Duration, how: String) {
     if life >= BACKOFF_RESET {
         track.streak = 0;
+        track.given_up = 0;
     }
     track
         .failures
@@ -436,9 +442,16 @@ fn fail(track: &mut Track, now: Duration, life: Duration, how: String) {
     track.not_before = now + (BACKOFF_MIN * factor).min(BACKOFF_MAX);
     track.streak = track.streak.saturating_add(1);
     track.last_failure = how;
-    if track.failures.len() >= GIVE_UP_FAILURES {
+    if track.given_up > 0 || track.failures.len() >= GIVE_UP_FAILURES {
         track.gave_up = Some(now);
+        track.given_up = track.given_up.saturating_add(1);
     }
+}
+
+/// How long an instance that was given up so often in a row waits for its next try.
+fn retry_after(given_up: u32) -> Duration {
+    let factor = 1u32 << given_up.saturating_sub(1).min(16);
+    (GIVE_UP_RETRY_MIN * factor).min(GIVE_UP_RETRY_MAX)
 }
 
 /// Tells an execution to end, once.

@@ -22,6 +22,9 @@ pub struct Remembered {
     pub failures: usize,
     /// Whether it was given up.
     pub gave_up: bool,
+    /// How often in a row it was given up.
+    #[serde(default)]
+    pub given_up: u32,
     /// How it ended for good, if it did.
     #[serde(default)]
     pub done: Option<String>,
@@ -49,6 +52,7 @@ impl Reconciler {
                     restarts: track.restarts,
                     failures: track.failures.len(),
                     gave_up: track.gave_up.is_some(),
+                    given_up: track.given_up,
                     done: track.done.clone(),
                     last_failure: track.last_failure.chars().take(REASON_BYTES_MAX).collect(),
                     was_ready: track.was_ready,
@@ -75,6 +79,7 @@ impl Reconciler {
                 streak: u32::try_from(failures).unwrap_or(0),
                 not_before: now,
                 gave_up: entry.gave_up.then_some(now),
+                given_up: entry.given_up.max(u32::from(entry.gave_up)),
                 done: entry.done.clone(),
                 last_failure: entry.last_failure.clone(),
                 was_ready: entry.was_ready,

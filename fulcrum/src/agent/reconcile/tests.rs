@@ -213,9 +213,38 @@ fn a_failing_instance_backs_off_and_is_given_up_after_eight_failures() {
     assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400]);
     assert_eq!(world.state(0), State::GaveUp);
     assert_eq!(world.started, 8);
-    world.now += Duration::from_secs(60);
+    world.now += Duration::from_secs(14);
     world.step();
     assert!(world.running().is_empty());
+}
+
+#[test]
+fn a_given_up_instance_is_tried_once_after_ever_longer_waits_until_it_lives() {
+    let mut world = World::new(wanted(vec![(instance(0), want("a"))]));
+    world.step();
+    let mut waits = Vec::new();
+    while waits.len() < 7 {
+        let running = world.running()[0].to_owned();
+        world.end(&running, "exit code 1");
+        let wake = world.step().wake.unwrap();
+        if world.state(0) == State::GaveUp {
+            waits.push((wake - world.now).as_secs());
+        }
+        world.now = wake;
+        world.step();
+    }
+    assert_eq!(waits, [15, 30, 60, 120, 240, 300, 300]);
+    // One try each.
+    assert_eq!(world.started, 8 + 7);
+    // It lives now, so a later failure is the first again.
+    world.now += Duration::from_secs(20);
+    let running = world.running()[0].to_owned();
+    world.end(&running, "exit code 1");
+    let wake = world.step().wake.unwrap();
+    assert_eq!(
+        (world.state(0), wake - world.now),
+        (State::Backoff, ms(100))
+    );
 }
 
 #[test]
@@ -225,8 +254,9 @@ fn a_given_up_instance_is_tried_again_when_its_spec_changes() {
     for _ in 0..8 {
         let running = world.running()[0].to_owned();
         world.end(&running, "exit code 1");
-        if let Some(wake) = world.step().wake {
-            world.now = wake.min(world.now + Duration::from_secs(30));
+        let wake = world.step().wake.unwrap();
+        if world.state(0) != State::GaveUp {
+            world.now = wake;
             world.step();
         }
     }
