@@ -402,6 +402,12 @@ async fn watch_exits(agent: Arc<Agent>, mut exits: mpsc::Receiver<Execution>) {
             "execution": execution.execution.clone(), "instance": execution.instance.clone(),
             "command": execution.command.clone(), "outcome": how.clone(),
         };
+        if execution.outcome.as_ref().is_some_and(|end| end.timed_out) {
+            let id = execution.execution.clone();
+            agent
+                .note("exec.timeout", fields! { "execution": id })
+                .await;
+        }
         agent.note("exec.end", record).await;
         if agent.me.namespace == BASE {
             agent.tell("execution.exited", &execution.execution, &how);

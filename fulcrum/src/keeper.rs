@@ -228,7 +228,8 @@ impl Keeper {
             None
         };
         let retiring = self.retiring.as_ref().map(|retiring| retiring.deadline);
-        let Some(next) = [care, agent, retiring].into_iter().flatten().min() else {
+        let due = self.executions.next_due();
+        let Some(next) = [care, agent, retiring, due].into_iter().flatten().min() else {
             return PollTimeout::NONE;
         };
         // Rounded up, else the last part of a millisecond would be spent in a spin.
@@ -280,6 +281,7 @@ impl Keeper {
 
     fn take_care(&mut self) {
         let now = Instant::now();
+        self.executions.end_overdue(now);
         if now < self.next_care || !self.executions.needs_care() {
             return;
         }

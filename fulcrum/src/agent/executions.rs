@@ -11,7 +11,7 @@ use crux_wire::keeper::v1::{Execution, Outcome, OutcomeKind, Spawn};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, mpsc, watch};
 
 use super::limits::KEEPER_WAIT;
-use crate::keeper::client::{CallError, HOLDS_FROM, KeeperRef};
+use crate::keeper::client::{CallError, HOLDS_FROM, KeeperRef, LIMITS_FROM};
 
 /// The agent's end of an execution's socket, under the execution's id.
 pub(crate) type Socket = (String, OwnedFd);
@@ -20,8 +20,8 @@ pub(crate) type Socket = (String, OwnedFd);
 #[derive(Debug)]
 pub(crate) struct Executions {
     keeper: KeeperRef,
-    /// Whether the keeper can hold an execution until it is let go.
-    holds: bool,
+    /// What of the protocol the keeper speaks.
+    version: u32,
     known: Mutex<BTreeMap<String, Arc<Execution>>>,
     changed: watch::Sender<u64>,
     sockets: mpsc::Sender<Socket>,
@@ -50,7 +50,7 @@ impl Executions {
         let (changed, _) = watch::channel(0);
         Ok(Self {
             keeper,
-            holds: version >= HOLDS_FROM,
+            version,
             known: Mutex::new(known),
             changed,
             sockets,
@@ -116,7 +116,7 @@ impl Executions {
     ) -> Result<Result<Arc<Execution>, CallError>, E> {
         let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
         let asked = match pipe {
-            Ok((hold, gate)) if self.holds => {
+            Ok((hold, gate)) if self.version >= HOLDS_FROM => {
                 let asked = self.keeper.spawn_held(spawn, executable, stdin, Some(hold));
                 let recorded = async {
                     record.await?;
@@ -134,6 +134,11 @@ impl Executions {
             }
         };
         Ok(asked.map(|started| self.took(started)))
+    }
+
+    /// Whether the keeper ends what has had its time.
+    pub(crate) const fn keeper_limits(&self) -> bool {
+        self.version >= LIMITS_FROM
     }
 
     /// Lists what the keeper has started.
@@ -264,7 +269,7 @@ mod tests {
         let (keeper, _exits, link) = client::connect(ours).unwrap();
         let (sockets, _waiting) = mpsc::channel(1);
         let adopted = tokio::select! {
-            adopted = Executions::adopt(keeper, sockets) => adopted,
+            adopted = Executions::adopt(keeper, LIMITS_FROM, sockets) => adopted,
             ended = link.run() => panic!("the link ended: {ended:?}"),
         };
         assert!(matches!(adopted, Err(CallError::Silent(KEEPER_WAIT))));

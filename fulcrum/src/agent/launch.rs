@@ -46,6 +46,8 @@ pub(crate) struct Launch {
     pub(crate) limits: Option<Limits>,
     /// Whether it outlives its keeper.
     pub(crate) detached: bool,
+    /// After this it is asked to end, then killed; 0: it may take any time.
+    pub(crate) time_limit_ms: u64,
     /// Opaque, told again in listings.
     pub(crate) label: Vec<u8>,
     /// Who asked, for the memoir.
@@ -307,6 +309,7 @@ impl Agent {
             label: launch.label.clone(),
             stdin: false,
             held: false,
+            time_limit_ms: launch.time_limit_ms,
             output_bytes_max: 0,
             digest: pin.digest.clone(),
         }

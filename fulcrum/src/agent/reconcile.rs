@@ -316,10 +316,7 @@ impl Reconciler {
             return report(track, State::Stopped, None, want.spec, how);
         }
         let retry = retry_after(track.given_up);
-        if track
-            .gave_up
-            .is_some_and(|since| pass.now >= since + retry)
-        {
+        if track.gave_up.is_some_and(|since| pass.now >= since + retry) {
             track.gave_up = None;
         }
         if let Some(since) = track.gave_up {

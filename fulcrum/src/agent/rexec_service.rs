@@ -262,11 +262,13 @@ impl RexecService {
             env: start.env,
             detached: start.detached,
             label: start.label,
+            time_limit_ms: start.timeout_ms.into(),
             caller: caller.to_string(),
             ..Launch::default()
         };
         let execution = agent.launch(launch, &command.pin, stdin).await?;
-        if start.timeout_ms > 0 {
+        // A keeper of an older version leaves it to us, for as long as we live.
+        if start.timeout_ms > 0 && !agent.executions.keeper_limits() {
             let after = Duration::from_millis(start.timeout_ms.into());
             let (agent, id) = (Arc::clone(agent), execution.execution.clone());
             background("timeout", end_after(agent, id, after));
@@ -293,7 +295,7 @@ async fn signal(agent: &Agent, caller: &Principal, wanted: &SignalRequest) -> Re
     sent.map_err(|error| call_status(&error))
 }
 
-/// Ends an execution whose time is over.
+/// Ends an execution whose time is over, where its keeper cannot.
 async fn end_after(agent: Arc<Agent>, id: String, after: Duration) {
     for (signal, wait) in [(Signal::SIGTERM, after), (Signal::SIGKILL, TIMEOUT_GRACE)] {
         if tokio::time::timeout(wait, agent.executions.wait(&id))

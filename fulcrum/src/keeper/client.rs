@@ -29,10 +29,13 @@ const REQUESTS_WAITING_MAX: usize = 64;
 const EXITS_WAITING_MAX: usize = 256;
 
 /// The version of the protocol spoken here.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The first version of a keeper that can hold an execution until it is let go.
 pub const HOLDS_FROM: u32 = 2;
+
+/// The first version of a keeper that limits the time of an execution.
+pub const LIMITS_FROM: u32 = 3;
 
 /// Why the keeper did not do what was asked.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crux_net::process::{Environment, end_carrying};
 use crux_wire::keeper::v1::{Execution, Outcome, OutcomeKind, RefusedKind, Spawn};
@@ -25,6 +25,9 @@ pub(crate) const LIVE_MAX: usize = 4096;
 
 /// The most ended executions kept; the oldest is forgotten first.
 pub(crate) const ENDED_MAX: usize = 1024;
+
+/// What an execution whose time is over gets to end by itself, before it is killed, and again.
+const OVERDUE_GRACE: Duration = Duration::from_secs(5);
 
 /// How long ending what a dead keeper left behind may take.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -86,7 +89,17 @@ pub(crate) struct Entry {
     start: Start,
     /// The agent's end of its socket; the right to connect lives as long as this.
     socket: Option<Rc<OwnedFd>>,
+    /// When its time is over, if it is limited.
+    due: Option<Due>,
     state: State,
+}
+
+/// What is due to an execution whose time is limited.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    at: Instant,
+    /// It was asked to end; what comes next is to kill it.
+    asked: bool,
 }
 
 #[derive(Debug)]
@@ -147,6 +160,7 @@ impl Executions {
                 Entry {
                     start,
                     socket: None,
+                    due: None,
                     state: State::Ended(outcome),
                 },
             );
@@ -168,11 +182,15 @@ impl Executions {
                 State::Unwritten(lost("its keeper died"))
             }
         };
+        // It was adopted in the boot that it was started in, so its ticks tell its age.
+        let age = process::age(start.start_ticks).unwrap_or_default();
+        let due = due(&start, age);
         self.entries.insert(
             name.clone(),
             Entry {
                 start,
                 socket: None,
+                due,
                 state,
             },
         );
@@ -297,9 +315,11 @@ impl Executions {
             },
         };
         start.argv = Vec::new();
+        let due = due(&start, Duration::ZERO);
         Ok(Entry {
             start,
             socket: agent_end.map(Rc::new),
+            due,
             state,
         })
     }
@@ -422,6 +442,7 @@ impl Executions {
             user_cpu_us: ended.user_cpu_us,
             system_cpu_us: ended.system_cpu_us,
             memory_peak_bytes: ended.memory_peak_bytes,
+            timed_out: entry.timed_out(),
             ..Outcome::default()
         };
         match ended.status {
@@ -463,7 +484,8 @@ impl Executions {
     /// Takes note that an adopted execution has ended.
     fn adopted_ended(&mut self, name: &str) -> Option<String> {
         let lost = lost("it was started by a keeper that died, so its code is unknown");
-        self.end(name.to_owned(), lost)
+        let timed_out = self.entries.get(name)?.timed_out();
+        self.end(name.to_owned(), Outcome { timed_out, ..lost })
     }
 
     fn end(&mut self, name: String, outcome: Outcome) -> Option<String> {
@@ -510,6 +532,39 @@ impl Executions {
         {
             self.entries.remove(&name);
             self.discard(&name);
+        }
+    }
+
+    /// When the next time of a living execution is over.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        let due = |(_, entry): (&String, &Entry)| Some(entry.due?.at);
+        self.live().filter_map(due).min()
+    }
+
+    /// Asks what has had its time to end, and kills what was asked and does not.
+    pub(crate) fn end_overdue(&mut self, now: Instant) {
+        let is_over = |due: &Due| due.at <= now;
+        let over = self
+            .live()
+            .filter_map(|(name, entry)| Some((name.clone(), entry.due.filter(is_over)?)));
+        let over: Vec<_> = over.collect();
+        for (name, due) in over {
+            let signal = match due.asked {
+                false => nix::libc::SIGTERM,
+                true => nix::libc::SIGKILL,
+            };
+            // One that ended meanwhile is about to be reaped.
+            let _ = self.signal(&name, signal, true);
+            if !due.asked {
+                // A stopped process would not see the request to end.
+                let _ = self.signal(&name, nix::libc::SIGCONT, true);
+            }
+            if let Some(entry) = self.entries.get_mut(&name) {
+                entry.due = Some(Due {
+                    at: now + OVERDUE_GRACE,
+                    asked: true,
+                });
+            }
         }
     }
 
@@ -569,6 +624,7 @@ impl Executions {
             start,
             socket,
             state,
+            ..
         } = self.entries.get(name)?;
         let outcome = match state {
             State::Ended(outcome) => Some(outcome.clone()),
@@ -607,6 +663,24 @@ impl Executions {
         names.sort();
         names.into_iter().map(|(_, name)| name.clone()).collect()
     }
+}
+
+impl Entry {
+    /// Whether it was asked to end because its time was over.
+    fn timed_out(&self) -> bool {
+        self.due.is_some_and(|due| due.asked)
+    }
+}
+
+/// When the time of an execution of that age is over.
+fn due(start: &Start, age: Duration) -> Option<Due> {
+    if start.time_limit_ms == 0 {
+        return None;
+    }
+    let left = Duration::from_millis(start.time_limit_ms).saturating_sub(age);
+    // One that is too far away for the clock never comes.
+    let at = Instant::now().checked_add(left)?;
+    Some(Due { at, asked: false })
 }
 
 fn lost(reason: &str) -> Outcome {

@@ -29,6 +29,17 @@ pub(crate) fn start_ticks(pid: i32) -> io::Result<u64> {
         .ok_or_else(wrong)
 }
 
+/// How long ago a process of this boot was started.
+pub(crate) fn age(start_ticks: u64) -> io::Result<Duration> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)?;
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?;
+    let ticks = ticks
+        .and_then(|ticks| u64::try_from(ticks).ok())
+        .unwrap_or(100);
+    let start = Duration::from_millis(start_ticks.saturating_mul(1000) / ticks.max(1));
+    Ok(Duration::from(now).saturating_sub(start))
+}
+
 /// Names the running system; ticks of another boot mean nothing.
 pub(crate) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?

@@ -54,6 +54,9 @@ pub(crate) struct Start {
     pub(crate) started_unix_ms: u64,
     pub(crate) detached: bool,
     pub(crate) output_bytes_max: u64,
+    /// 0: it may take any time.
+    #[serde(default)]
+    pub(crate) time_limit_ms: u64,
     /// Position among the keeper's executions.
     pub(crate) order: u64,
 }
@@ -93,6 +96,8 @@ struct OutcomeFile {
     system_cpu_us: u64,
     memory_peak_bytes: u64,
     reason: String,
+    #[serde(default)]
+    timed_out: bool,
 }
 
 /// The directory `executions`.
@@ -275,6 +280,7 @@ impl From<&Outcome> for OutcomeFile {
             system_cpu_us: outcome.system_cpu_us,
             memory_peak_bytes: outcome.memory_peak_bytes,
             reason,
+            timed_out: outcome.timed_out,
         }
     }
 }
@@ -295,6 +301,7 @@ impl From<OutcomeFile> for Outcome {
             system_cpu_us: file.system_cpu_us,
             memory_peak_bytes: file.memory_peak_bytes,
             reason: file.reason,
+            timed_out: file.timed_out,
         }
     }
 }

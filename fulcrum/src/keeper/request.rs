@@ -127,6 +127,7 @@ fn start(spawn: Spawn) -> Start {
         } else {
             spawn.output_bytes_max
         },
+        time_limit_ms: spawn.time_limit_ms,
         order: 0,
     }
 }

@@ -14,8 +14,8 @@ use super::agent_process::Outgoing;
 use super::executions::{Executions, Refusal};
 use super::packet::{PACKET_FDS_MAX, Packet};
 
-/// The version of the protocol spoken here; 2: executions can be held.
-const VERSION: u32 = 2;
+/// The version of the protocol spoken here; 2: executions can be held; 3: and limited in time.
+const VERSION: u32 = 3;
 
 /// Size beyond which a list goes on in the next packet; only an execution that is larger by itself has one that is larger.
 const LIST_BYTES: usize = 64 * 1024;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 
-use crux_wire::keeper::v1::{OutcomeKind, RefusedKind};
+use crux_wire::keeper::v1::{OutcomeKind, RefusedKind, Spawn};
 use fulcrum::keeper::client::CallError;
 
 use crate::rig::{
@@ -44,6 +44,50 @@ async fn an_agent_killed_at_any_moment_loses_no_execution_no_output_and_no_exit_
     );
     assert_eq!(second.find("lasting").await.unwrap(), lasting);
     assert!(lives(&lasting));
+}
+
+// Shows in part: REX-01
+#[tokio::test]
+async fn a_time_limit_holds_over_the_deaths_of_agent_and_keeper() {
+    let mut rig = Rig::keeper();
+    let first = rig.agent().await;
+    let limited = |name: &str, words: &[&str]| Spawn {
+        time_limit_ms: 300,
+        ..spawn(name, words)
+    };
+    let deaf = "trap '' TERM; echo deaf; while :; do /bin/sleep 1; done";
+    let (deaf, _) = first
+        .spawn_as(limited("deaf", &["/bin/sh", "-c", deaf]))
+        .await;
+    let (idle, _) = first.spawn_as(limited("idle", &["wait"])).await;
+    let long = Spawn {
+        time_limit_ms: u64::MAX,
+        ..spawn("long", &["wait"])
+    };
+    let (long, _) = first.spawn_as(long).await;
+    rig.kill(first.pid);
+    let second = rig.agent().await;
+    for (name, signal) in [("idle", nix::libc::SIGTERM), ("deaf", nix::libc::SIGKILL)] {
+        until(async || second.find(name).await.unwrap().outcome.is_some()).await;
+        let ended = second.find(name).await.unwrap();
+        assert_eq!(outcome(&ended), (OutcomeKind::Signalled, signal));
+        assert!(ended.outcome.unwrap().timed_out, "{name}");
+    }
+    assert!(!lives(&deaf) && !lives(&idle) && lives(&long));
+
+    let detached = Spawn {
+        detached: true,
+        time_limit_ms: 2_000,
+        ..spawn("detached", &["wait"])
+    };
+    let (detached, _) = second.spawn_as(detached).await;
+    rig.kill_process();
+    rig.start_process();
+    let third = rig.agent().await;
+    until(async || third.find("detached").await.unwrap().outcome.is_some()).await;
+    let ended = third.find("detached").await.unwrap();
+    assert_eq!(outcome(&ended).0, OutcomeKind::Lost);
+    assert!(ended.outcome.unwrap().timed_out && !lives(&detached));
 }
 
 #[tokio::test]

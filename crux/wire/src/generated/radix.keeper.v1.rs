@@ -120,6 +120,11 @@ pub struct Spawn {
     /// version 2: the last passed descriptor is a pipe; the program executes once a byte is in it, and
     #[prost(bool, tag = "16")]
     pub held: bool,
+    /// never if it ends without one: then it is forgotten as if it had not been asked for
+    ///
+    /// version 3: its group is asked to end after this, then killed; 0: no limit
+    #[prost(uint64, tag = "17")]
+    pub time_limit_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnvironmentVariable {
@@ -249,6 +254,9 @@ pub struct Outcome {
     pub memory_peak_bytes: u64,
     #[prost(string, tag = "7")]
     pub reason: ::prost::alloc::string::String,
+    /// it was asked to end because its time was over
+    #[prost(bool, tag = "8")]
+    pub timed_out: bool,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

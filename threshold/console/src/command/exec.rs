@@ -69,8 +69,9 @@ async fn execute(args: args::Exec) -> Outcome<()> {
         }
     }
     let outcome = followed.map_err(|broken| broken.failure)?;
+    // An older rnode does not say that it was late.
     let late = args.timeout.is_some_and(|limit| begun.elapsed() >= limit);
-    end(&outcome, late)
+    end(&outcome, outcome.timed_out || late)
 }
 
 /// Opens a stream with its first message; it is open at this end while the sender is held.
@@ -265,7 +266,7 @@ fn end(outcome: &Ended, late: bool) -> Outcome<()> {
     match outcome.kind() {
         OutcomeKind::Exited if outcome.code == 0 => Ok(()),
         OutcomeKind::Exited => Err(Failure::new(code(outcome.code), String::new())),
-        // The agent ends what is late by TERM, and by KILL what does not heed it.
+        // The keeper ends what is late by TERM, and by KILL what does not heed it.
         OutcomeKind::Signalled if late && matches!(outcome.code, 9 | 15) => Err(Failure::new(
             Fault::Code(124),
             "the command ran out of time and was ended",
