@@ -18,6 +18,7 @@ use tonic::{Status, Streaming};
 
 use super::context::{Agent, background, fields};
 use super::files::copy::{self, Place};
+use super::files::givers::{self, Giver};
 use super::files::needs::Need;
 use super::files::service::{self, Service};
 use super::files::{Expected, Offer, at_path, held, roots};
@@ -102,8 +103,13 @@ fn no_offer() -> Status {
     Status::permission_denied("read an offer: the ticket is for none, or no longer")
 }
 
-pub(super) fn manifest(agent: &Arc<Agent>, ticket: &str) -> Result<Replies<Chunk>, Status> {
+pub(super) fn manifest(
+    agent: &Arc<Agent>,
+    caller: &Principal,
+    ticket: &str,
+) -> Result<Replies<Chunk>, Status> {
     let offer = agent.files.offers.find(ticket).ok_or_else(no_offer)?;
+    let giver = agent.files.givers.admit(caller)?;
     let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
     background("manifest", async move {
         let text = match text(&offer, &tx).await {
@@ -125,7 +131,7 @@ pub(super) fn manifest(agent: &Arc<Agent>, ticket: &str) -> Result<Replies<Chunk
             }
         }
     });
-    Ok(ReceiverStream::new(rx).boxed())
+    Ok(givers::taken(ReceiverStream::new(rx).boxed(), giver))
 }
 
 /// The manifest of an offer, which a relay may have to wait for.
@@ -144,6 +150,7 @@ async fn text(offer: &Offer, tx: &mpsc::Sender<Result<Chunk, Status>>) -> Result
 /// Parts of an offer, or, without a ticket, of blobs that `allowed` lets the caller have.
 pub(super) fn read(
     agent: &Arc<Agent>,
+    caller: &Principal,
     request: ReadRequest,
     allowed: impl Fn(&str) -> bool,
 ) -> Result<Replies<Piece>, Status> {
@@ -155,7 +162,9 @@ pub(super) fn read(
     }
     if !request.ticket.is_empty() {
         let offer = agent.files.offers.find(&request.ticket);
-        return Ok(match &*offer.ok_or_else(no_offer)? {
+        let offer = offer.ok_or_else(no_offer)?;
+        let giver = agent.files.givers.admit(caller)?;
+        let pieces: Replies<Piece> = match &*offer {
             Offer::Offered(offered) => {
                 let pieces = give::pieces(offered, request.wants);
                 ReceiverStream::new(pieces).map(Ok).boxed()
@@ -165,7 +174,8 @@ pub(super) fn read(
                 let status = |error: files::Error| Status::from(&error);
                 pieces.map(move |piece| piece.map_err(status)).boxed()
             }
-        });
+        };
+        return Ok(givers::taken(pieces, giver));
     }
     for want in &request.wants {
         let digest: Digest = want
@@ -185,27 +195,37 @@ pub(super) fn read(
             )));
         }
     }
+    let giver = agent.files.givers.admit(caller)?;
     let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
-    let agent = Arc::clone(agent);
+    let (agent, giving) = (Arc::clone(agent), Arc::clone(&giver));
     background("read", async move {
         for (index, want) in (0..).zip(request.wants) {
-            if give_blob(&agent, index, want, &tx).await.is_err() {
+            if give_blob(&agent, (index, want), &giving, &tx)
+                .await
+                .is_err()
+            {
                 return;
             }
         }
     });
-    Ok(ReceiverStream::new(rx).boxed())
+    Ok(givers::taken(ReceiverStream::new(rx).boxed(), giver))
 }
 
 /// Gives parts of a blob that was verified just before; a wrong one is told, and given to nobody.
 async fn give_blob(
     agent: &Arc<Agent>,
-    index: u32,
-    want: Want,
+    (index, want): (u32, Want),
+    giver: &Arc<Giver>,
     tx: &mpsc::Sender<Result<Piece, Status>>,
 ) -> Result<(), ()> {
     let (giving, sending, hex) = (Arc::clone(agent), tx.clone(), want.digest.clone());
-    let given = tokio::task::spawn_blocking(move || blob(&giving, index, &want, &sending)).await;
+    let giver = Arc::clone(giver);
+    let given = tokio::task::spawn_blocking(move || {
+        // Counts until the hashing ends, even if nobody listens any more.
+        let _giver = giver;
+        blob(&giving, index, &want, &sending)
+    })
+    .await;
     let status = match given {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => {

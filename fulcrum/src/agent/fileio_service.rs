@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::context::{Agent, RADIX, background, fields};
 use super::fetch;
-use super::files::{held, mounted};
+use super::files::{givers, held, mounted};
 use super::guard::{caller, covers};
 use super::limits::{CHUNK_BYTES, DIGESTS_MAX, FILE_BYTES_MAX, NEED_DEADLINE_MAX, STREAM_CHUNKS};
 use super::rexec_service::Replies;
@@ -64,8 +64,14 @@ impl FileIo for FileIoService {
                 digest.short()
             )));
         }
-        let store = Arc::clone(&self.0.store);
-        let opened = tokio::task::spawn_blocking(move || store.open_verified(&digest)).await;
+        let giver = self.0.files.givers.admit(&caller)?;
+        let (store, hashing) = (Arc::clone(&self.0.store), Arc::clone(&giver));
+        let opened = tokio::task::spawn_blocking(move || {
+            // Counts until the hashing ends, even if nobody listens any more.
+            let _giver = hashing;
+            store.open_verified(&digest)
+        })
+        .await;
         let opened = opened.map_err(|error| Status::internal(error.to_string()))?;
         if let Err(error) = &opened
             && error.kind() == store::Kind::Corrupt
@@ -100,7 +106,8 @@ impl FileIo for FileIoService {
                 }
             }
         });
-        Ok(Response::new(ReceiverStream::new(rx).boxed()))
+        let chunks = givers::taken(ReceiverStream::new(rx).boxed(), giver);
+        Ok(Response::new(chunks))
     }
 
     async fn put(
@@ -235,7 +242,9 @@ impl FileIo for FileIoService {
         &self,
         request: Request<ManifestRequest>,
     ) -> Result<Response<Self::ManifestStream>, Status> {
-        fileio_copy::manifest(&self.0, &request.into_inner().ticket).map(Response::new)
+        let caller = caller(&request)?;
+        let ticket = request.into_inner().ticket;
+        fileio_copy::manifest(&self.0, &caller, &ticket).map(Response::new)
     }
 
     type ReadStream = Replies<Piece>;
@@ -253,7 +262,7 @@ impl FileIo for FileIoService {
             }
             allowed
         };
-        let pieces = fileio_copy::read(&self.0, request.into_inner(), allowed);
+        let pieces = fileio_copy::read(&self.0, &caller, request.into_inner(), allowed);
         pieces.map(Response::new)
     }
 

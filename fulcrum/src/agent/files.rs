@@ -4,6 +4,7 @@
 
 pub(crate) mod at_path;
 pub(crate) mod copy;
+pub(crate) mod givers;
 pub(crate) mod held;
 pub(crate) mod mounted;
 pub(crate) mod needs;
@@ -23,6 +24,7 @@ use tokio::sync::Semaphore;
 
 use super::fetch::Fetching;
 use super::limits::COPIES_MAX;
+use givers::Givers;
 use held::Held;
 use mounted::Mounted;
 use needs::Needs;
@@ -77,6 +79,8 @@ pub(crate) struct Files {
     pub(crate) mounted: Mounted,
     /// Copies at once.
     pub(crate) copies: Arc<Semaphore>,
+    /// Who reads files from here.
+    pub(crate) givers: Arc<Givers>,
     /// Blobs that are being fetched.
     pub(crate) fetching: Fetching,
 }
@@ -97,6 +101,7 @@ impl Files {
             quota,
             placing: Mutex::default(),
             copies: Arc::new(Semaphore::new(COPIES_MAX)),
+            givers: Arc::default(),
             fetching: Fetching::default(),
         })
     }

@@ -160,6 +160,13 @@ pub(crate) const TICKETS_MAX: usize = 64;
 pub(crate) const TICKET_LIFE: Duration = Duration::from_secs(3600);
 /// Copies that one rnode takes part in at once; more are refused.
 pub(crate) const COPIES_MAX: usize = 32;
+/// Streams of files that one caller may read at once; more are refused. 32: as many copies as a rnode takes part in.
+pub(crate) const GIVERS_CALLER_MAX: usize = 32;
+/// Streams of files that all callers may read at once; more are refused. 128: each may hold one of the 512 threads that
+/// block, and up to 2 MiB that wait to be sent.
+pub(crate) const GIVERS_MAX: usize = 128;
+/// Longest time that nobody takes what a stream of files has. 60 s: as long as a taker waits for us.
+pub(crate) const GIVER_UNTAKEN_MAX: Duration = Duration::from_secs(60);
 /// Tries in a row that bring nothing new, after which a copy gives up on a source.
 pub(crate) const COPY_TRIES: u32 = 8;
 /// Pause before a copy is tried again, doubled up to 32 times while nothing new comes.

@@ -101,6 +101,14 @@ impl Error {
         Self::new(kind, status.message().to_owned())
     }
 
+    /// What whoever gives answered: that it is busy is no lack of room here, and it may be asked again.
+    pub(crate) fn from_source(status: &tonic::Status) -> Self {
+        match status.code() {
+            tonic::Code::ResourceExhausted => Self::gone(status.message()),
+            _ => Self::from_status(status),
+        }
+    }
+
     pub(crate) fn gone(what: &str) -> Self {
         Self::new(Kind::Source, what.to_owned())
     }

@@ -129,7 +129,7 @@ impl Source {
                 };
                 let reply = client.manifest(request).await;
                 let mut chunks = reply
-                    .map_err(|status| Error::from_status(&status))?
+                    .map_err(|status| Error::from_source(&status))?
                     .into_inner();
                 while let Some(chunk) = next(&mut chunks).await? {
                     add(&mut text, &chunk.bytes)?;
@@ -165,7 +165,7 @@ impl Source {
                     wants,
                 };
                 let reply = client.read(request).await;
-                let reply = reply.map_err(|status| Error::from_status(&status))?;
+                let reply = reply.map_err(|status| Error::from_source(&status))?;
                 *pieces = Some(Box::new(reply.into_inner()));
                 Ok(())
             }
@@ -212,7 +212,7 @@ async fn next<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Error> {
     tokio::time::timeout(STALL_MAX, stream.message())
         .await
         .map_err(|_| Error::gone("nothing came for a minute"))?
-        .map_err(|status| Error::from_status(&status))
+        .map_err(|status| Error::from_source(&status))
 }
 
 fn add(text: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Error> {
