@@ -158,7 +158,13 @@ async fn fetch_from(
 /// Takes what comes, group by group: they are hashed and written faster than a thread is woken.
 async fn fill(mut arrival: Arrival, mut pieces: Streaming<Piece>) -> Result<Arrival, Failed> {
     while let Some(piece) = next(&mut pieces).await? {
+        let left = arrival.partial().left();
         match arrival.partial_mut().take(piece.offset, &piece.bytes) {
+            // What was not asked for would only keep us busy.
+            Ok(()) if arrival.partial().left() == left => {
+                let text = format!("what came at byte {} was not asked for", piece.offset);
+                return Err(Failed::Lied(text));
+            }
             Ok(()) => {}
             Err(TakeError::Lied(offset)) => {
                 let text = format!("what came at byte {offset} is not what the digest says");
@@ -191,7 +197,9 @@ async fn seals(digest: &Digest, pieces: &mut Streaming<Piece>) -> Result<Groups,
         }
         let (page, rest) = piece.seals.as_chunks::<SEAL_BYTES>();
         seals.extend_from_slice(page);
-        if !rest.is_empty() || seals.len() as u64 > size.div_ceil(GROUP_BYTES) {
+        // One without seals, where there are some, would only keep us waiting.
+        let empty = page.is_empty() && size > GROUP_BYTES;
+        if !rest.is_empty() || empty || seals.len() as u64 > size.div_ceil(GROUP_BYTES) {
             return Err(Failed::Lied("it sent what are no seals".to_owned()));
         }
     }

@@ -18,7 +18,7 @@ use tonic::{Code, Status, Streaming};
 use crate::agent_files::{Files, address, copy, files, finish, noise, offer, put, recorded, tree};
 use crate::agent_rig::{Base, Nested};
 use crate::cutting::Cutting;
-use crate::liar::{self, Liar};
+use crate::liar::{self, Liar, Lie};
 use crate::rig::until;
 
 const LARGE: usize = 8 << 20;
@@ -211,7 +211,7 @@ async fn a_relay_that_gives_another_manifest_is_named_and_its_reader_goes_on() {
         manifest,
         bytes: other,
         wrong_group: 0,
-        wrong_seals: false,
+        lie: Lie::Group,
     };
     let (lying, _serving) = liar::serve(&few.base, "liar", liar).await;
     let sources = vec![lying.to_string(), address(&few.rnodes[0]).await];

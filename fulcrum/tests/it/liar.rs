@@ -23,8 +23,20 @@ pub(crate) struct Liar {
     pub(crate) bytes: Vec<u8>,
     /// The piece of 64 KiB in which a byte is wrong.
     pub(crate) wrong_group: usize,
-    /// Whether the seals are of the wrong bytes, too.
-    pub(crate) wrong_seals: bool,
+    pub(crate) lie: Lie,
+}
+
+/// What it does about its wrong byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lie {
+    /// Nothing: its seals are right.
+    Group,
+    /// Its seals are of the wrong bytes, too.
+    Seals,
+    /// All is right, but the first group comes twice.
+    Again,
+    /// All is right, but a message without seals comes before them.
+    NoSeals,
 }
 
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -53,21 +65,24 @@ impl Liar {
     fn pieces(&self, index: u32, want: &Want) -> Vec<Piece> {
         let total = self.bytes.len() as u64;
         let mut wrong = self.bytes.clone();
-        wrong[self.wrong_group * 65_536] ^= 1;
+        let wrongs = matches!(self.lie, Lie::Group | Lie::Seals);
+        wrong[self.wrong_group * 65_536] ^= u8::from(wrongs);
         if want.seals_only {
             let mut hasher = GroupHasher::new();
-            hasher.update(if self.wrong_seals {
+            hasher.update(if self.lie == Lie::Seals {
                 &wrong
             } else {
                 &self.bytes
             });
             let seals = hasher.finish().seals().as_flattened().to_vec();
-            return vec![Piece {
+            let piece = |seals| Piece {
                 want: index,
                 seals,
                 total,
                 ..Piece::default()
-            }];
+            };
+            let none = (self.lie == Lie::NoSeals).then(|| piece(Vec::new()));
+            return none.into_iter().chain([piece(seals)]).collect();
         }
         let groups = want
             .ranges
@@ -83,7 +98,11 @@ impl Liar {
                 ..Piece::default()
             }
         };
-        groups.map(piece).collect()
+        let mut pieces: Vec<Piece> = groups.map(piece).collect();
+        if self.lie == Lie::Again {
+            pieces.insert(1, pieces[0].clone());
+        }
+        pieces
     }
 }
 

@@ -67,6 +67,9 @@ pub enum ManifestError {
     /// It is too large.
     #[error("read a manifest: it has more than {ENTRIES_MAX} entries")]
     TooMany,
+    /// Its files have more bytes than can be counted.
+    #[error("read a manifest: its files have more than 2^63 bytes together")]
+    TooLarge,
 }
 
 /// A checked manifest: every path stays below its root, everything lies in a folder that is listed.
@@ -87,7 +90,7 @@ impl Manifest {
         for (index, (path, entry)) in entries.iter().enumerate() {
             placed(&entries, path, entry).map_err(|()| ManifestError::Order(index + 2))?;
         }
-        Ok(Self { entries })
+        Self { entries }.counted()
     }
 
     /// Reads the canonical text; any other text is refused.
@@ -115,7 +118,17 @@ impl Manifest {
             }
             entries.insert(path, entry);
         }
-        Ok(Self { entries })
+        Self { entries }.counted()
+    }
+
+    /// The same, if its bytes can be counted: whoever adds up sizes of some of its files need not look.
+    fn counted(self) -> Result<Self, ManifestError> {
+        let add = |sum: u64, (_, size, _): (&RelPath, u64, Digest)| sum.checked_add(size);
+        let sum = self.files().try_fold(0, add);
+        match sum {
+            Some(bytes) if i64::try_from(bytes).is_ok() => Ok(self),
+            _ => Err(ManifestError::TooLarge),
+        }
     }
 
     /// The canonical text.
@@ -242,6 +255,20 @@ mod tests {
             ),
         ]))
         .unwrap()
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_added_up_are_refused() {
+        let digest = Digest::of(b"x");
+        let text = |size: u64| {
+            let file = |name| format!("f 644 {size} {digest} {name}\n");
+            format!("{VERSION_LINE}\nd 755 \n{}{}", file("a"), file("b"))
+        };
+        assert!(Manifest::parse(&text(1 << 61)).is_ok());
+        for size in [1 << 62, 1 << 63, u64::MAX] {
+            let refused = Manifest::parse(&text(size));
+            assert_eq!(refused, Err(ManifestError::TooLarge), "{size}");
+        }
     }
 
     #[test]

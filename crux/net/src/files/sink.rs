@@ -93,7 +93,8 @@ pub(crate) struct Large {
 #[derive(Debug)]
 pub(crate) struct Small {
     pub(crate) item: Item,
-    pub(crate) bytes: Vec<u8>,
+    /// Shared with other files of the same content.
+    pub(crate) bytes: Arc<[u8]>,
     pub(crate) groups: Arc<Groups>,
 }
 
@@ -135,10 +136,12 @@ impl Sink {
     /// Takes room for what is wanted, for as long as this lives or until it is asked again; refuses if a quota leaves
     /// none.
     pub(crate) fn admit(&self, wanted: &Wanted) -> Result<(), Error> {
+        // A manifest whose files can be counted together was read before.
+        let bytes: u64 = wanted.items.iter().map(|item| item.size).sum();
+        self.fits(bytes)?;
         let Some(quota) = &self.quota else {
             return Ok(());
         };
-        let bytes: u64 = wanted.items.iter().map(|item| item.size).sum();
         let mut reserved = self.reserved();
         // Of the try before.
         *reserved = None;
@@ -156,6 +159,24 @@ impl Sink {
                 Err(Error::new(Kind::Full, text))
             }
         }
+    }
+
+    /// Refuses what the whole file system could not hold, before there are seals of it: they take memory.
+    fn fits(&self, bytes: u64) -> Result<(), Error> {
+        let top = self.root.folder(&RelPath::ROOT)?;
+        let Ok(stat) = rustix::fs::fstatvfs(&top) else {
+            return Ok(());
+        };
+        let whole = stat.f_blocks.saturating_mul(stat.f_frsize);
+        // Some do not say.
+        if whole == 0 || bytes <= whole {
+            return Ok(());
+        }
+        let text = format!(
+            "copy {}: no room is left there: it brings {bytes} bytes, and the file system has {whole} in all",
+            self.dest
+        );
+        Err(Error::new(Kind::Full, text))
     }
 
     fn named(&self, bytes: u64) {
@@ -424,10 +445,14 @@ impl Sink {
     pub(crate) fn end(&self, dest: &RelPath, item: &Item, large: &mut Large) -> Result<(), Error> {
         let path = below(dest, &item.at)?;
         assert!(large.partial.is_whole(), "only what is whole gets its name");
-        large
-            .partial
-            .sync()
-            .map_err(|error| Error::io("sync", &path, error))?;
+        large.partial.sync().map_err(|error| {
+            let error = Error::io("sync", &path, error);
+            // What cannot be finished must not keep the disk full; the last of it is written only now.
+            if error.kind() == Kind::Full {
+                self.discard(large);
+            }
+            error
+        })?;
         let (folder, name) = self.parent(&path)?;
         // Ordering: last of all, for what may not be written could not be taken up again where it was left.
         let mode = std::fs::Permissions::from_mode(item.mode);
@@ -634,4 +659,28 @@ fn below(dest: &RelPath, at: &RelPath) -> Result<RelPath, Error> {
 fn serial() -> String {
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
     format!("{}-{serial}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_whole_file_system_could_not_hold_is_refused_before_it_is_asked_for() {
+        let root = Arc::new(Root::open(&std::env::temp_dir()).unwrap());
+        let sink = Sink::new(root, RelPath::ROOT, Arc::default());
+        let wanted = |size| Wanted {
+            items: vec![Item {
+                at: RelPath::new("a").unwrap(),
+                mode: 0o644,
+                size,
+                digest: Digest::of(b"a"),
+                older: None,
+            }],
+            ..Wanted::default()
+        };
+        sink.admit(&wanted(1)).unwrap();
+        let refused = sink.admit(&wanted(1 << 62)).unwrap_err();
+        assert_eq!(refused.kind(), Kind::Full);
+    }
 }

@@ -142,6 +142,9 @@ impl Source {
             Self::Gift { inputs, .. } => loop {
                 let input = next(inputs).await?;
                 let input = input.ok_or_else(|| Error::gone("the manifest was cut short"))?;
+                if input.manifest_end && input.manifest.is_empty() {
+                    break;
+                }
                 add(&mut text, &input.manifest)?;
                 if input.manifest_end {
                     break;
@@ -216,6 +219,11 @@ async fn next<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Error> {
 }
 
 fn add(text: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Error> {
+    if bytes.is_empty() {
+        // Would only keep us waiting.
+        let text = "copy: a part of the manifest that came is empty";
+        return Err(Error::new(Kind::Lied, text));
+    }
     if text.len() + bytes.len() > MANIFEST_BYTES_MAX {
         return Err(Error::new(
             Kind::Refused,
@@ -296,8 +304,7 @@ impl Taking<'_> {
         // In the manifest's order, so that neighbours are named together.
         let mut contents: Vec<Vec<Item>> = by_digest.into_values().collect();
         contents.sort_by(|one, other| one[0].at.cmp(&other[0].at));
-        let mut links = wanted.links.clone();
-        let mut placing = None;
+        let (mut links, mut placing) = (wanted.links.clone(), None);
         let mut contents = contents.into_iter().peekable();
         while contents.peek().is_some() || !links.is_empty() {
             let mut batch: Vec<Vec<Item>> = Vec::new();
@@ -305,20 +312,22 @@ impl Taking<'_> {
             while let Some(same) =
                 contents.next_if(|_| batch.len() < BATCH_FILES && bytes < BATCH_BYTES)
             {
-                bytes += same[0].size * same.len() as u64;
+                bytes += same[0].size;
                 batch.push(same);
             }
             let (files, cut) = self.batch(batch).await;
-            self.settle(placing.take()).await?;
-            let count = files.len() as u64;
-            let (sink, dest, links) = (
-                Arc::clone(self.sink),
-                self.dest.clone(),
-                std::mem::take(&mut links),
-            );
-            let placed =
-                tokio::task::spawn_blocking(move || sink.place_small(&dest, &files, &links));
-            placing = Some((count, placed));
+            for files in parts(files) {
+                self.settle(placing.take()).await?;
+                let count = files.len() as u64;
+                let (sink, dest, links) = (
+                    Arc::clone(self.sink),
+                    self.dest.clone(),
+                    std::mem::take(&mut links),
+                );
+                let placed =
+                    tokio::task::spawn_blocking(move || sink.place_small(&dest, &files, &links));
+                placing = Some((count, placed));
+            }
             if let Some(cut) = cut {
                 // What came before the cut is right, and need not come again.
                 self.settle(placing).await?;
@@ -367,11 +376,7 @@ impl Taking<'_> {
             }
             self.tally.moved += piece.bytes.len() as u64;
             self.tally.kept += piece.bytes.len() as u64 * (same.len() as u64 - 1);
-            files.extend(same.iter().map(|item| Small {
-                item: item.clone(),
-                bytes: piece.bytes.clone(),
-                groups: Arc::clone(&groups),
-            }));
+            files.extend(copies(same, piece.bytes.into(), &groups));
         }
         match come.iter().position(|come| !come) {
             Some(missing) => Err(Error::gone(&format!(
@@ -468,6 +473,7 @@ impl Taking<'_> {
         item: &Item,
         asked: Want,
     ) -> Result<Vec<[u8; SEAL_BYTES]>, Error> {
+        let bound = seals_asked(item.size, &asked.ranges);
         let wanted = Want {
             seals_only: true,
             path: want(item).path,
@@ -475,11 +481,12 @@ impl Taking<'_> {
         };
         self.source.read(vec![wanted]).await?;
         let mut seals: Vec<[u8; SEAL_BYTES]> = Vec::new();
-        let bound = usize::try_from(item.size.div_ceil(GROUP_BYTES)).unwrap_or(usize::MAX);
+        let bound = usize::try_from(bound).unwrap_or(usize::MAX);
         while let Some(piece) = self.source.piece().await? {
             self.tally.moved += piece.seals.len() as u64;
             let (page, rest) = piece.seals.as_chunks::<SEAL_BYTES>();
-            if !rest.is_empty() || seals.len() + page.len() > bound {
+            // One without seals would only keep us waiting.
+            if !rest.is_empty() || page.is_empty() || seals.len() + page.len() > bound {
                 return Err(lied(&item.at, 0));
             }
             seals.extend_from_slice(page);
@@ -545,6 +552,49 @@ impl Taking<'_> {
     }
 }
 
+/// How many seals whoever knows ranges gives of a file, at most.
+fn seals_asked(size: u64, ranges: &[Range]) -> u64 {
+    let whole = size.div_ceil(GROUP_BYTES);
+    if ranges.is_empty() {
+        return whole;
+    }
+    let asked = ranges
+        .iter()
+        .map(|range| range.length.div_ceil(GROUP_BYTES));
+    asked.fold(0, u64::saturating_add).min(whole)
+}
+
+/// One content that came, as each of the files that have it; they share it.
+fn copies<'a>(
+    same: &'a [Item],
+    bytes: Arc<[u8]>,
+    groups: &'a Arc<Groups>,
+) -> impl Iterator<Item = Small> + use<'a> {
+    same.iter().map(move |item| Small {
+        item: item.clone(),
+        bytes: Arc::clone(&bytes),
+        groups: Arc::clone(groups),
+    })
+}
+
+/// What is staged and named at once of what came, however many files have one content; one part even of nothing, for
+/// links may go with it.
+fn parts(mut files: Vec<Small>) -> Vec<Vec<Small>> {
+    let mut parts = Vec::new();
+    loop {
+        let (mut count, mut bytes) = (0, 0);
+        while count < files.len().min(BATCH_FILES) && bytes < BATCH_BYTES {
+            bytes += files[count].bytes.len() as u64;
+            count += 1;
+        }
+        let rest = files.split_off(count);
+        parts.push(std::mem::replace(&mut files, rest));
+        if files.is_empty() {
+            return parts;
+        }
+    }
+}
+
 type Placing = (u64, tokio::task::JoinHandle<Result<(), Error>>);
 
 fn want(item: &Item) -> Want {
@@ -561,7 +611,16 @@ fn write(
     at: &RelPath,
 ) -> Result<Large, Error> {
     while let Some(piece) = pieces.blocking_recv() {
+        let left = large.partial.left();
         match large.partial.take(piece.offset, &piece.bytes) {
+            // What was not asked for would only keep us busy.
+            Ok(()) if large.partial.left() == left => {
+                let text = format!(
+                    "copy {at}: what came at byte {} was not asked for",
+                    piece.offset
+                );
+                return Err(Error::new(Kind::Lied, text));
+            }
             Ok(()) => {
                 if let Some(relay) = sink.relay() {
                     relay.came(piece.offset, &piece.bytes);
@@ -595,4 +654,60 @@ async fn off<T: Send + 'static>(
 
 fn joined<T>(ended: Result<Result<T, Error>, tokio::task::JoinError>) -> Result<T, Error> {
     ended.unwrap_or_else(|error| Err(Error::new(Kind::Io, format!("copy: {error}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(at: usize, size: u64, digest: Digest) -> Item {
+        Item {
+            at: RelPath::new(&format!("f{at}")).unwrap(),
+            mode: 0o644,
+            size,
+            digest,
+            older: None,
+        }
+    }
+
+    #[test]
+    fn files_of_one_content_share_it_and_are_named_in_bounded_parts() {
+        let bytes: Arc<[u8]> = vec![7; 64].into();
+        let mut hasher = GroupHasher::new();
+        hasher.update(&bytes);
+        let groups = Arc::new(hasher.finish());
+        let count = BATCH_FILES * 2 + 1;
+        let same: Vec<Item> = (0..count).map(|at| item(at, 64, groups.digest())).collect();
+        let files: Vec<Small> = copies(&same, Arc::clone(&bytes), &groups).collect();
+        assert!(files.iter().all(|file| Arc::ptr_eq(&file.bytes, &bytes)));
+        let parts = parts(files);
+        let sizes: Vec<usize> = parts.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [BATCH_FILES, BATCH_FILES, 1]);
+        let named = parts.iter().flatten().map(|file| &file.item.at);
+        assert!(named.eq(same.iter().map(|item| &item.at)));
+    }
+
+    #[test]
+    fn a_part_is_bounded_by_its_bytes_too_and_there_is_one_even_of_nothing() {
+        let bytes: Arc<[u8]> = vec![7; 65_536].into();
+        let groups = Arc::new(GroupHasher::new().finish());
+        let count = usize::try_from(BATCH_BYTES / 65_536).unwrap();
+        let same: Vec<Item> = (0..=count)
+            .map(|at| item(at, 65_536, groups.digest()))
+            .collect();
+        let cut = parts(copies(&same, bytes, &groups).collect());
+        let sizes: Vec<usize> = cut.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [count, 1]);
+        assert_eq!(parts(Vec::new()).len(), 1);
+    }
+
+    #[test]
+    fn no_more_seals_are_taken_than_the_groups_that_were_asked_for_have() {
+        let range = |length| Range { offset: 0, length };
+        let size = GROUP_BYTES * 10 + 1;
+        assert_eq!(seals_asked(size, &[]), 11);
+        assert_eq!(seals_asked(size, &[range(GROUP_BYTES * 2)]), 2);
+        assert_eq!(seals_asked(size, &[range(GROUP_BYTES), range(1)]), 2);
+        assert_eq!(seals_asked(size, &[range(u64::MAX), range(u64::MAX)]), 11);
+    }
 }

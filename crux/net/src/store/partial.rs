@@ -188,6 +188,12 @@ impl Partial {
         Ok(())
     }
 
+    /// Groups that are missing.
+    #[must_use]
+    pub const fn left(&self) -> usize {
+        self.missing
+    }
+
     /// Whether every group is here.
     #[must_use]
     pub const fn is_whole(&self) -> bool {
