@@ -25,7 +25,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use crux_core::digest::{Digest, DigestHasher};
@@ -252,8 +252,16 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::Full`], [`Kind::Denied`], [`Kind::Io`].
-    pub fn writer(&self, put: Put) -> Result<Writer<'_>, Error> {
+    pub fn writer(&self, put: Put) -> Result<Writer<&Self>, Error> {
         Writer::start(self, put)
+    }
+
+    /// The same, of a blob that may be written by one thread after another.
+    ///
+    /// # Errors
+    /// As [`Store::writer`].
+    pub fn shared_writer(self: &Arc<Self>, put: Put) -> Result<Writer<Arc<Self>>, Error> {
+        Writer::start(Arc::clone(self), put)
     }
 
     /// Opens a blob after checking that its bytes are what its name says; also tells its size.

@@ -1,6 +1,7 @@
 //! Brings blobs here from the base and from members that have them, group by group, and goes on after a cut.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crux_core::digest::{Digest, GROUP_BYTES, Groups, SEAL_BYTES};
@@ -14,7 +15,8 @@ use tonic::{Code, Status, Streaming};
 
 use super::context::{Agent, fields};
 use super::files::copy;
-use super::limits::{CALL_TIMEOUT, FETCH_TRIES, FILE_BYTES_MAX};
+use super::files::writing::Writing;
+use super::limits::{CALL_TIMEOUT, FETCH_TRIES, FILE_BYTES_MAX, LIES_MAX};
 use super::status::service_address;
 
 /// Where files may be had: the base first, then the members of the namespace.
@@ -61,6 +63,9 @@ pub(crate) async fn fetch(
                 Err(Failed::Other(error)) => reason = format!("{source}: {error}"),
                 Err(Failed::Lied(error)) => {
                     reason = format!("{source}: {error}");
+                    if !agent.files.lies.is_new(source, digest) {
+                        break;
+                    }
                     agent.tell("file.lied", source, &reason);
                     let record = fields! {
                         "source": source.clone(), "digest": digest.to_string(), "reason": error,
@@ -72,6 +77,35 @@ pub(crate) async fn fetch(
         }
     }
     Err(reason)
+}
+
+/// Which sources gave something else than which blobs: a source that does not change would be told at each try.
+#[derive(Debug, Default)]
+pub(crate) struct Lies(Mutex<BTreeSet<(String, Digest)>>);
+
+impl Lies {
+    /// Whether this lie has not been told yet; it is from now on.
+    pub(crate) fn is_new(&self, source: &str, digest: &Digest) -> bool {
+        let mut lies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lies.len() >= LIES_MAX {
+            lies.clear();
+        }
+        lies.insert((source.to_owned(), *digest))
+    }
+}
+
+/// Refuses what the disk has no room for, so that it is not filled again at each try.
+fn fits(dir: &Path, bytes: u64) -> Result<(), Failed> {
+    // A disk that does not say is asked by writing to it.
+    let Ok(disk) = rustix::fs::statvfs(dir) else {
+        return Ok(());
+    };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if bytes <= free {
+        return Ok(());
+    }
+    let text = format!("no room is left: {bytes} bytes are to come, and the disk has {free}");
+    Err(Failed::Other(text))
 }
 
 /// Makes fetches of one blob wait for each other: the second finds it here.
@@ -136,6 +170,9 @@ async fn fetch_from(
     let groups = seals(digest, &mut pieces).await?;
     let store = Arc::clone(&agent.store);
     let mut arrival = off(move || Arrival::resume(&store, groups)).await?;
+    let missing = arrival.partial().missing().into_iter();
+    let missing = missing.map(|range| range.end - range.start).sum();
+    fits(agent.store.dir(), missing)?;
     while !arrival.partial().is_whole() {
         let held = arrival.partial().held();
         let missing = arrival.partial().missing().into_iter();
@@ -254,16 +291,40 @@ async fn whole(
         expected: Some(*digest),
         executable,
     };
-    let mut writer = agent.store.writer(put)?;
+    let mut writing = Writing::begin(&agent.store, put).await?;
     while let Some(chunk) = tokio::time::timeout(CALL_TIMEOUT, chunks.message())
         .await
         .map_err(|_| Failed::Other("it stopped sending".to_owned()))??
     {
-        if writer.size() + chunk.bytes.len() as u64 > FILE_BYTES_MAX {
+        if writing.size() + chunk.bytes.len() as u64 > FILE_BYTES_MAX {
             return Err(Failed::Other("it is too large".to_owned()));
         }
-        writer.append(&chunk.bytes)?;
+        writing = writing.append(&agent.store, chunk.bytes).await?;
     }
-    writer.commit()?;
+    writing.commit(&agent.store).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_has_no_room_for_is_not_begun() {
+        let dir = std::env::temp_dir();
+        assert!(fits(&dir, 1).is_ok());
+        let Err(Failed::Other(text)) = fits(&dir, u64::MAX) else {
+            panic!("no disk has that much room");
+        };
+        assert!(text.starts_with("no room is left"), "{text}");
+    }
+
+    #[test]
+    fn a_lie_is_told_once_and_another_too() {
+        let (lies, one, other) = (Lies::default(), Digest::of(b"1"), Digest::of(b"2"));
+        assert!(lies.is_new("a", &one));
+        assert!(!lies.is_new("a", &one));
+        assert!(lies.is_new("a", &other));
+        assert!(lies.is_new("b", &one));
+    }
 }

@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::context::{Agent, RADIX, background, fields};
 use super::fetch;
+use super::files::writing::{self, Writing};
 use super::files::{givers, held, mounted};
 use super::guard::{caller, covers};
 use super::limits::{CHUNK_BYTES, DIGESTS_MAX, FILE_BYTES_MAX, NEED_DEADLINE_MAX, STREAM_CHUNKS};
@@ -134,7 +135,7 @@ impl FileIo for FileIoService {
         }
         // Whether a blob is there is told only to those who may read it.
         let told = allowed.is_none_or(|allowed| allowed.contains(&chunk.digest));
-        if told && self.0.store.has(&digest) && self.0.store.open_verified(&digest).is_ok() {
+        if told && self.verified(digest).await {
             self.hold(&chunk.digest, &named)?;
             return Ok(Response::new(PutReply { existed: true }));
         }
@@ -148,26 +149,24 @@ impl FileIo for FileIoService {
             expected: Some(digest),
             executable: chunk.executable,
         };
-        let mut writer = self
-            .0
-            .store
-            .writer(put)
-            .map_err(|error| store_status(&error))?;
+        let store = &self.0.store;
+        let writing = Writing::begin(store, put).await;
+        let mut writing = writing.map_err(|error| store_status(&error))?;
         let mut seen = 0u64;
         loop {
             seen += chunk.bytes.len() as u64;
             if seen > total {
                 return Err(Status::invalid_argument("put: more bytes than announced"));
             }
-            writer
-                .append(&chunk.bytes)
-                .map_err(|error| store_status(&error))?;
+            let appended = writing.append(store, chunk.bytes).await;
+            writing = appended.map_err(|error| store_status(&error))?;
             match chunks.message().await? {
                 Some(next) => chunk = next,
                 None => break,
             }
         }
-        writer.commit().map_err(|error| put_status(&error))?;
+        let committed = writing.commit(store).await;
+        committed.map_err(|error| put_status(&error))?;
         self.hold(&hex, &named)?;
         Ok(Response::new(PutReply { existed: false }))
     }
@@ -368,6 +367,13 @@ impl FileIo for FileIoService {
 }
 
 impl FileIoService {
+    /// Whether a blob is here, and what its name says.
+    async fn verified(&self, digest: Digest) -> bool {
+        let store = Arc::clone(&self.0.store);
+        let verify = move || store.open_verified(&digest).map(drop);
+        self.0.store.has(&digest) && writing::off(&self.0.store, verify).await.is_ok()
+    }
+
     /// Remembers what was put by name or to be kept.
     fn hold(&self, hex: &str, (name, persistent): &(String, bool)) -> Result<(), Status> {
         if name.is_empty() && !persistent {

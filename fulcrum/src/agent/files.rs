@@ -13,6 +13,7 @@ pub(crate) mod room;
 pub(crate) mod roots;
 pub(crate) mod service;
 pub(crate) mod tickets;
+pub(crate) mod writing;
 
 use std::io;
 use std::path::Path;
@@ -22,7 +23,7 @@ use crux_core::files::path::RelPath;
 use crux_net::files::{HashCache, Offered, Quota, Relay, Root};
 use tokio::sync::Semaphore;
 
-use super::fetch::Fetching;
+use super::fetch::{Fetching, Lies};
 use super::limits::COPIES_MAX;
 use givers::Givers;
 use held::Held;
@@ -83,6 +84,8 @@ pub(crate) struct Files {
     pub(crate) givers: Arc<Givers>,
     /// Blobs that are being fetched.
     pub(crate) fetching: Fetching,
+    /// Who gave something else than a blob.
+    pub(crate) lies: Lies,
 }
 
 impl Files {
@@ -103,6 +106,7 @@ impl Files {
             copies: Arc::new(Semaphore::new(COPIES_MAX)),
             givers: Arc::default(),
             fetching: Fetching::default(),
+            lies: Lies::default(),
         })
     }
 }

@@ -183,6 +183,11 @@ pub(crate) const RANGES_MAX: usize = 8192;
 pub(crate) const NEEDS_MAX: usize = 4096;
 /// How often needs are looked after when nothing wakes them.
 pub(crate) const NEEDS_INTERVAL: Duration = Duration::from_secs(2);
+/// Longest pause before a need that could not be met is tried again, doubled from [`NEEDS_INTERVAL`]; none when needs change
+/// or a source appears.
+pub(crate) const NEED_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// Lies that are remembered, so that each is told once; all are forgotten beyond it.
+pub(crate) const LIES_MAX: usize = 4096;
 /// Data sets mounted on one rnode.
 pub(crate) const MOUNTED_MAX: usize = 64;
 /// Members of one mounted set that a scan tells.

@@ -118,8 +118,18 @@ pub(crate) fn memoir(
     let (tx, rx) = mpsc::channel(STREAM_CHUNKS);
     let agent = Arc::clone(agent);
     background("memoir", async move {
+        // The first may lie behind a whole segment of others.
+        let seeking = move || {
+            let first = reader.next();
+            (reader, first)
+        };
+        let Ok((mut reader, first)) = tokio::task::spawn_blocking(seeking).await else {
+            return;
+        };
+        let mut first = Some(first);
         loop {
-            let line = match reader.next() {
+            let read = first.take().unwrap_or_else(|| reader.next());
+            let line = match read {
                 Ok(Some(record)) => Ok(MemoirLine {
                     json: record.to_line(),
                 }),

@@ -39,13 +39,19 @@ pub fn read(path: &Path, from: u64) -> Result<Vec<Record>, MemoirError> {
 }
 
 impl Reader {
-    /// Opens the memoir at `path`, its directory or one file of it, to read from record `from` on.
+    /// Opens the memoir at `path`, its directory or one file of it, to read from record `from` on; segments wholly below
+    /// it are not read.
     ///
     /// # Errors
     /// [`MemoirError::Io`] where there is none.
     pub fn open(path: &Path, from: u64) -> Result<Self, MemoirError> {
         let files = segments::files(path).map_err(|error| MemoirError::io("open", path, error))?;
-        let waiting = files.into();
+        let mut waiting: VecDeque<PathBuf> = files.into();
+        // What follows a finished segment says by its name where that ends; the current one says nothing.
+        let below = |next: &PathBuf| (1..=from).contains(&segments::first_seq(next));
+        while waiting.get(1).is_some_and(below) {
+            waiting.pop_front();
+        }
         Ok(Self {
             path: path.to_owned(),
             from,

@@ -275,3 +275,30 @@ async fn a_line_of_another_hand_is_an_error_with_its_place() {
     assert!(error.contains("at line 3"), "{error}");
     assert_eq!(bad_line(scratch.path()), Some(3));
 }
+
+#[tokio::test]
+async fn segments_wholly_below_the_first_record_asked_for_are_not_read() {
+    let scratch = Scratch::new();
+    write(scratch.path(), 12).await;
+    let current = scratch.path().join("memoir.jsonl");
+    let whole = fs::read_to_string(&current).unwrap();
+    let all = read(scratch.path(), 0).unwrap();
+    let lines: Vec<String> = whole.lines().map(|line| format!("{line}\n")).collect();
+    let segment = |at: usize| {
+        let name = format!("memoir.{:020}.jsonl", all[at].seq);
+        scratch.path().join(name)
+    };
+    // What stands in the first cannot be read.
+    fs::write(segment(0), "no record\n").unwrap();
+    fs::write(segment(4), lines[4..8].concat()).unwrap();
+    fs::write(&current, lines[8..].concat()).unwrap();
+    for at in [4, 7, 8, 11] {
+        let found = read(scratch.path(), all[at].seq).unwrap();
+        let numbers = found.iter().map(|record| record.seq);
+        assert!(
+            numbers.eq(all[at..].iter().map(|record| record.seq)),
+            "{at}"
+        );
+    }
+    assert!(read(scratch.path(), all[3].seq).is_err());
+}

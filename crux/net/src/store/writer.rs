@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::ops::Deref;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -20,8 +21,8 @@ const NAME_TRIES_MAX: usize = 64;
 
 /// A blob being written. Dropped before [`Writer::commit`], it leaves nothing behind.
 #[derive(Debug)]
-pub struct Writer<'a> {
-    store: &'a Store,
+pub struct Writer<S: Deref<Target = Store> + Clone> {
+    store: S,
     put: Put,
     file: File,
     /// Its name in `tmp`, where the file system has no nameless files.
@@ -30,8 +31,8 @@ pub struct Writer<'a> {
     size: u64,
 }
 
-impl<'a> Writer<'a> {
-    pub(super) fn start(store: &'a Store, put: Put) -> Result<Self, Error> {
+impl<S: Deref<Target = Store> + Clone> Writer<S> {
+    pub(super) fn start(store: S, put: Put) -> Result<Self, Error> {
         let temporary = store.dir.join("tmp");
         let (file, name) = match nameless(&temporary) {
             Ok(file) => (file, None),
@@ -87,7 +88,8 @@ impl<'a> Writer<'a> {
         if let Some(info) = self.store.held(&digest, self.put) {
             return Ok(info);
         }
-        let claim = self.store.claim(self.size)?;
+        let store = self.store.clone();
+        let claim = store.claim(self.size)?;
         let mode = if self.put.executable { 0o555 } else { 0o444 };
         self.file
             .set_permissions(fs::Permissions::from_mode(mode))
@@ -144,7 +146,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-impl Write for Writer<'_> {
+impl<S: Deref<Target = Store> + Clone> Write for Writer<S> {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         self.append(piece).map_err(io::Error::other)?;
         Ok(piece.len())
@@ -155,7 +157,7 @@ impl Write for Writer<'_> {
     }
 }
 
-impl Drop for Writer<'_> {
+impl<S: Deref<Target = Store> + Clone> Drop for Writer<S> {
     fn drop(&mut self) {
         if let Some(name) = self.name.take() {
             // Best effort: what stays is swept when the store is next opened.

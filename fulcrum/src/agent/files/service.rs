@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tonic::Status;
 
-use super::{copy, roots};
+use super::{copy, roots, writing};
 use crate::agent::context::{Agent, fields};
 use crate::agent::fetch;
 use crate::agent::limits::{CALL_TIMEOUT, FILE_BYTES_MAX, SERVICE_BYTES_MAX};
@@ -124,16 +124,17 @@ pub(crate) async fn fetch(
         expected: Some(*digest),
         executable,
     };
-    let mut writer = agent.store.writer(put).map_err(|error| failed(&error))?;
-    read(&*outside, |bytes| {
+    let writer = agent.store.shared_writer(put);
+    let writer = writer.map_err(|error| failed(&error))?;
+    let written = read(&*outside, writer, |writer, bytes| {
         writer.append(bytes).map_err(io::Error::other)
-    })
-    .await
-    .map_err(|error| failed(&error))?;
-    match writer.commit() {
+    });
+    let writer = written.await.map_err(|error| failed(&error))?;
+    match writing::off(&agent.store, move || writer.commit()).await {
         Ok(_) => Ok(Some(service.to_string())),
         Err(error) => {
-            if error.kind() == store::Kind::Mismatch {
+            let mismatch = error.kind() == store::Kind::Mismatch;
+            if mismatch && agent.files.lies.is_new(&service.to_string(), digest) {
                 lied(agent, service, digest).await;
             }
             Err(failed(&error))
@@ -166,12 +167,12 @@ pub(crate) async fn has(agent: &Agent, service: &Service, digest: &Digest) -> Re
         Service::Object(_) | Service::Folder(_) | Service::Block(..) => {}
     }
     let outside = opened(agent, service).map_err(unserved)?;
-    let mut hasher = crux_core::digest::GroupHasher::new();
-    let hashed = read(&*outside, |bytes| {
+    let hasher = crux_core::digest::GroupHasher::new();
+    let hashed = read(&*outside, hasher, |hasher, bytes| {
         hasher.update(bytes);
         Ok(())
     });
-    hashed.await.map_err(|error| unserved(error.to_string()))?;
+    let hasher = hashed.await.map_err(|error| unserved(error.to_string()))?;
     if hasher.finish().digest() == *digest {
         return Ok(());
     }
@@ -216,11 +217,12 @@ fn opened(agent: &Agent, service: &Service) -> Result<Box<dyn DataService>, Stri
     }
 }
 
-/// Reads all that a service gives, within the bounds of a blob.
-async fn read(
+/// Reads all that a service gives into `taker`, within the bounds of a blob; it takes each piece beside the runtime.
+async fn read<T: Send + 'static>(
     service: &dyn DataService,
-    mut take: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
+    mut taker: T,
+    take: fn(&mut T, &[u8]) -> io::Result<()>,
+) -> io::Result<T> {
     let mut content = service.open().await?;
     let (mut piece, mut seen) = (vec![0; PIECE_BYTES], 0);
     loop {
@@ -229,13 +231,18 @@ async fn read(
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it stopped sending"))??;
         if length == 0 {
-            return Ok(());
+            return Ok(taker);
         }
         seen += length as u64;
         if seen > FILE_BYTES_MAX {
             return Err(io::Error::other("it is too large"));
         }
-        take(&piece[..length])?;
+        let taking = move || {
+            let taken = take(&mut taker, &piece[..length]);
+            taken.map(|()| (taker, piece))
+        };
+        let taken = tokio::task::spawn_blocking(taking).await;
+        (taker, piece) = taken.map_err(io::Error::other)??;
     }
 }
 
