@@ -197,6 +197,8 @@ fn a_named_temporary_file_works_where_nameless_ones_do_not() {
     let (file, path) = writer::named(&store.dir().join("tmp")).unwrap();
     writer::remove_unless_locked(&path);
     assert!(path.exists(), "a living writer's file is left alone");
+    // Dropping it alone would leave the lock with processes that other tests are just forking.
+    file.unlock().unwrap();
     drop(file);
     writer::remove_unless_locked(&path);
     assert!(!path.exists(), "a dead writer's file is swept");
