@@ -90,7 +90,10 @@ fn run(command: Command) -> Outcome<()> {
         Command::Begat(args) => command::begat::run(args),
         Command::Myriad(args) => command::myriad::run(args),
         talking => {
-            let runtime = tokio::runtime::Builder::new_current_thread()
+            // A thread of its own for connections: while a build runs or a question waits for its answer on this one,
+            // somebody has to tell the other side that we are still there.
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
                 .enable_all()
                 .build()
                 .map_err(|error| Failure::failed("cannot start the runtime").because(&error))?;
