@@ -6,7 +6,7 @@
 
 mod agent_process;
 pub mod client;
-mod executions;
+pub(crate) mod executions;
 pub(crate) mod launch;
 pub(crate) mod output_cap;
 pub(crate) mod packet;

@@ -30,7 +30,9 @@ pub use charter::{CARRIED_MAX, Charter, ROOT_KEYS_MAX};
 pub use claims::{ClaimTable, Novelty};
 pub use closing::{CLOSING_CLAIMS_MAX, Closing};
 pub use denials::{Denials, Fingerprint, NOTICES_MAX};
-pub use document::{DOCUMENT_CONTEXT, ENTRY_CONTEXT, Signed, verify_document, verify_signed};
+pub use document::{
+    DOCUMENT_CONTEXT, ENTRY_CONTEXT, Signed, is_as_signed, verify_document, verify_signed,
+};
 pub use grant::{Enrols, Grant, OID, OID_COMPONENTS, Prefix, Role, Verb, Verbs};
 pub use key::PublicKey;
 pub use notice::{

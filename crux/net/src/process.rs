@@ -235,7 +235,7 @@ pub fn end_carrying(wanted: impl Fn(&Environment) -> bool, limit: Duration) -> i
         for process in signalled {
             if let Some(process) = process? {
                 ended += 1;
-                wait(&process, ROUND)?;
+                wait(&process, ROUND.min(limit.saturating_sub(begun.elapsed())))?;
             }
         }
     }
@@ -245,8 +245,11 @@ pub fn end_carrying(wanted: impl Fn(&Environment) -> bool, limit: Duration) -> i
 fn wait(process: &OwnedFd, limit: Duration) -> io::Result<()> {
     let mut fds = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
     let timeout = Timespec::try_from(limit).map_err(io::Error::other)?;
-    poll(&mut fds, Some(&timeout))?;
-    Ok(())
+    match poll(&mut fds, Some(&timeout)) {
+        // Interrupted: whoever waits looks again.
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]

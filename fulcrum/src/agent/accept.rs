@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crux_core::identity::{DOCUMENT_CONTEXT, Principal, Refusal, Signed, Verb, Who};
+use crux_core::identity::{DOCUMENT_CONTEXT, Principal, Refusal, Signed, Verb, Who, is_as_signed};
 use crux_core::names::Label;
 use crux_net::identity::{Acceptance, Trust};
 use crux_wire::document::v1::{Build, Document, SignedDocument};
@@ -118,7 +118,8 @@ pub(crate) fn verify(
     Ok((document, signer))
 }
 
-/// Whether a document that lies on disk is as it was signed; whether its signer still counts is judged elsewhere.
+/// Whether a document that lies on disk is as somebody of this owner signed it; whether that one still counts is judged
+/// elsewhere.
 pub(crate) fn is_whole(trust: &Trust, signed: &SignedDocument) -> bool {
     let thing = Signed {
         context: DOCUMENT_CONTEXT,
@@ -126,14 +127,17 @@ pub(crate) fn is_whole(trust: &Trust, signed: &SignedDocument) -> bool {
         signature: &signed.signature,
         chain: &signed.chain,
     };
-    !matches!(
-        trust.verify_signed(&thing, Acceptance::Kept),
-        Err(Refusal::BadSignature
-            | Refusal::NoCertificate
-            | Refusal::Malformed(_)
-            | Refusal::NotP256
-            | Refusal::WrongUse(_))
-    )
+    // The signature for itself: a chain that no longer counts is refused before it is looked at.
+    is_as_signed(&thing).is_ok()
+        && !matches!(
+            trust.verify_signed(&thing, Acceptance::Kept),
+            Err(Refusal::BadSignature
+                | Refusal::NoCertificate
+                | Refusal::ForeignOwner(_)
+                | Refusal::Malformed(_)
+                | Refusal::NotP256
+                | Refusal::WrongUse(_))
+        )
 }
 
 /// Judges and keeps a verified document.

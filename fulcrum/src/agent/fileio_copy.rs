@@ -362,6 +362,9 @@ fn asked(request: &CopyRequest) -> Result<Option<Digest>, Status> {
             "it names more than {COPY_SOURCES_MAX} sources, or a ticket of more than {TICKET_BYTES_MAX} bytes"
         )));
     }
+    if request.relay && request.ticket.is_empty() {
+        return Err(refused("what is relayed must have a ticket".to_owned()));
+    }
     if request.manifest.is_empty() {
         return match request.relay {
             true => Err(refused("what is relayed must have a manifest".to_owned())),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crux_wire::keeper::v1::Execution;
 
 use super::context::{Agent, unix_ms};
-use super::limits::{FINISHED_KEPT_FOR, FINISHED_KEPT_RNODE};
+use super::limits::{FINISHED_KEPT_FOR, FINISHED_KEPT_MAX, FINISHED_KEPT_RNODE};
 
 /// Drops those that ended first, beyond what is kept.
 pub(crate) async fn prune(agent: &Agent) {
@@ -16,7 +16,7 @@ pub(crate) async fn prune(agent: &Agent) {
     }
 }
 
-/// The ids of those that ended first, beyond what is kept; none that ended just now.
+/// The ids of those that ended first, beyond what is kept; of those that ended just now, only what the keeper forgets too.
 ///
 /// By their ends and not by their starts: what lived longest would else be gone before anybody saw how it ended.
 fn surplus(known: &[Arc<Execution>], now_unix_ms: u64) -> Vec<String> {
@@ -25,15 +25,14 @@ fn surplus(known: &[Arc<Execution>], now_unix_ms: u64) -> Vec<String> {
         Some((ended, execution.execution.clone()))
     };
     let mut finished: Vec<(u64, String)> = known.iter().filter_map(end).collect();
-    let surplus = finished.len().saturating_sub(FINISHED_KEPT_RNODE);
     finished.sort();
-    finished.truncate(surplus);
+    let beyond = |most: usize| finished.len().saturating_sub(most);
+    // What the keeper keeps no longer is not worth listing, however recent.
+    let (surplus, lost) = (beyond(FINISHED_KEPT_RNODE), beyond(FINISHED_KEPT_MAX));
     let kept_from = now_unix_ms.saturating_sub(FINISHED_KEPT_FOR.as_millis() as u64);
-    finished.retain(|(ended, _)| *ended < kept_from);
-    finished
-        .into_iter()
-        .map(|(_, execution)| execution)
-        .collect()
+    let oldest = finished.into_iter().take(surplus).enumerate();
+    let dropped = oldest.filter(|(at, (ended, _))| *at < lost || *ended < kept_from);
+    dropped.map(|(_, (_, execution))| execution).collect()
 }
 
 #[cfg(test)]
@@ -82,5 +81,9 @@ mod tests {
         assert_eq!(surplus(&known, NOW), Vec::<String>::new());
         let later = NOW + FINISHED_KEPT_FOR.as_millis() as u64;
         assert_eq!(surplus(&known, later).len(), 300 - FINISHED_KEPT_RNODE);
+        let many: Vec<_> = (0..FINISHED_KEPT_MAX + 3)
+            .map(|number| ended(&format!("{number:04}"), 1, NOW - 1))
+            .collect();
+        assert_eq!(surplus(&many, NOW), ["0000", "0001", "0002"]);
     }
 }

@@ -34,6 +34,8 @@ pub(crate) const PROBES_MAX: usize = 256;
 pub(crate) const FINISHED_KEPT_INSTANCE: usize = 3;
 /// Finished executions kept a rnode, whoever started them; those that ended first are dropped.
 pub(crate) const FINISHED_KEPT_RNODE: usize = 128;
+/// Most finished executions kept a rnode, however recently they ended: what the keeper keeps.
+pub(crate) const FINISHED_KEPT_MAX: usize = crate::keeper::executions::ENDED_MAX;
 /// Time after its end in which no finished execution is dropped for their number. A minute: whoever has to see how it
 /// ended, a backend that is started again included, has looked by then.
 pub(crate) const FINISHED_KEPT_FOR: Duration = Duration::from_secs(60);
@@ -167,7 +169,7 @@ pub(crate) const GIVERS_CALLER_MAX: usize = 32;
 pub(crate) const GIVERS_MAX: usize = 128;
 /// Longest time that nobody takes what a stream of files has. 60 s: as long as a taker waits for us.
 pub(crate) const GIVER_UNTAKEN_MAX: Duration = Duration::from_secs(60);
-/// Tries in a row that bring nothing new, after which a copy gives up on a source.
+/// Rounds in a row over all its sources that bring nothing new, after which a copy gives up.
 pub(crate) const COPY_TRIES: u32 = 8;
 /// Pause before a copy is tried again, doubled up to 32 times while nothing new comes.
 pub(crate) const COPY_PAUSE: Duration = Duration::from_millis(50);

@@ -318,6 +318,8 @@ impl Reconciler {
         let retry = retry_after(track.given_up);
         if track.gave_up.is_some_and(|since| pass.now >= since + retry) {
             track.gave_up = None;
+            // One more failure gives it up again, unless it lives for a while: then it begins anew.
+            track.failures.clear();
         }
         if let Some(since) = track.gave_up {
             pass.wake_at(since + retry);

@@ -229,7 +229,7 @@ impl AgentProcess {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // It is dying; what it still asked for is read before its end is seen.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Err(error) if has_died(&error) => {
                 self.replies.clear();
                 self.exits.clear();
             }
@@ -315,6 +315,14 @@ impl AgentStart<'_> {
             failure,
         })
     }
+}
+
+/// Whether a send failed because the other end is gone; with packets of ours still unread there, it is a reset.
+fn has_died(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 /// The keeper's own environment, without what concerns the keeper alone.

@@ -23,7 +23,7 @@ pub const CONNECTIONS_MAX: u32 = 4096;
 const BACKLOG: i32 = 0;
 /// Time the wanted address is given to accept.
 const DIAL: Duration = Duration::from_secs(10);
-/// Pause before the listener is opened again where no descriptor was left and no connection is there to end.
+/// Pause before the listener is opened again that was shut because no descriptor was left.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
 /// What a probe that was let in is told.
 const LET_IN: &[u8] = b"in\n";
@@ -76,8 +76,8 @@ pub async fn carry(
                     gate = gate.shut()?;
                 }
             }
-            // Without a connection whose end would open it.
-            () = tokio::time::sleep(OUT_OF_FILES_PAUSE), if gate.is_shut() && connections.is_empty() => {
+            // Below the limit it is shut for want of files, which others may have given back.
+            () = tokio::time::sleep(OUT_OF_FILES_PAUSE), if gate.is_shut() && connections.len() < limit => {
                 gate = gate.reopen()?;
             }
             Some(()) = connections.next() => {

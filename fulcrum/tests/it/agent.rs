@@ -57,8 +57,7 @@ async fn run(base: &Base, request: StartRequest) -> (Execution, Vec<u8>, Vec<u8>
     (started, stdout, stderr, outcomes)
 }
 
-// Shows: FUL-02
-// Shows in part: RND-08
+// Shows in part: FUL-02, RND-08
 #[tokio::test]
 async fn a_base_rnode_describes_itself_with_its_three_services() {
     let base = Base::start();

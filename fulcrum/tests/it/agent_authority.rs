@@ -16,7 +16,7 @@ use crux_wire::fulcrum::v1::{
 use prost::Message as _;
 
 use crate::agent_rig::{APP, Base, Nested};
-use crate::rig::{until, within};
+use crate::rig::{Scratch, until, within};
 
 fn put(owner: &OwnerStore) -> PutAuthorityRequest {
     PutAuthorityRequest {
@@ -453,8 +453,27 @@ async fn a_document_on_disk_that_is_unsigned_or_altered_is_rejected_at_load() {
         payload: other,
         ..SignedDocument::default()
     };
+    // A whole one, but of somebody else's; and words under the chain of somebody else, whose signature is of other words.
+    let strangers = Scratch::new();
+    let stranger = OwnerStore::open_or_create(strangers.path()).unwrap();
+    let (signature, chain) = stranger.sign_document(&altered.payload).unwrap();
+    let foreign = SignedDocument {
+        payload: altered.payload.clone(),
+        signature,
+        chain: chain.clone(),
+    };
+    let mixed = SignedDocument {
+        chain,
+        ..altered.clone()
+    };
     fs::write(&path, altered.encode_to_vec()).unwrap();
-    fs::write(path.with_extension("unsigned"), unsigned.encode_to_vec()).unwrap();
+    for (name, wrong) in [
+        ("unsigned", unsigned),
+        ("foreign", foreign),
+        ("mixed", mixed),
+    ] {
+        fs::write(path.with_extension(name), wrong.encode_to_vec()).unwrap();
+    }
     nested.start_again(&base);
     let status = nested.status(&base, |_| true).await;
     assert_eq!(

@@ -269,6 +269,10 @@ async fn a_relay_has_its_limits_and_takes_nothing_from_an_offer() {
             ..few.request(vec![own.clone()])
         },
         CopyRequest {
+            ticket: String::new(),
+            ..few.request(vec![own.clone()])
+        },
+        CopyRequest {
             manifest: "none".into(),
             ..few.request(vec![own.clone()])
         },

@@ -11,7 +11,7 @@ use underverse::{Error, Kind};
 use crate::find;
 use crate::plugin::Plugin;
 
-/// How long a plug-in may be silent: over a call, between two tidings of a pass, and beyond the deadline of a pass. 5 min:
+/// How long a plug-in may be silent: over a call, between two tidings of a `dissolve`, beyond the deadline of a `realise`. 5 min:
 /// clouds are slow. One that lives and says nothing is ended then, as if it had died.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 

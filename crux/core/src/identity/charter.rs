@@ -12,6 +12,9 @@ pub const ROOT_KEYS_MAX: usize = 4;
 /// Most certificates of earlier roots that a charter may carry over: with 256 an invitation still fits into 16 KiB.
 pub const CARRIED_MAX: usize = 256;
 
+/// How far a charter's generation may be from the one before: a stolen root key must not use them up. 2³²: far above any
+/// number of rotations, and so small that as many steps fit.
+const GENERATION_STEP_MAX: u64 = 1 << 32;
 const VERSION: u8 = 1;
 /// The version of a charter that carries certificates over.
 const VERSION_CARRYING: u8 = 2;
@@ -109,6 +112,11 @@ impl Charter {
         }
         if next.generation <= self.generation {
             return Err(Refusal::Charter("it is not newer than the one held"));
+        }
+        if next.generation - self.generation > GENERATION_STEP_MAX {
+            return Err(Refusal::Charter(
+                "its generation is too far from the one held",
+            ));
         }
         let message = next.own_message();
         let vouched = self

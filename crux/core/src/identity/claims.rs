@@ -57,10 +57,11 @@ impl ClaimTable {
         }
     }
 
-    /// Gives `claim` to `holder`, whoever had it: a verdict says so. A full table stays as it is.
+    /// Gives `claim` to `holder`, whoever had it: a verdict says so. One that nobody is known to have stays so, for what
+    /// stands here was met by ourselves.
     pub fn settle(&mut self, claim: Claim, holder: RnodeId) {
-        if self.0.contains_key(&claim) || self.0.len() < CLAIMS_MAX {
-            self.0.insert(claim, holder);
+        if let Some(known) = self.0.get_mut(&claim) {
+            *known = holder;
         }
     }
 

@@ -1,5 +1,6 @@
 //! Signatures on things that are kept and passed on: documents and entries.
 
+use crate::identity::certificate::Certificate;
 use crate::identity::chain::verify_signer;
 use crate::identity::{Charter, Denies, Moment, Principal, Refusal};
 
@@ -34,6 +35,16 @@ pub fn verify_signed<C: AsRef<[u8]>>(
     let (principal, key) = verify_signer(signed.chain, charter, denies, moment)?;
     key.verify(&[signed.context, signed.payload].concat(), signed.signature)?;
     Ok(principal)
+}
+
+/// Whether the payload is as whoever the chain begins with signed it; who that is, and whether it counts, is not asked.
+///
+/// # Errors
+/// [`Refusal::NoCertificate`], [`Refusal::BadSignature`], or that the certificate cannot be read.
+pub fn is_as_signed<C: AsRef<[u8]>>(signed: &Signed<'_, C>) -> Result<(), Refusal> {
+    let signer = signed.chain.first().ok_or(Refusal::NoCertificate)?;
+    let key = Certificate::parse(signer.as_ref())?.key;
+    key.verify(&[signed.context, signed.payload].concat(), signed.signature)
 }
 
 /// Judges a document's signature: [`verify_signed`] with its context.

@@ -351,7 +351,9 @@ impl Sink {
         }
         self.sync_names()
             .map_err(|error| Error::io("sync", &wanted.dest, error))?;
-        self.staging()?.remove(self.root.folder(&RelPath::ROOT)?);
+        if let Some(staging) = self.staging.get() {
+            staging.remove(self.root.folder(&RelPath::ROOT)?);
+        }
         Ok(())
     }
 
@@ -482,7 +484,12 @@ impl Sink {
                 if errno != rustix::io::Errno::ACCESS {
                     return Err(errno);
                 }
-                // A kill came between its mode and its name.
+                // A kill came between its mode and its name, unless somebody is just there.
+                let reading = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let left = rustix::fs::openat(staging, &name, reading, Mode::empty())?;
+                if File::from(left).try_lock().is_err() {
+                    return Err(errno);
+                }
                 rustix::fs::unlinkat(staging, &name, AtFlags::empty())?;
                 rustix::fs::openat(staging, &name, flags, mode)
             });

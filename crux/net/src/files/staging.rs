@@ -50,11 +50,11 @@ impl Staging {
 
     /// Removes it from below `top` if nothing is left in it and nobody else has it.
     pub(super) fn remove(&self, top: impl AsFd) {
-        if flock(self, FlockOperation::NonBlockingLockExclusive).is_err() {
-            // The last of the others removes it.
-            return;
+        // Otherwise the last of the others removes it.
+        if flock(self, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let _ = unlinkat(top, STAGING, AtFlags::REMOVEDIR);
         }
-        let _ = unlinkat(top, STAGING, AtFlags::REMOVEDIR);
+        // Also when it was refused: the kernel lets go of the one lock before it tries the other.
         let _ = flock(self, FlockOperation::LockShared);
     }
 }

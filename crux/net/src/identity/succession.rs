@@ -134,10 +134,13 @@ impl OwnerStore {
         let root = files::read_secret(&dir.join("root.key"))?;
         let key = root.as_deref().map(SecretKey::from_pkcs8).transpose()?;
         let key = key.filter(|key| succession.held().roots().contains(key.public()));
+        // Whose root key made the one that is held without us, as a thief's does, is overturned from where it left ours.
+        let earlier = || succession.line().iter().rev().find(names);
         let (before, old) = match (before.find(names), open.iter().any(names), &key) {
             (Some(before), ..) => (before, vec![&recovery]),
             (None, true, Some(key)) => (succession.held(), vec![key, &recovery]),
-            _ => return Err(NOT_OF_CHARTER),
+            (None, _, None) => (earlier().ok_or(NOT_OF_CHARTER)?, vec![&recovery]),
+            (None, false, Some(_)) => return Err(NOT_OF_CHARTER),
         };
         replace(home, before, &old)
     }

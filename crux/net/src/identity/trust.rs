@@ -107,6 +107,11 @@ impl State {
         for judged in self.verdicts.iter() {
             self.denies.settle(judged.claim, judged.holder);
             self.claims.settle(judged.claim, judged.holder);
+            // What was asked is answered; a heavier verdict the other way asks again.
+            let answered = |dispute: &Dispute| dispute.holder == judged.holder;
+            if self.disputes.get(&judged.claim).is_some_and(answered) {
+                self.disputes.remove(&judged.claim);
+            }
         }
     }
 

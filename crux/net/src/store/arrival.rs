@@ -54,7 +54,10 @@ impl Arrival {
             if error.kind() != io::ErrorKind::PermissionDenied {
                 return Err(error);
             }
-            // A kill came between its mode and its name.
+            // A kill came between its mode and its name, unless somebody is just there.
+            if File::open(&path)?.try_lock().is_err() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
             fs::remove_file(&path)?;
             options.open(&path)
         });

@@ -207,10 +207,18 @@ fn a_claim_can_be_repeated_and_another_invitation_cannot_take_its_place() {
         first.id()
     );
     assert!(RnodeIdentity::open(&world.dir.join("nobody")).is_ok_and(|found| found.is_none()));
-    // Once it has left, with all that it was there, it may come in elsewhere, as somebody else.
-    fs::remove_dir_all(&dir).expect("it was there");
-    let next = RnodeIdentity::claim(&dir, &other, None).expect("a claim");
-    assert_eq!(next.label().as_str(), "n2");
+    let elsewhere = world
+        .owner
+        .invite_named(&label("shire"), &label("n1"))
+        .expect("an invitation");
+    assert!(matches!(
+        RnodeIdentity::claim(&dir, &elsewhere, None),
+        Err(Error::Claimed(_))
+    ));
+    // Once it has left it may come in elsewhere, as somebody else.
+    RnodeIdentity::discard(&dir).expect("it leaves");
+    let next = RnodeIdentity::claim(&dir, &elsewhere, None).expect("a claim");
+    assert_eq!(next.namespace().as_str(), "shire");
     assert_ne!(next.id(), first.id());
 }
 

@@ -347,6 +347,33 @@ fn reports(rnode: &RnodeIdentity, counts: impl Fn(&Report) -> bool) -> usize {
 }
 
 #[test]
+fn a_thief_s_rotation_that_the_owner_follows_is_overturned_by_the_recovery_key() {
+    let world = World::new();
+    let (home, copy) = (world.dir.join("home"), world.dir.join("copy"));
+    let n1 = world.rnode("stix", "n1");
+    let recovery = world.owner.recovery_key().expect("readable").expect("here");
+    world.owner.erase_recovery_key().expect("erased");
+    copied(&home, &copy);
+    assert!(!opened(&copy).rotate(None).expect("by the root alone"));
+    let stolen = opened(&copy).trust().authority();
+    assert!(n1.trust().take_authority(&stolen).expect("kept").changed);
+
+    // Nobody made another one, so the owner takes it for the next and is left without a root key.
+    let heard = opened(&home).take_authority(&stolen);
+    assert!(heard.expect("kept").changed);
+    assert!(!opened(&home).has_root());
+    OwnerStore::recover(&home, &recovery).expect("it is overturned");
+    let owner = opened(&home);
+    assert!(owner.has_root() && owner.trust().rivals().is_empty());
+    let told = n1.trust().take_authority(&owner.trust().authority());
+    assert!(told.expect("kept").changed);
+    assert_eq!(n1.trust().charter().id(), owner.charter().id());
+    let heard = opened(&copy).take_authority(&owner.trust().authority());
+    assert!(heard.expect("kept").changed);
+    assert!(!opened(&copy).has_root(), "the thief has nothing any more");
+}
+
+#[test]
 fn rival_charters_stand_until_the_recovery_key_or_both_sides_end_it() {
     let world = World::new();
     let (home, copy) = (world.dir.join("home"), world.dir.join("copy"));

@@ -84,6 +84,19 @@ fn a_file_goes_up_across_to_many_and_down_again() {
     // What is mounted from the host was not written to.
     assert_eq!(fs::read_dir(&folder).expect("it is there").count(), 4);
 
+    // A folder goes to all as it is here, without what lay at its place on the first of them.
+    let set = sandbox.root().join("set");
+    fs::create_dir(&set).expect("a directory can be made");
+    fs::write(set.join("a"), "of the set").expect("a file can be written");
+    let _ = copy(&[&here, "n1:/var/bare/set/besides"]).expect(0);
+    let spread = copy(&["-r", &set.display().to_string(), "ALL:/var/bare/set"]).expect(0);
+    assert_eq!(spread.json().as_array().map(Vec::len), Some(3));
+    let _ = copy(&["n3:/var/bare/set/a", &format!("{back}-a")]).expect(0);
+    for label in ["n2", "n3"] {
+        let besides = format!("{label}:/var/bare/set/besides");
+        let _ = copy(&[&besides, &format!("{back}-none")]).expect(1);
+    }
+
     // Refused, each with its exit code.
     let _ = copy(&[&here, "n1:/etc/report"]).expect(5);
     let _ = copy(&[&here, "n1:../report"]).expect(2);

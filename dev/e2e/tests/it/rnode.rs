@@ -118,7 +118,7 @@ fn writes_down(sandbox: &Sandbox, label: &str) {
     assert!(assigned, "what khan had it start is written down, too");
 }
 
-// Shows: RND-01, REX-01, REX-02, REX-04, SEC-05
+// Shows: RND-01, REX-02, REX-04, SEC-05
 #[test]
 fn a_rnode_tells_what_it_is_runs_what_was_declared_and_writes_it_down() {
     let sandbox = Sandbox::with_stix(User::Ourselves);

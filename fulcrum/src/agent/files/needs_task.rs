@@ -19,16 +19,11 @@ pub(crate) async fn run(agent: Arc<Agent>) {
     let mut changes = agent.files.needs.changes();
     let mut pauses = Pauses::default();
     loop {
-        if changes.has_changed().unwrap_or(false) {
-            // Whoever states or switches one, or finds a blob corrupt, wants it looked after now.
-            pauses = Pauses::default();
-        }
-        changes.mark_unchanged();
         mounted::keep(&agent).await;
         let needs = agent.files.needs.all();
         pauses.0.retain(|id, _| needs.contains_key(id));
+        let sources = fetch::sources(&agent);
         for (id, need) in needs {
-            let sources = fetch::sources(&agent);
             let here = digest(&need.digest).is_some_and(|wanted| agent.store.has(&wanted));
             if !here && !pauses.is_due(&id, &sources, Instant::now()) {
                 continue;
@@ -38,10 +33,12 @@ pub(crate) async fn run(agent: Arc<Agent>) {
                 () = agent.shutdown.cancelled() => return,
             }
             let here = digest(&need.digest).is_some_and(|wanted| agent.store.has(&wanted));
-            pauses.tried(id, here, sources, Instant::now());
+            pauses.tried(id, here, &sources, Instant::now());
         }
         tokio::select! {
-            _ = changes.changed() => {}
+            // Whoever states or switches one, or finds a blob corrupt, wants it looked after now; also if that was
+            // during this pass.
+            _ = changes.changed() => pauses = Pauses::default(),
             () = tokio::time::sleep(NEEDS_INTERVAL) => {}
             () = agent.shutdown.cancelled() => return,
         }
@@ -69,7 +66,7 @@ impl Pauses {
     }
 
     /// Notes a try; each in a row that brought nothing doubles the pause, from [`NEEDS_INTERVAL`] to [`NEED_PAUSE_MAX`].
-    fn tried(&mut self, id: String, here: bool, sources: Vec<String>, now: Instant) {
+    fn tried(&mut self, id: String, here: bool, sources: &[String], now: Instant) {
         let before = self.0.remove(&id);
         if here {
             return;
@@ -78,7 +75,7 @@ impl Pauses {
         let pause = same.map_or(NEEDS_INTERVAL, |before| before.pause * 2);
         let pause = pause.min(NEED_PAUSE_MAX);
         let paused = Paused {
-            sources,
+            sources: sources.to_owned(),
             pause,
             until: now + pause,
         };
@@ -172,7 +169,7 @@ mod tests {
         let mut waited = Vec::new();
         for _ in 0..9 {
             assert!(pauses.is_due("n", &sources(&["a"]), now));
-            pauses.tried("n".to_owned(), false, sources(&["a"]), now);
+            pauses.tried("n".to_owned(), false, &sources(&["a"]), now);
             let until = pauses.0["n"].until;
             let just_before = until - Duration::from_millis(1);
             assert!(!pauses.is_due("n", &sources(&["a"]), just_before));
@@ -180,13 +177,13 @@ mod tests {
             now = until;
         }
         assert_eq!(waited, [2, 4, 8, 16, 32, 64, 128, 256, 300]);
-        pauses.tried("n".to_owned(), false, sources(&["a"]), now);
+        pauses.tried("n".to_owned(), false, &sources(&["a"]), now);
         assert!(pauses.is_due("n", &sources(&["a", "b"]), now));
         // One that left is no reason.
         assert!(!pauses.is_due("n", &sources(&[]), now));
-        pauses.tried("n".to_owned(), false, sources(&["a", "b"]), now);
+        pauses.tried("n".to_owned(), false, &sources(&["a", "b"]), now);
         assert_eq!(pauses.0["n"].pause, NEEDS_INTERVAL);
-        pauses.tried("n".to_owned(), true, sources(&["a", "b"]), now);
+        pauses.tried("n".to_owned(), true, &sources(&["a", "b"]), now);
         assert!(pauses.is_due("n", &sources(&["a"]), now));
     }
 }

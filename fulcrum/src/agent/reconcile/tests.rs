@@ -248,6 +248,33 @@ fn a_given_up_instance_is_tried_once_after_ever_longer_waits_until_it_lives() {
 }
 
 #[test]
+fn a_given_up_instance_that_lives_after_its_first_retry_begins_anew() {
+    let mut world = World::new(wanted(vec![(instance(0), want("a"))]));
+    world.step();
+    let fail = |world: &mut World| {
+        let running = world.running()[0].to_owned();
+        world.end(&running, "exit code 1");
+        world.step().wake.unwrap()
+    };
+    loop {
+        let wake = fail(&mut world);
+        let given_up = world.state(0) == State::GaveUp;
+        world.now = wake;
+        world.step();
+        if given_up {
+            break;
+        }
+    }
+    // Well within the window of those that came before.
+    world.now += Duration::from_secs(20);
+    let wake = fail(&mut world);
+    assert_eq!(
+        (world.state(0), wake - world.now),
+        (State::Backoff, ms(100))
+    );
+}
+
+#[test]
 fn a_given_up_instance_is_tried_again_when_its_spec_changes() {
     let mut world = World::new(wanted(vec![(instance(0), want("a"))]));
     world.step();

@@ -125,18 +125,20 @@ async fn hand_over(
 ) -> Outcome<(Base, u64)> {
     let right = StartRight::take(home).await?;
     let begin = Instant::now();
+    let mut last = None;
     loop {
         if let Some(generation) = offer(home, &base, document, take_over).await? {
             return Ok((base, generation));
         }
         if begin.elapsed() > ENDING_WAIT_MAX {
-            return Err(Failure::failed("the base is about to end, and does not")
-                .hint("run `radix up` again"));
+            let stuck = || Failure::failed("the base is about to end, and does not");
+            return Err(last.unwrap_or_else(stuck).hint("run `radix up` again"));
         }
         tokio::time::sleep(LOOK_EVERY).await;
         // While it ends it may answer still, and break off in the middle.
-        if let Ok(next) = base_start::ensure_under(home, ourselves, &right).await {
-            base = next;
+        match base_start::ensure_under(home, ourselves, &right).await {
+            Ok(next) => base = next,
+            Err(failure) => last = Some(failure),
         }
         if home.generation(&document.namespace) >= document.generation {
             return Err(changed_meanwhile(Failure::failed(format!(

@@ -305,7 +305,8 @@ mod tests {
             let words = ["sh", "-c", script].map(str::to_owned);
             start(&directory, &words, &BTreeMap::new()).unwrap();
             let settled = async {
-                while !directory.join("exit").exists() || left(&directory) > 1 {
+                let ended = || directory.join("exit").exists() && is_alive(&directory) == alive;
+                while !ended() || left(&directory) > 1 {
                     tokio::time::sleep(LOOK).await;
                 }
             };

@@ -235,7 +235,8 @@ impl Following {
                     horde: self.horde.clone(),
                     since: self.since,
                 };
-                match client(&session).events(request).await {
+                let mut client = client(&session);
+                match self.plugin.answered(client.events(request)).await {
                     Ok(stream) => self.stream = Some((session, stream.into_inner())),
                     Err(status) if broke_off(&status) => {
                         self.plugin.discard(&session).await;

@@ -85,6 +85,16 @@ fn what_another_table_knows_is_learned_where_nothing_was_known() {
 }
 
 #[test]
+fn a_verdict_moves_a_claim_that_was_met_and_makes_none_of_one_that_was_not() {
+    let mut table = ClaimTable::default();
+    assert_eq!(table.take(claim(9, 0), id(1)), Ok(Novelty::New));
+    table.settle(claim(9, 0), id(2));
+    table.settle(claim(8, 0), id(2));
+    let held: Vec<_> = table.iter().map(|(claim, id)| (*claim, *id)).collect();
+    assert_eq!(held, [(claim(9, 0), id(2))]);
+}
+
+#[test]
 fn a_table_is_read_back_whole_or_not_at_all() {
     let mut table = ClaimTable::default();
     for ordinal in 0..5 {

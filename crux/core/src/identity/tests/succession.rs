@@ -51,6 +51,25 @@ fn knowing(charters: &[&Charter]) -> Succession {
 }
 
 #[test]
+fn a_stolen_root_cannot_use_up_the_generations() {
+    let keys = Keys::new();
+    let common = first(&keys);
+    let mut known = knowing(&[&common]);
+    for generation in [u64::MAX, common.generation() + (1 << 32) + 1] {
+        let far = next(&common, &[&keys.0[0]], &Keys::new(), generation);
+        let refused = known.take(far.encoded());
+        assert!(matches!(refused, Err(Refusal::Charter(_))), "{refused:?}");
+    }
+    let far = next(
+        &common,
+        &[&keys.0[0]],
+        &Keys::new(),
+        common.generation() + (1 << 32),
+    );
+    assert_eq!(known.take(far.encoded()), Ok(Step::Followed));
+}
+
+#[test]
 fn the_recovery_key_outweighs_a_root_and_both_outweigh_either() {
     let keys = Keys::new();
     let [root, recovery] = &keys.0;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crux_net::files::{Reached, Thing, spread as copy_all};
-use crux_wire::fileio::v1::CopyProgress;
+use crux_wire::fileio::v1::{CopyProgress, OfferReply};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
@@ -23,6 +23,8 @@ pub(super) async fn spread(ways: &Ways, from: &End, to: &Remote) -> Outcome<Vec<
         sinks = rnodes.map(|rnode| rnode.label.clone()).collect();
     }
     let mut outcomes: BTreeMap<String, Outcome<Copied>> = BTreeMap::new();
+    // The digest of what came from this machine.
+    let mut brought = String::new();
     let single = match from {
         End::Local(local) => local.file_name(),
         End::Remote(_) => None,
@@ -37,9 +39,13 @@ pub(super) async fn spread(ways: &Ways, from: &End, to: &Remote) -> Outcome<Vec<
             let path = single.as_ref().map(|name| into(&to.path, name));
             let path = path.unwrap_or_else(|| to.path.clone());
             let done = ways.up(local, first, &path).await;
-            let (first, taken) = (first.clone(), done.is_ok());
+            let (first, taken) = (
+                first.clone(),
+                done.as_ref().ok().map(|done| done.manifest.clone()),
+            );
             outcomes.insert(first.clone(), done);
-            if taken {
+            if let Some(manifest) = taken {
+                brought = manifest;
                 break (first, path);
             }
         },
@@ -54,18 +60,21 @@ pub(super) async fn spread(ways: &Ways, from: &End, to: &Remote) -> Outcome<Vec<
     if sinks.is_empty() {
         return Ok(outcomes.into_values().collect());
     }
-    let rnode = ways.rnode(&source).await?;
-    let mut offered = offer(&rnode, &path).await?;
-    let destination = match (&single, offered.folder) {
-        // It went into a folder that was there.
-        (Some(name), true) => {
-            path = into(&format!("{path}/"), name);
-            offered = offer(&rnode, &path).await?;
-            path.clone()
+    let offered = offered(ways, (&source, &mut path), single.as_deref(), to).await;
+    let (offered, destination) = match (offered, from) {
+        (Ok(found), End::Remote(_)) => found,
+        // What was there before it came, or comes besides, is not for the others.
+        (Ok((offered, destination)), End::Local(_)) if offered.manifest == brought => {
+            (offered, destination)
         }
-        (Some(_), false) => path.clone(),
-        (None, true) => to.path.clone(),
-        (None, false) => into(&to.path, &offered.name),
+        (Err(failure), End::Remote(_)) => return Err(failure),
+        (_, End::Local(local)) => {
+            for sink in sinks {
+                let done = ways.up(local, &sink, &path).await;
+                outcomes.insert(sink, done);
+            }
+            return Ok(outcomes.into_values().collect());
+        }
     };
     let mut reaching = stream::iter(sinks)
         .map(|sink| async move { (reach(ways, &sink).await, sink) })
@@ -95,6 +104,31 @@ pub(super) async fn spread(ways: &Ways, from: &End, to: &Remote) -> Outcome<Vec<
         outcomes.insert(sink, outcome.map(|done| copied(from, to, &done)));
     }
     Ok(outcomes.into_values().collect())
+}
+
+/// What the source offers at `path`, which becomes the thing's own where it went into a folder; and where it is to go.
+async fn offered(
+    ways: &Ways,
+    (source, path): (&str, &mut String),
+    single: Option<&str>,
+    to: &Remote,
+) -> Outcome<(OfferReply, String)> {
+    let rnode = ways.rnode(source).await?;
+    if let Some(name) = single {
+        // Into a folder that was there, if there is one.
+        let inside = into(&format!("{}/", path.trim_end_matches('/')), name);
+        if let Ok(offered) = offer(&rnode, &inside).await {
+            path.clone_from(&inside);
+            return Ok((offered, inside));
+        }
+    }
+    let offered = offer(&rnode, path).await?;
+    let destination = match (single, offered.folder) {
+        (Some(_), _) => path.clone(),
+        (None, true) => to.path.clone(),
+        (None, false) => into(&to.path, &offered.name),
+    };
+    Ok((offered, destination))
 }
 
 async fn reach(ways: &Ways, label: &str) -> Result<Reached, Failure> {
