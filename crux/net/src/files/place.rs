@@ -36,7 +36,6 @@ impl Root {
             // What cannot be finished must not keep the disk full.
             let _ = unlinkat(&staging, name, AtFlags::empty());
         }
-        staging.remove(self);
         put.map_err(
             |error| match error.raw_os_error().map(Errno::from_raw_os_error) {
                 Some(Errno::ISDIR) => Error::refused(path, "a folder stands where a file should"),

@@ -351,9 +351,6 @@ impl Sink {
         }
         self.sync_names()
             .map_err(|error| Error::io("sync", &wanted.dest, error))?;
-        if let Some(staging) = self.staging.get() {
-            staging.remove(self.root.folder(&RelPath::ROOT)?);
-        }
         Ok(())
     }
 
