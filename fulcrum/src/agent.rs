@@ -76,7 +76,7 @@ mod tunnel;
 mod verified;
 mod wanted;
 
-pub use accept::EXITING;
+pub use accept::{EXITING, OCCUPIED};
 pub use verified::{Error as VerifyError, Verifier};
 
 /// Why an agent cannot start, or had to stop.

@@ -12,12 +12,17 @@ use prost::Message;
 use tonic::Status;
 
 use super::context::{Agent, BASE, fields};
+use super::describe;
 use super::documents::{Accepting, Judge, Verdict, judge};
 use super::guard::covers;
+use super::hordes::DISSOLVED;
 use super::limits::DOCUMENT_BYTES_MAX;
 
 /// How the refusal of a document begins where the rnode is about to end; another one may take it.
 pub const EXITING: &str = "exiting:";
+
+/// How the refusal to end begins where something has not ended that a base holds.
+pub const OCCUPIED: &str = "occupied:";
 
 /// What became of an offered document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +74,33 @@ pub(crate) async fn put_document(
             unchanged: true,
         }),
     }
+}
+
+/// Refuses to end a base that holds what has not ended; to be asked with [`Agent::accepting`] held.
+///
+/// # Errors
+/// `FailedPrecondition` beginning with [`OCCUPIED`], which names what the caller may know of; nothing changed.
+pub(crate) fn refuse_occupied(agent: &Agent, caller: &Principal) -> Result<(), Status> {
+    let mut living = describe::hordes(agent);
+    living.retain(|horde| horde.phase != DISSOLVED);
+    if living.is_empty() {
+        return Ok(());
+    }
+    agent.memoir.refused(&caller.to_string(), "exit/occupied");
+    let all = living.len();
+    living.retain(|horde| covers(caller, &horde.namespace));
+    let mut names: Vec<String> = living
+        .iter()
+        .map(|horde| format!("{} generation {}", horde.namespace, horde.generation))
+        .collect();
+    let hidden = all - names.len();
+    if hidden > 0 {
+        names.push(format!("{hidden} of others"));
+    }
+    Err(Status::failed_precondition(format!(
+        "{OCCUPIED} this base holds what has not ended: {}",
+        names.join(", ")
+    )))
 }
 
 /// Checks size and signature (of one that others accepted before, without the clock), and that the signer may speak for the namespace.

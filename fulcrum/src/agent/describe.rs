@@ -127,10 +127,23 @@ pub(crate) fn status(agent: &Agent) -> StatusReply {
     })
 }
 
-/// The hordes that documents ask for and of which no backend has told anything yet.
+/// The hordes of a base, one a namespace, sorted: what backends told of them, and what documents ask for beyond that.
 ///
-/// Without them a base whose agent died early would pass for one with nothing to end.
-pub(crate) fn asked_for(agent: &Agent, told: &[HordeState]) -> Vec<HordeState> {
+/// Without the latter a base whose agent died early would pass for one with nothing to end.
+pub(crate) fn hordes(agent: &Agent) -> Vec<HordeState> {
+    let told = agent.hordes.list("");
+    let asked = asked_for(agent, &told).into_iter();
+    // Where another is asked for, the end of the last is no news.
+    let hordes: BTreeMap<String, HordeState> = told
+        .into_iter()
+        .chain(asked)
+        .map(|horde| (horde.namespace.clone(), horde))
+        .collect();
+    hordes.into_values().collect()
+}
+
+/// The hordes that documents ask for and of which no backend has told anything yet.
+fn asked_for(agent: &Agent, told: &[HordeState]) -> Vec<HordeState> {
     let held = agent.documents.all().into_iter();
     held.filter(|held| agent.is_base() && held.document.namespace != BASE)
         .filter(|held| {

@@ -1,6 +1,5 @@
 //! The control service: what this rnode is, what it holds, and the few ways to change it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crux_core::identity::Who;
@@ -169,18 +168,11 @@ impl Fulcrum for FulcrumService {
     ) -> Result<Response<HordesReply>, Status> {
         let caller = caller(&request)?;
         let namespace = request.into_inner().namespace;
-        let told = self.0.hordes.list(&namespace);
-        let asked = describe::asked_for(&self.0, &told).into_iter();
-        let asked = asked.filter(|horde| namespace.is_empty() || horde.namespace == namespace);
-        // One line a namespace: where another is asked for, the end of the last is no news.
-        let hordes: BTreeMap<String, HordeState> = told
-            .into_iter()
-            .chain(asked)
-            .map(|horde| (horde.namespace.clone(), horde))
-            .collect();
+        let asked = |horde: &HordeState| namespace.is_empty() || horde.namespace == namespace;
         let covered = |horde: &HordeState| covers(&caller, &horde.namespace);
         let complete = |horde| self.0.class_watches.complete(horde);
-        let hordes = hordes.into_values().filter(covered).map(complete).collect();
+        let hordes = describe::hordes(&self.0).into_iter();
+        let hordes = hordes.filter(asked).filter(covered).map(complete).collect();
         Ok(Response::new(HordesReply { hordes }))
     }
 
@@ -207,9 +199,16 @@ impl Fulcrum for FulcrumService {
 
     async fn exit(&self, request: Request<ExitRequest>) -> Result<Response<ExitReply>, Status> {
         let caller = caller(&request)?;
-        let end_rnode = request.into_inner().end_rnode;
+        let ExitRequest {
+            end_rnode,
+            only_idle,
+        } = request.into_inner();
         let record = fields! { "end_rnode": end_rnode, "caller": caller.to_string() };
         let mut accepting = self.0.accepting.lock().await;
+        // Ordering: in turn with documents, so none is accepted between this look and the end.
+        if only_idle {
+            accept::refuse_occupied(&self.0, &caller)?;
+        }
         let recorded = self.0.record("exit", record).await;
         recorded.map_err(|error| Status::internal(format!("write the memoir: {error}")))?;
         if end_rnode {

@@ -644,7 +644,7 @@ async fn an_agent_told_to_exit_is_followed_by_another_and_a_rnode_by_none() {
     let old = base.contact().await;
     base.fulcrum()
         .await
-        .exit(ExitRequest { end_rnode: false })
+        .exit(ExitRequest::default())
         .await
         .unwrap();
     until(async || base.contact().await["pid"] != old["pid"]).await;
@@ -663,7 +663,10 @@ async fn an_agent_told_to_exit_is_followed_by_another_and_a_rnode_by_none() {
     );
 
     let mut fulcrum = base.fulcrum().await;
-    let end = ExitRequest { end_rnode: true };
+    let end = ExitRequest {
+        end_rnode: true,
+        only_idle: true,
+    };
     fulcrum.exit(end).await.unwrap();
     // What it took now would be deleted with it; it may be gone before it can say so.
     let put = fulcrum.put_document(base.put(&base.document(1, 0))).await;

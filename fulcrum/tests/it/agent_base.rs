@@ -1,10 +1,11 @@
 //! What a base rnode does for its hordes: hands documents on, watches classes, relays the operator.
 
 use crux_net::identity::Expect;
+use crux_wire::document::v1::Document;
 use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
 use crux_wire::fulcrum::v1::{
-    DescribeRequest, HordesRequest, InviteRequest, PutDocumentRequest, PutHordeStateRequest,
-    TunnelBytes,
+    DescribeRequest, ExitRequest, HordesRequest, InviteRequest, PutDocumentRequest,
+    PutHordeStateRequest, TunnelBytes,
 };
 use crux_wire::rexec::v1::{OutputRequest, StartRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -111,6 +112,61 @@ async fn tunnel(base: &Base, target: &str) -> Result<DuplexStream, Status> {
         }
     });
     Ok(near)
+}
+
+#[tokio::test]
+async fn a_base_asked_to_end_when_idle_goes_on_while_it_holds_what_has_not_ended() {
+    let mut base = Base::start();
+    base.ready().await;
+    let end = ExitRequest {
+        end_rnode: true,
+        only_idle: true,
+    };
+    let refused = async || {
+        let refused = base.fulcrum().await.exit(end).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().starts_with("occupied:"), "{refused}");
+        refused.message().to_owned()
+    };
+    // Somebody else's, accepted a moment before the end was asked for.
+    hand_over(&base, 1, "wait").await;
+    let named = refused().await;
+    assert!(named.contains("app generation 1"), "{named}");
+    // It goes on as if it had not been asked.
+    hand_over(&base, 2, "wait").await;
+    let live = base.application(2, "wait");
+    let gone = Document {
+        generation: 3,
+        base: 2,
+        dissolved: true,
+        ..live
+    };
+    base.fulcrum()
+        .await
+        .put_document(base.put(&gone))
+        .await
+        .unwrap();
+    // Asked to end is not ended.
+    let named = refused().await;
+    assert!(named.contains("app generation 3"), "{named}");
+
+    let report = StartRequest {
+        execution: "backend".to_owned(),
+        configuration: "radix".to_owned(),
+        command: "radix".to_owned(),
+        args: ["dissolved", APP, "3"].map(str::to_owned).to_vec(),
+        ..StartRequest::default()
+    };
+    base.rexec().await.start(report).await.unwrap();
+    until(async || {
+        let hordes = base.fulcrum().await.hordes(HordesRequest::default()).await;
+        hordes.unwrap().into_inner().hordes.is_empty()
+    })
+    .await;
+    base.fulcrum().await.exit(end).await.unwrap();
+    assert!(base.keeper_ended().await.success());
+    let ends = base.memoir().into_iter();
+    assert_eq!(ends.filter(|record| record.kind == "exit").count(), 1);
 }
 
 // Shows in part: NET-11

@@ -71,6 +71,7 @@ fn main() -> ExitCode {
             serve(name, port.into())
         }
         ["horde", namespace, port, class] => horde(namespace, port.parse().unwrap(), class),
+        ["dissolved", namespace, generation] => dissolved(namespace, generation.parse().unwrap()),
         ["twins"] => ask_twice(),
         ["remember", dir] => remember(Path::new(dir)),
         ["wait"] => wait(),
@@ -277,6 +278,30 @@ fn horde(namespace: &str, port: u32, class: &str) -> ExitCode {
         Ok(())
     });
     result.unwrap();
+    ExitCode::SUCCESS
+}
+
+/// Reports that nothing is left of a horde, as its backend would.
+fn dissolved(namespace: &str, generation: u64) -> ExitCode {
+    use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
+    use crux_wire::fulcrum::v1::{HordeState, PutHordeStateRequest};
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().unwrap();
+    let put = PutHordeStateRequest {
+        state: Some(HordeState {
+            namespace: namespace.to_owned(),
+            generation,
+            phase: "dissolved".to_owned(),
+            ..HordeState::default()
+        }),
+        events: Vec::new(),
+    };
+    let reported = runtime.block_on(async {
+        let socket = crux_net::rpc::ProcessSocket::inherited().unwrap().unwrap();
+        let channel = crux_net::rpc::connect_process(&socket);
+        FulcrumClient::new(channel).put_horde_state(put).await
+    });
+    reported.unwrap();
     ExitCode::SUCCESS
 }
 

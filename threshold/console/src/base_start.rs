@@ -182,7 +182,10 @@ pub(crate) async fn difference(base: &Base, ourselves: &Ourselves) -> Outcome<Op
 
 /// Ends the base's agent and waits until its keeper has started another from this executable.
 async fn restart_agent(home: &Home, base: &Base, ourselves: &Ourselves) -> Outcome<()> {
-    let request = ExitRequest { end_rnode: false };
+    let request = ExitRequest {
+        end_rnode: false,
+        only_idle: false,
+    };
     // It may end before its answer arrives; what counts is who answers afterwards.
     let _ = base.itself().fulcrum().exit(request).await;
     let begin = Instant::now();

@@ -373,10 +373,13 @@ pub struct TunnelBytes {
     #[prost(bytes = "vec", tag = "2")]
     pub bytes: ::prost::alloc::vec::Vec<u8>,
 }
+/// only_idle: refused (FailedPrecondition, beginning with `occupied:`) where the base holds a document or a horde that has not ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExitRequest {
     #[prost(bool, tag = "1")]
     pub end_rnode: bool,
+    #[prost(bool, tag = "2")]
+    pub only_idle: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExitReply {}

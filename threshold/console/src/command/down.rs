@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crux_net::boundary::{Kind, cross_file};
 use crux_wire::document::v1::Document;
 use crux_wire::fulcrum::v1::ExitRequest;
+use tonic::{Code, Status};
 
 use crate::args;
 use crate::base_start::{Ourselves, START_LOCK, StartRight};
@@ -20,6 +21,8 @@ use crate::{base_start, document, living};
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What stays after `--purge`.
 const OWNER_DIRECTORIES: [&str; 2] = ["owner", "operator"];
+/// Why a base that was idle is no more.
+const MEANWHILE: &str = "an application was started meanwhile";
 /// What goes with the last namespace, and before the lock.
 const HORDES: &str = "hordes";
 
@@ -47,15 +50,18 @@ pub(crate) async fn run(args: args::Down) -> Outcome<()> {
             dissolve(&home, base, name, args.timeout).await?;
             ended.push(name.clone());
         }
-        if idle(base).await? {
-            right = end_base(&home, args.timeout).await?;
-        }
-        if args.purge && right.is_none() {
-            return Err(Failure::new(
-                Fault::Refused,
-                "an application was started meanwhile; what it lives in stays",
-            )
-            .hint("run `radix down --purge` again to end it, too"));
+        let end = match idle(base).await? {
+            true => end_base(&home, args.timeout).await?,
+            false => End::Stays(MEANWHILE.to_owned()),
+        };
+        match end {
+            End::Ended(taken) => right = Some(taken),
+            End::Stays(why) if args.purge => {
+                let text = format!("{why}; what it lives in stays");
+                let again = "run `radix down --purge` again to end it, too";
+                return Err(Failure::new(Fault::Refused, text).hint(again));
+            }
+            End::Stays(why) => output::talk(&format!("the base goes on: {why}")),
         }
     } else if args.purge {
         announce(&[], true);
@@ -205,16 +211,29 @@ fn is_inhabited(home: &Home) -> bool {
     hordes.is_ok_and(|mut hordes| hordes.next().is_some())
 }
 
-/// Ends the base and removes its directory; `None` if an application was started before we had the right to.
-async fn end_base(home: &Home, limit: Duration) -> Outcome<Option<StartRight>> {
+/// What became of the base.
+#[derive(Debug)]
+enum End {
+    /// It has ended, and its directory is gone.
+    Ended(StartRight),
+    /// It goes on, and why.
+    Stays(String),
+}
+
+/// Ends the base and removes its directory, unless it holds what has not ended: it says so itself, since whoever shares it
+/// from another state directory does not wait for our right.
+async fn end_base(home: &Home, limit: Duration) -> Outcome<End> {
     let right = StartRight::take(home).await?;
     let begin = Instant::now();
     let mut asked = None;
     // Whoever had the right before us may have handed over a document, or ended the base and begun another.
     match Base::find(home).await? {
-        Some(base) if !idle(&base).await? => return Ok(None),
-        Some(base) => asked = ask_to_end(&base, asked).await,
-        None if is_inhabited(home) => return Ok(None),
+        Some(base) if !idle(&base).await? => return Ok(End::Stays(MEANWHILE.to_owned())),
+        Some(base) => match ask_to_end(&base, asked).await {
+            Ok(pid) => asked = pid,
+            Err(why) => return Ok(End::Stays(why)),
+        },
+        None if is_inhabited(home) => return Ok(End::Stays(MEANWHILE.to_owned())),
         None => {}
     }
     loop {
@@ -226,7 +245,10 @@ async fn end_base(home: &Home, limit: Duration) -> Outcome<Option<StartRight>> {
             break;
         }
         if let Some(base) = &found {
-            asked = ask_to_end(base, asked).await;
+            asked = match ask_to_end(base, asked).await {
+                Ok(asked) => asked,
+                Err(why) => return Ok(End::Stays(why)),
+            };
         }
         if begin.elapsed() > limit {
             return Err(
@@ -238,7 +260,7 @@ async fn end_base(home: &Home, limit: Duration) -> Outcome<Option<StartRight>> {
     }
     remove_base(&home.base())?;
     remove(&home.join(HORDES))?;
-    Ok(Some(right))
+    Ok(End::Ended(right))
 }
 
 /// Takes away what a `down` that was killed after the base had ended left of it.
@@ -261,16 +283,37 @@ async fn finish_removal(home: &Home) -> Outcome<()> {
 /// Asks the base to end, unless its present agent, by its pid, was asked already; returns who has been asked.
 ///
 /// An agent that died after it was asked has a successor that knows nothing of it.
-async fn ask_to_end(base: &Base, asked: Option<i32>) -> Option<i32> {
+///
+/// # Errors
+/// Why it will not end.
+async fn ask_to_end(base: &Base, asked: Option<i32>) -> Result<Option<i32>, String> {
     let Ok(described) = base.itself().describe().await else {
-        return asked;
+        return Ok(asked);
     };
     if asked != Some(described.agent_pid) {
-        let request = ExitRequest { end_rnode: true };
-        // The base may end before its answer arrives: that it is gone is what counts.
-        let _ = base.itself().fulcrum().exit(request).await;
+        let request = ExitRequest {
+            end_rnode: true,
+            only_idle: true,
+        };
+        if let Err(status) = base.itself().fulcrum().exit(request).await {
+            refusal(&status).map_or(Ok(()), Err)?;
+        }
     }
-    Some(described.agent_pid)
+    Ok(Some(described.agent_pid))
+}
+
+/// Why the base will not end; `None` of any other failure: it may end before its answer arrives, and that it is gone is
+/// what counts.
+fn refusal(status: &Status) -> Option<String> {
+    let message = status.message();
+    match status.code() {
+        Code::FailedPrecondition => {
+            let why = message.strip_prefix(fulcrum::agent::OCCUPIED);
+            why.map(|why| why.trim_start().to_owned())
+        }
+        Code::PermissionDenied => Some("only an operator of the whole base may end it".to_owned()),
+        _ => None,
+    }
 }
 
 /// Removes the base's directory, last of all the file by which the next `down` knows that there is one.
