@@ -26,6 +26,7 @@ use tonic::transport::Channel;
 use super::claim_judge::{ClaimJudge, Standing};
 use super::class_watch::host_credentials;
 use super::context::{Agent, fields};
+use super::documents::Accepting;
 use super::hordes::NestedRnode;
 use super::limits::{AUTHORITY_RETRY, CALL_TIMEOUT, RETIRE_GRACE, STANDING_LOOK, VERDICT_GRACE};
 use super::status::service_address;
@@ -49,8 +50,8 @@ pub(crate) async fn run(agent: Arc<Agent>) {
         judge_documents(&agent).await;
         documents.mark_unchanged();
         claims.look(&agent);
-        if claims.judge_self(&agent) == Standing::Ended {
-            return end(&agent).await;
+        if let Standing::Ended(why) = claims.judge_self(&agent) {
+            return end(&agent, &why).await;
         }
         claims.judge_claims(&agent);
         agent.trouble.set("charter", rivals(&agent));
@@ -253,14 +254,22 @@ pub(crate) fn denied_members(agent: &Agent) -> BTreeSet<RnodeId> {
     members
 }
 
-/// Ends a rnode that was denied, with all that runs on it: nobody will talk to it any more.
-async fn end(agent: &Agent) {
-    let text = "this rnode was denied; it ends";
-    agent.tell("identity.denied", &agent.id(), text);
-    agent
-        .note("identity.ended", fields! { "rnode": agent.id() })
-        .await;
-    tracing::error!("this rnode was denied; it ends");
+/// Ends a rnode that no longer counts, with all that runs on it: nobody will talk to it any more.
+async fn end(agent: &Agent, why: &Refusal) {
+    // What it took now would end with it.
+    *agent.accepting.lock().await = Accepting::Nothing;
+    let (kind, what) = match why {
+        Refusal::LostClaim { holder, .. } => (
+            "identity.lost_claim",
+            format!("this rnode lost its invitation to rnode {holder}, which claimed it too"),
+        ),
+        _ => ("identity.denied", "this rnode was denied".to_owned()),
+    };
+    let text = format!("{what}; it ends");
+    agent.tell(kind, &agent.id(), &text);
+    let record = fields! { "rnode": agent.id(), "text": text.clone(), "reason": why.to_string() };
+    agent.note("identity.ended", record).await;
+    tracing::error!(%why, "{text}");
     if !agent.is_base()
         && let Err(error) = agent.keeper.retire(RETIRE_GRACE).await
     {

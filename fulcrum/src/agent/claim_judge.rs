@@ -30,14 +30,14 @@ pub(super) struct ClaimJudge {
 }
 
 /// Whether this rnode still counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Standing {
     /// It does.
     Counts,
     /// A verdict is against it, which a heavier flock may still overturn.
     Doubtful,
-    /// It does not, and is to end.
-    Ended,
+    /// It does not, for this reason, and is to end.
+    Ended(Refusal),
 }
 
 impl ClaimJudge {
@@ -69,11 +69,11 @@ impl ClaimJudge {
     /// Whether this rnode counts. Only denials are final at once.
     pub(super) fn judge_self(&mut self, agent: &Agent) -> Standing {
         match agent.credentials.principal() {
-            Err(Refusal::Denied(_)) => Standing::Ended,
-            Err(Refusal::LostClaim { .. }) => {
+            Err(denied @ Refusal::Denied(_)) => Standing::Ended(denied),
+            Err(lost @ Refusal::LostClaim { .. }) => {
                 let since = *self.lost.get_or_insert_with(Instant::now);
                 if since.elapsed() >= VERDICT_GRACE {
-                    Standing::Ended
+                    Standing::Ended(lost)
                 } else {
                     Standing::Doubtful
                 }

@@ -276,6 +276,38 @@ async fn a_denied_rnode_is_told_by_those_who_knew_it() {
     until(async || kinds(&second).iter().any(|kind| kind == "identity.ended")).await;
 }
 
+#[tokio::test]
+async fn a_rnode_that_ends_over_its_denial_takes_no_document_any_more() {
+    let base = Base::start();
+    base.ready().await;
+    let nested = Nested::start(&base, "n1").await;
+    // What runs holds its end up.
+    base.apply(&nested, &base.application(1, "stay")).await;
+    nested.status(&base, |status| status.settled).await;
+    let terms = GrantTerms::default();
+    let invitation = base.owner.invite_operator(&"bob".parse().unwrap(), &terms);
+    // Whoever has not heard of the denial talks to it still.
+    let bob = OwnerStore::login(&base.home.join("elsewhere"), &invitation.unwrap()).unwrap();
+    let address = format!("127.0.0.1:{}", nested.contact().await["port"]);
+    let credentials = bob.credentials().unwrap();
+    let channel = crux_net::rpc::connect(&address, &credentials, Expect::Owner).await;
+    let mut as_bob = FulcrumClient::new(channel.unwrap());
+    let denied = Denied::Rnode(id(&nested).await.parse().unwrap());
+    base.owner.deny(vec![denied], "it was lent").unwrap();
+    let _ = as_bob.put_authority(put(&base.owner)).await;
+    until(async || kinds(&nested).iter().any(|kind| kind == "identity.ended")).await;
+    let next = base.put(&base.application(2, "stay"));
+    let refused = as_bob.put_document(next).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let records = nested.memoir();
+    let is_end = |record: &&fulcrum::memoir::Record| record.kind == "identity.ended";
+    let end = records.iter().find(is_end).unwrap();
+    assert_eq!(end.fields["text"], "this rnode was denied; it ends");
+    let ended = records.iter().skip_while(|record| !is_end(record));
+    let kinds: Vec<&str> = ended.map(|record| record.kind.as_str()).collect();
+    assert!(!kinds.contains(&"document.accept"), "{kinds:?}");
+}
+
 /// Two flocks that know nothing of each other, and one invitation that was claimed in both.
 // Shows in part: CRT-04
 #[tokio::test]
@@ -320,6 +352,16 @@ async fn of_two_that_claimed_one_invitation_in_two_flocks_one_stays_when_they_me
     let stays = 1 - gone;
     let ended = |rnode: &Nested| kinds(rnode).iter().any(|kind| kind == "identity.ended");
     until(async || ended(&takers[gone])).await;
+    let records = takers[gone].memoir().into_iter();
+    let end = records
+        .filter(|record| record.kind == "identity.ended")
+        .map(|record| record.fields["text"].as_str().unwrap().to_owned())
+        .next();
+    let expected = format!(
+        "this rnode lost its invitation to rnode {}, which claimed it too; it ends",
+        ids[stays]
+    );
+    assert_eq!(end, Some(expected), "it was not denied");
     for rnode in [&here, &there] {
         let status = rnode
             .status(&base, |status| {

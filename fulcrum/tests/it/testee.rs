@@ -75,6 +75,12 @@ fn main() -> ExitCode {
         ["twins"] => ask_twice(),
         ["remember", dir] => remember(Path::new(dir)),
         ["wait"] => wait(),
+        ["stay"] => {
+            // Ends by KILL alone.
+            let term = nix::sys::signal::SigSet::from(nix::sys::signal::Signal::SIGTERM);
+            term.thread_block().unwrap();
+            wait()
+        }
         ref other => {
             eprintln!("unknown words {other:?}");
             ExitCode::from(2)
