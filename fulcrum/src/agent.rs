@@ -23,7 +23,7 @@ use crate::config::{LEAVING, RnodeConfig};
 use crate::keeper::client::{self, KeeperRef};
 use crate::memoir;
 use context::{Agent, BASE, Me, background, essential, fields, unix_ms};
-use executions::{Executions, answered, outcome_text};
+use executions::{Executions, answered};
 
 mod accept;
 mod access;
@@ -38,6 +38,7 @@ mod context;
 mod describe;
 mod documents;
 mod documents_task;
+mod ends;
 mod events;
 mod executions;
 mod fetch;
@@ -173,12 +174,13 @@ async fn serve(
         "address": status::host_port(&agent.config.host.to_string(), agent.me.tcp_port.into()),
     };
     agent.record("agent.start", begun).await?;
+    let before = ends::catch_up(&agent).await;
 
     authority_task::judge_documents(&agent).await;
     blackboard::restore(&agent);
 
     background("blackboard", blackboard::run(Arc::clone(&agent)));
-    essential("exits", watch_exits(Arc::clone(&agent), exits));
+    essential("exits", ends::watch(Arc::clone(&agent), exits, before));
     essential(
         "process-sockets",
         process_sockets::run(Arc::clone(&agent), waiting),
@@ -388,45 +390,6 @@ fn write_contact(agent: &Agent) -> io::Result<()> {
     });
     let path = agent.dir.join("agent").join("contact");
     durable::replace_unsynced(&path, contact.to_string().as_bytes())
-}
-
-/// Takes note of every end the keeper tells.
-async fn watch_exits(agent: Arc<Agent>, mut exits: mpsc::Receiver<Execution>) {
-    while let Some(execution) = exits.recv().await {
-        let how = execution
-            .outcome
-            .as_ref()
-            .map(outcome_text)
-            .unwrap_or_default();
-        let record = fields! {
-            "execution": execution.execution.clone(), "instance": execution.instance.clone(),
-            "command": execution.command.clone(), "outcome": how.clone(),
-        };
-        if execution.outcome.as_ref().is_some_and(|end| end.timed_out) {
-            let id = execution.execution.clone();
-            agent
-                .note("exec.timeout", fields! { "execution": id })
-                .await;
-        }
-        agent.note("exec.end", record).await;
-        if agent.me.namespace == BASE {
-            agent.tell("execution.exited", &execution.execution, &how);
-        }
-        let id = execution.execution.clone();
-        agent.executions.exited(execution);
-        let kept = agent.registrations.retain(|known| {
-            known != id
-                && agent
-                    .executions
-                    .get(known)
-                    .is_some_and(|known| known.outcome.is_none())
-        });
-        if let Err(error) = kept {
-            tracing::error!(%error, "registrations cannot be written");
-        }
-        services::publish(&agent);
-        finished::prune(&agent).await;
-    }
 }
 
 /// Reports second takers of an invitation, denials and new charters, once each.

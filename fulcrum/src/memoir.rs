@@ -4,6 +4,7 @@
 //! [`verify`] finds the first record that was altered, dropped or moved. All work offline, on files alone.
 //! Not for debugging output: that goes through tracing.
 
+mod backwards;
 mod chain;
 mod reader;
 mod refusals;
@@ -14,6 +15,7 @@ mod writer;
 use std::io;
 use std::path::PathBuf;
 
+pub(crate) use backwards::Backwards;
 pub use chain::{LINE_BYTES_MAX, Record};
 pub use reader::{Reader, read};
 pub use verify::{BadAt, Verified, VerifyError, verify};

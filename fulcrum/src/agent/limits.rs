@@ -39,6 +39,9 @@ pub(crate) const FINISHED_KEPT_MAX: usize = crate::keeper::executions::ENDED_MAX
 /// Time after its end in which no finished execution is dropped for their number. A minute: whoever has to see how it
 /// ended, a backend that is started again included, has looked by then.
 pub(crate) const FINISHED_KEPT_FOR: Duration = Duration::from_secs(60);
+/// Most of the memoir that a new agent reads back for ends that are not in it; the rest is told as undecided. 1 GiB: millions
+/// of records, in a second or two.
+pub(crate) const ENDS_READ_BYTES_MAX: u64 = 1 << 30;
 /// Longest reason in an instance record, in bytes.
 pub(crate) const REASON_BYTES_MAX: usize = 300;
 

@@ -9,6 +9,12 @@ use super::Fields;
 /// The longest line. 64 KiB: an argument list beyond that is replaced by its digest.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
+/// The longest field, as JSON, that is kept of a record that is too large. 256 B: names of executions, commands, callers.
+const FIELD_KEPT_BYTES_MAX: usize = 256;
+
+/// The most of them.
+const FIELDS_KEPT_MAX: usize = 16;
+
 /// What `prev` holds in the very first record.
 pub(super) const GENESIS: Digest = Digest::from_bytes([0; 32]);
 
@@ -123,10 +129,15 @@ impl Record {
     }
 }
 
-/// What stands for fields that are too large: their digest and size.
+/// What stands for fields that are too large: their digest and size, beside those that are short.
 fn summary(fields: &Fields) -> Fields {
     let text = serde_json::to_string(fields).unwrap_or_default();
-    let mut summary = Fields::new();
+    let short = |value: &Value| value.to_string().len() <= FIELD_KEPT_BYTES_MAX;
+    let short = fields.iter().filter(|(_, value)| short(value));
+    let mut summary: Fields = short
+        .take(FIELDS_KEPT_MAX)
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     summary.insert("too_large_bytes".to_owned(), Value::from(text.len()));
     summary.insert(
         "digest".to_owned(),
@@ -170,13 +181,14 @@ mod tests {
     }
 
     #[test]
-    fn fields_beyond_the_limit_are_replaced_by_their_digest() {
-        let line = Tail::START.clone().append(
-            7,
-            "exec.start",
-            &fields("argv", &"x".repeat(LINE_BYTES_MAX)),
-        );
+    fn fields_beyond_the_limit_are_replaced_by_their_digest_and_short_ones_stay() {
+        let mut fields = fields("argv", &"x".repeat(LINE_BYTES_MAX));
+        fields.insert("execution".to_owned(), Value::from("worker-1"));
+        let line = Tail::START.clone().append(7, "exec.start", &fields);
         let record = Record::parse(line.trim_end_matches('\n').as_bytes()).unwrap();
-        assert!(record.fields.contains_key("too_large_bytes") && line.len() < 1024);
+        let kept: Vec<_> = record.fields.keys().map(String::as_str).collect();
+        assert_eq!(kept, ["digest", "execution", "too_large_bytes"]);
+        assert_eq!(record.fields["execution"], "worker-1");
+        assert!(line.len() < 1024);
     }
 }

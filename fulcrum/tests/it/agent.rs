@@ -22,7 +22,7 @@ use tonic::Code;
 use crate::agent_rig::Base;
 use crate::rig::{until, within};
 
-fn start(execution: &str, args: &[&str]) -> StartRequest {
+pub(crate) fn start(execution: &str, args: &[&str]) -> StartRequest {
     StartRequest {
         execution: execution.to_owned(),
         configuration: "radix".to_owned(),

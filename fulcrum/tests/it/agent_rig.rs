@@ -91,10 +91,16 @@ impl Base {
     }
 
     pub(crate) fn start_keeper(&mut self) {
+        self.start_keeper_with(None);
+    }
+
+    /// The same, with one more variable in its environment.
+    pub(crate) fn start_keeper_with(&mut self, variable: Option<(&str, &std::path::Path)>) {
         let store = Store::open(self.home.join("store")).unwrap();
         let mut command = Command::new(store.path(&self.testee));
         command.arg("keep").arg("--dir").arg(&self.dir);
         command.env("RADIX_RNODE", self.mark()).stdin(Stdio::null());
+        command.envs(variable);
         self.keeper = Some(command.spawn().unwrap());
     }
 

@@ -11,6 +11,7 @@ mod agent_authority;
 mod agent_base;
 mod agent_blobs;
 mod agent_callers;
+mod agent_ends;
 mod agent_files;
 mod agent_flock;
 mod agent_instances;
