@@ -1,6 +1,5 @@
 //! One source to many real agents: each gives on what it has while the rest comes.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -9,17 +8,21 @@ use std::sync::atomic::Ordering;
 
 use crux_core::digest::Digest;
 use crux_net::files::{Reached, Thing, spread};
+use crux_wire::fileio::v1::file_io_client::FileIoClient;
 use crux_wire::fileio::v1::{
     CopyProgress, CopyRequest, ManifestRequest, OfferReply, ReadRequest, Want,
 };
+use futures_util::stream;
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tonic::transport::Endpoint;
 use tonic::{Code, Status, Streaming};
 
 use crate::agent_files::{Files, address, copy, files, finish, noise, offer, put, recorded, tree};
 use crate::agent_rig::{Base, Nested};
 use crate::cutting::Cutting;
 use crate::liar::{self, Liar, Lie};
-use crate::rig::until;
+use crate::rig::{until, within};
 
 const LARGE: usize = 8 << 20;
 
@@ -118,13 +121,13 @@ async fn a_source_sends_one_copy_however_many_rnodes_take_it() {
     put(&few.rnodes[3].dir.join("files/all/image"), &edited, 0o644);
 
     let link = Cutting::start(address(&few.rnodes[0]).await, |_| None).await;
-    let mut sinks = BTreeMap::new();
+    let mut sinks = Vec::new();
     for (nested, files) in few.rnodes.iter().zip(&few.files).skip(1) {
         let reached = Reached {
             files: files.clone(),
             address: address(nested).await,
         };
-        sinks.insert(nested.label.clone(), reached);
+        sinks.push((nested.label.clone(), reached));
     }
     let thing = Thing {
         source: &link.address.to_string(),
@@ -133,7 +136,7 @@ async fn a_source_sends_one_copy_however_many_rnodes_take_it() {
         bytes: offered.bytes,
         path: "all",
     };
-    let outcomes = spread(&thing, &sinks, &|_| {}).await;
+    let outcomes = spread(&thing, sinks.len(), stream::iter(sinks), &|_| {}).await;
     assert_eq!(outcomes.len(), 5);
     for (label, outcome) in outcomes {
         assert_eq!(outcome.unwrap().manifest, offered.manifest, "{label}");
@@ -245,6 +248,57 @@ async fn readers_of_a_copy_that_fails_turn_to_others_and_those_that_come_later_g
     let refused = copy(&mut fourth, (&ticket, third), "later").await;
     assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
     assert!(!few.rnodes[3].dir.join("files/later").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sinks_that_accept_and_never_answer_hold_up_nobody_else() {
+    const SILENT: usize = 16;
+    let few = Few::start(3).await;
+    // Each takes connections in its backlog, and that is all.
+    let (mut sinks, mut listeners) = (Vec::new(), Vec::new());
+    for number in 0..SILENT {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let channel = Endpoint::new(format!("http://{address}"))
+            .unwrap()
+            .connect_lazy();
+        let files = FileIoClient::new(channel);
+        sinks.push((format!("a{number:02}"), Reached { files, address }));
+        listeners.push(listener);
+    }
+    for (nested, files) in few.rnodes.iter().zip(&few.files).skip(1) {
+        let reached = Reached {
+            files: files.clone(),
+            address: address(nested).await,
+        };
+        sinks.push((nested.label.clone(), reached));
+    }
+    let source = address(&few.rnodes[0]).await;
+    let thing = Thing {
+        source: &source,
+        ticket: &few.offered.ticket,
+        manifest: &few.offered.manifest,
+        bytes: few.offered.bytes,
+        path: "image",
+    };
+    let spreading = spread(&thing, sinks.len(), stream::iter(sinks), &|_| {});
+    // Those that answer have it while the silent ones are still waited for.
+    let there = until(async || (1..3).all(|at| few.place(at).exists()));
+    let mut spreading = Box::pin(spreading);
+    tokio::select! {
+        _ = &mut spreading => panic!("the silent ones were not waited for"),
+        () = there => {}
+    }
+    drop(listeners);
+    let outcomes = within(spreading).await;
+    assert_eq!(outcomes.len(), SILENT + 2);
+    for (label, outcome) in outcomes {
+        assert_eq!(
+            outcome.is_ok(),
+            label.starts_with('n'),
+            "{label}: {outcome:?}"
+        );
+    }
 }
 
 /// What the first message of a read is.

@@ -2,8 +2,8 @@
 //!
 //! Each rnode gives on what it has verified while the rest still comes, so all copy at once, and what
 //! is to be decided is the shape: a chain, whose links carry the thing once each, or a tree, which has fewer hops.
-//! Not for deciding who should have it, and it moves nothing: [`Planner::begin`] says what to begin,
-//! the caller tells what became of it. docs/design/fileio.md, "One source to many", says how a sink goes on.
+//! Not for deciding who should have it, and it moves nothing: the caller tells who answers and what became of each
+//! copy, [`Planner::begin`] says what to begin. docs/design/fileio.md, "One source to many", says how a sink goes on.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -47,23 +47,24 @@ struct Rnode {
     /// Whom it is planned to take it from; `None` at the origin.
     parent: Option<String>,
     hops: usize,
+    /// Places that are taken from it.
     giving: usize,
+    /// Whether it has one of its parent's places.
+    placed: bool,
+    /// Whether it said that it begins: others may take it from it.
+    begun: bool,
     whole: bool,
 }
 
 impl Planner {
-    /// Plans from who has it to who shall have it; repeats and the origin itself are passed over.
+    /// Plans from who has it; nobody waits for it yet.
     ///
-    /// `bytes`: of the thing; they decide the shape.
+    /// `sinks`: how many shall have it, and `bytes`: of the thing; they decide the shape.
     #[must_use]
-    pub fn new(origin: String, sinks: impl IntoIterator<Item = String>, bytes: u64) -> Self {
-        let mut seen = BTreeSet::from([origin.clone()]);
-        let waiting: VecDeque<_> = sinks
-            .into_iter()
-            .filter(|sink| seen.insert(sink.clone()))
-            .collect();
-        let chain = bytes / HOP_BYTES >= waiting.len() as u64;
+    pub fn new(origin: String, sinks: usize, bytes: u64) -> Self {
+        let chain = bytes / HOP_BYTES >= sinks as u64;
         let first = Rnode {
+            begun: true,
             whole: true,
             ..Rnode::default()
         };
@@ -71,37 +72,66 @@ impl Planner {
             per_source: if chain { 1 } else { PER_SOURCE },
             rnodes: BTreeMap::from([(origin.clone(), first)]),
             origin,
-            waiting,
+            waiting: VecDeque::new(),
             running: 0,
             failures: BTreeMap::new(),
             given_up: BTreeSet::new(),
         }
     }
 
-    /// The next copy to begin, as soon as the one before has begun; `None` when none can until one ends.
+    /// A sink answers: it waits for its copy from now on. Passed over are the origin, repeats, and who was given up.
+    pub fn answers(&mut self, sink: &str) {
+        let waits = self.waiting.iter().any(|waiting| waiting == sink);
+        if !waits && !self.rnodes.contains_key(sink) && !self.given_up.contains(sink) {
+            self.waiting.push_back(sink.to_owned());
+        }
+    }
+
+    /// The next copy to begin; `None` when none can until one begins, is slow to, or ends.
     ///
-    /// No rnode is planned to give to more than its cap; the one of fewest hops is taken first. Who failed
-    /// before takes it from rnodes that have all of it, so that nobody waits for somebody who waits for it.
+    /// No rnode is planned to give to more than its cap, nor before it has begun itself; the one of fewest hops is taken
+    /// first. Who failed before takes it from rnodes that have all of it, so that nobody waits for somebody who waits for
+    /// it, and holds up nobody who has not failed.
     pub fn begin(&mut self) -> Option<Copy> {
         if self.running >= RUNNING_MAX {
             return None;
         }
         let again = |sink: &String| self.failures.contains_key(sink);
-        let parent = self.parent(self.waiting.front().is_some_and(again))?;
-        let sink = self.waiting.pop_front()?;
+        let (any, whole) = (self.parent(false), self.parent(true));
+        let parent_of = |sink: &String| if again(sink) { &whole } else { &any };
+        let next = self
+            .waiting
+            .iter()
+            .position(|sink| parent_of(sink).is_some())?;
+        let sink = self.waiting.remove(next)?;
+        let parent = parent_of(&sink).clone()?;
         let sources = self.sources(&parent, again(&sink));
-        let hops = self.rnodes.get_mut(&parent).map_or(0, |giver| {
-            giver.giving += 1;
-            giver.hops + 1
-        });
+        let hops = self.rnodes.get(&parent).map_or(0, |giver| giver.hops + 1);
         let rnode = Rnode {
             parent: Some(parent),
             hops,
             ..Rnode::default()
         };
         self.rnodes.insert(sink.clone(), rnode);
+        self.place(&sink);
         self.running += 1;
         Some(Copy { sink, sources })
+    }
+
+    /// A sink said that it begins.
+    pub fn begun(&mut self, sink: &str) {
+        if let Some(rnode) = self.rnodes.get_mut(sink) {
+            rnode.begun = true;
+            // It takes from its parent, whoever else got its place meanwhile.
+            self.place(sink);
+        }
+    }
+
+    /// A sink has not said for long that it begins: its place is another's, and nobody waits for it.
+    pub fn slow(&mut self, sink: &str) {
+        if self.rnodes.get(sink).is_some_and(|rnode| !rnode.begun) {
+            self.leave(sink);
+        }
     }
 
     /// A sink has it.
@@ -109,31 +139,28 @@ impl Planner {
         let Some(rnode) = self.rnodes.get_mut(sink).filter(|rnode| !rnode.whole) else {
             return;
         };
-        rnode.whole = true;
-        let parent = rnode.parent.clone();
+        (rnode.begun, rnode.whole) = (true, true);
         self.running -= 1;
-        self.gives(parent.as_deref(), 0);
+        self.leave(sink);
     }
 
-    /// A copy failed: its sink waits again, behind the others, or is given up.
-    pub fn failed(&mut self, sink: &str) {
-        if !self.end(sink) {
-            return;
-        }
+    /// A sink failed once, before or after its copy began. Returns whether it is worth asking again whether it answers;
+    /// else it is given up.
+    pub fn failed(&mut self, sink: &str) -> bool {
+        self.end(sink);
         let failures = self.failures.entry(sink.to_owned()).or_default();
         *failures += 1;
-        if *failures >= FAILURES_MAX {
+        let again = *failures < FAILURES_MAX;
+        if !again {
             self.given_up.insert(sink.to_owned());
-        } else {
-            self.waiting.push_back(sink.to_owned());
         }
+        again
     }
 
-    /// A sink said that it will not take the thing from anybody.
+    /// A sink will not take the thing from anybody, or does not answer.
     pub fn refused(&mut self, sink: &str) {
-        if self.end(sink) {
-            self.given_up.insert(sink.to_owned());
-        }
+        self.end(sink);
+        self.given_up.insert(sink.to_owned());
     }
 
     /// Whether nothing runs and nothing can begin.
@@ -153,7 +180,8 @@ impl Planner {
         let free = self
             .rnodes
             .iter()
-            .filter(|(_, rnode)| rnode.giving < self.per_source && (rnode.whole || !whole));
+            .filter(|(_, rnode)| rnode.begun && rnode.giving < self.per_source)
+            .filter(|(_, rnode)| rnode.whole || !whole);
         free.min_by_key(|(name, rnode)| (rnode.hops, rnode.giving, name.as_str()))
             .map(|(name, _)| name.clone())
     }
@@ -173,20 +201,39 @@ impl Planner {
         sources
     }
 
-    /// One copy less from a rnode, which takes over others.
-    fn gives(&mut self, name: Option<&str>, more: usize) {
-        if let Some(rnode) = name.and_then(|name| self.rnodes.get_mut(name)) {
-            rnode.giving = rnode.giving + more - 1;
+    /// Takes a place of its parent for a sink that has none.
+    fn place(&mut self, sink: &str) {
+        let Some(rnode) = self.rnodes.get_mut(sink).filter(|rnode| !rnode.placed) else {
+            return;
+        };
+        rnode.placed = true;
+        let parent = rnode.parent.clone();
+        if let Some(giver) = parent.and_then(|name| self.rnodes.get_mut(&name)) {
+            giver.giving += 1;
+        }
+    }
+
+    /// Gives the place back that a sink has of its parent.
+    fn leave(&mut self, sink: &str) {
+        let Some(rnode) = self.rnodes.get_mut(sink).filter(|rnode| rnode.placed) else {
+            return;
+        };
+        rnode.placed = false;
+        let parent = rnode.parent.clone();
+        if let Some(giver) = parent.and_then(|name| self.rnodes.get_mut(&name)) {
+            giver.giving -= 1;
         }
     }
 
     /// Takes a sink out that does not have it. Those that took it from it turn to its parent, as they were told.
-    fn end(&mut self, sink: &str) -> bool {
+    fn end(&mut self, sink: &str) {
+        self.waiting.retain(|waiting| waiting != sink);
         if self.rnodes.get(sink).is_none_or(|rnode| rnode.whole) {
-            return false;
+            return;
         }
+        self.leave(sink);
         let Some(gone) = self.rnodes.remove(sink) else {
-            return false;
+            return;
         };
         self.running -= 1;
         for rnode in self.rnodes.values_mut() {
@@ -195,8 +242,10 @@ impl Planner {
                 rnode.hops = gone.hops;
             }
         }
-        self.gives(gone.parent.as_deref(), gone.giving);
-        true
+        let parent = gone.parent.and_then(|name| self.rnodes.get_mut(&name));
+        if let Some(giver) = parent {
+            giver.giving += gone.giving;
+        }
     }
 }
 

@@ -5,7 +5,6 @@
 //! measured then is how fast this machine does that. All of it lives in namespaces of this bench, and is gone with them.
 //! Sessions with the sinks stand before the time is taken; hashing at the source is in it, as is the sync at every sink.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -230,10 +229,10 @@ impl Field {
     /// Copies to these sinks; one of them may die half-way. How long until the others have it.
     async fn spread(&mut self, to: &[usize], dies: Option<usize>) -> Result<Duration, String> {
         let (path, source) = self.begin(to)?;
-        let mut sinks = BTreeMap::new();
+        let mut sinks = Vec::new();
         for number in to {
-            // In the order of their numbers.
-            sinks.insert(format!("{number:02}"), self.reached(*number)?);
+            // They begin in the order in which they answer, which is about that of their numbers.
+            sinks.push((format!("{number:02}"), self.reached(*number)?));
         }
         let others = to.iter().filter(|number| Some(**number) != dies);
         let wanted: Vec<PathBuf> = others
@@ -248,7 +247,7 @@ impl Field {
             bytes: offered.bytes,
             path: &path,
         };
-        let copying = spread(&thing, &sinks, &|_| {});
+        let copying = spread(&thing, sinks.len(), tokio_stream::iter(sinks), &|_| {});
         let took = match dies {
             None => {
                 let outcomes = copying.await;

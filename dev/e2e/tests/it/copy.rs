@@ -97,6 +97,16 @@ fn a_file_goes_up_across_to_many_and_down_again() {
         let _ = copy(&[&besides, &format!("{back}-none")]).expect(1);
     }
 
+    // Who fails among several is named, and costs only itself, wherever the source is.
+    for from in [here.as_str(), "n3:/var/bare/in/report"] {
+        let partial = copy(&[from, "n77,n2:/var/bare/part/"]).expect(4);
+        let said = partial.stderr.as_str();
+        assert!(
+            said.contains("1 of 2 copies failed") && said.contains("n77: "),
+            "{said}"
+        );
+        assert_eq!(partial.json().as_array().map(Vec::len), Some(1));
+    }
     // Refused, each with its exit code.
     let _ = copy(&[&here, "n1:/etc/report"]).expect(5);
     let _ = copy(&[&here, "n1:../report"]).expect(2);

@@ -7,7 +7,23 @@ fn sinks(count: usize) -> Vec<String> {
 }
 
 fn planner(count: usize, bytes: u64) -> Planner {
-    Planner::new("source".to_owned(), sinks(count), bytes)
+    let mut planner = Planner::new("source".to_owned(), count, bytes);
+    sinks(count).iter().for_each(|sink| planner.answers(sink));
+    planner
+}
+
+/// The next copy, whose sink says at once that it begins.
+fn begin(planner: &mut Planner) -> Option<Copy> {
+    let copy = planner.begin()?;
+    planner.begun(&copy.sink);
+    Some(copy)
+}
+
+/// A sink failed and is asked again, if that is worth it.
+fn fail(planner: &mut Planner, sink: &str) {
+    if planner.failed(sink) {
+        planner.answers(sink);
+    }
 }
 
 /// One rnode as the simulation sees it.
@@ -48,7 +64,7 @@ fn simulate(
     let mut links = BTreeMap::from([("source".to_owned(), origin)]);
     let mut outcome = Outcome::default();
     loop {
-        while let Some(copy) = planner.begin() {
+        while let Some(copy) = begin(&mut planner) {
             assert!(!copy.sources.is_empty() && copy.sources.len() <= SOURCES_MAX);
             assert!(!copy.sources.contains(&copy.sink));
             let known = |source: &String| links.contains_key(source);
@@ -57,7 +73,7 @@ fn simulate(
                 "asks who has not begun: {copy:?}"
             );
             if links.get(&copy.sink).is_some_and(|link| link.dead) {
-                planner.failed(&copy.sink);
+                fail(&mut planner, &copy.sink);
                 continue;
             }
             let link = Link {
@@ -89,7 +105,7 @@ fn simulate(
                 planner.finished(&name);
             } else if !link.dead && dies(outcome.ticks, &name) {
                 link.dead = true;
-                planner.failed(&name);
+                fail(&mut planner, &name);
             }
         }
     }
@@ -200,13 +216,12 @@ fn whoever_dies_the_others_get_it_and_the_source_sends_little_more() {
 #[test]
 fn a_chain_closes_over_who_fails_and_the_failed_one_is_served_by_who_has_all_of_it() {
     let mut planner = planner(4, 1 << 30);
-    let begun: Vec<Copy> = std::iter::from_fn(|| planner.begin()).collect();
+    let begun: Vec<Copy> = std::iter::from_fn(|| begin(&mut planner)).collect();
     let sources: Vec<&[String]> = begun.iter().map(|copy| &copy.sources[..]).collect();
     assert_eq!(sources[0], ["source"]);
     assert_eq!(sources[1], ["sink000", "source"]);
     assert_eq!(sources[3], ["sink002", "sink001", "sink000", "source"]);
-    planner.failed("sink001");
-    planner.failed("sink001");
+    fail(&mut planner, "sink001");
     assert_eq!(planner.begin(), None, "nobody else has all of it");
     planner.finished("sink000");
     let again = planner.begin().unwrap();
@@ -216,7 +231,7 @@ fn a_chain_closes_over_who_fails_and_the_failed_one_is_served_by_who_has_all_of_
     planner.finished("sink003");
     for _ in 1..FAILURES_MAX {
         assert!(!planner.is_done());
-        planner.failed("sink001");
+        fail(&mut planner, "sink001");
         planner.begin();
     }
     assert!(planner.is_done());
@@ -225,10 +240,13 @@ fn a_chain_closes_over_who_fails_and_the_failed_one_is_served_by_who_has_all_of_
 
 #[test]
 fn a_sink_that_refuses_is_asked_once_and_repeats_are_passed_over() {
-    let names = ["a", "b", "a", "source"].map(str::to_owned);
-    let mut planner = Planner::new("source".to_owned(), names, 1 << 30);
+    let mut planner = Planner::new("source".to_owned(), 2, 1 << 30);
+    for name in ["a", "b", "a", "source"] {
+        planner.answers(name);
+    }
     assert_eq!(planner.begin().unwrap().sink, "a");
     planner.refused("a");
+    planner.answers("a");
     let other = planner.begin().unwrap();
     assert_eq!(
         (other.sink.as_str(), other.sources),
@@ -241,9 +259,43 @@ fn a_sink_that_refuses_is_asked_once_and_repeats_are_passed_over() {
 }
 
 #[test]
+fn a_sink_that_does_not_begin_is_nobodys_source_and_holds_nobody_up() {
+    let mut planner = planner(3, 1 << 30);
+    assert_eq!(planner.begin().unwrap().sink, "sink000");
+    assert_eq!(planner.begin(), None, "it has the one place there is");
+    planner.slow("sink000");
+    planner.slow("sink000");
+    let next = begin(&mut planner).unwrap();
+    assert_eq!(
+        (next.sink.as_str(), next.sources),
+        ("sink001", vec!["source".to_owned()])
+    );
+    // It begins after all: it takes from the source, which gives to two, and no third.
+    planner.begun("sink000");
+    planner.slow("sink000");
+    let last = begin(&mut planner).unwrap();
+    assert_eq!(last.sources.len(), 2);
+    planner.finished("sink000");
+    planner.finished("sink001");
+    planner.finished("sink002");
+    assert!(planner.is_done() && planner.rnodes.values().all(|rnode| rnode.giving == 0));
+}
+
+#[test]
+fn one_that_failed_and_waits_for_somebody_who_has_all_holds_nobody_up() {
+    let mut planner = planner(2, 1 << 30);
+    assert_eq!(begin(&mut planner).unwrap().sink, "sink000");
+    assert_eq!(begin(&mut planner).unwrap().sink, "sink001");
+    fail(&mut planner, "sink001");
+    planner.answers("late");
+    let next = begin(&mut planner).unwrap();
+    assert_eq!((next.sink.as_str(), next.sources.len()), ("late", 2));
+}
+
+#[test]
 fn no_more_than_the_limit_run_at_once() {
     let mut planner = planner(RUNNING_MAX + 1, 0);
-    let begun = std::iter::from_fn(|| planner.begin()).count();
+    let begun = std::iter::from_fn(|| begin(&mut planner)).count();
     assert_eq!(begun, RUNNING_MAX);
     planner.finished("sink000");
     assert!(planner.begin().is_some());

@@ -1,95 +1,133 @@
 //! One thing to many rnodes: every rnode gives on what it has while the rest comes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crux_net::files::{Reached, Thing, spread as copy_all};
-use crux_wire::fileio::v1::{CopyProgress, OfferReply};
-use futures_util::StreamExt as _;
+use crux_wire::fileio::v1::{CopyProgress, HaveRequest, OfferReply};
 use futures_util::stream;
+use futures_util::{Stream, StreamExt as _};
+use tonic::Status;
 
-use super::end::{End, Remote};
+use super::end::{End, Local, Remote};
 use super::{Copied, Ways, copied, failed, into, offer};
 use crate::failure::{Failure, Outcome};
 
 /// Rnodes that are called at once. 32: sessions cost little, and not nothing.
 const CALLS_AT_ONCE: usize = 32;
 
-/// Copies to every rnode that `to` names; one outcome for each.
+/// Copies from this machine at once, where rnodes cannot take it from each other. 4: they share one way out.
+const UPS_AT_ONCE: usize = 4;
+/// Longest wait for a rnode to be reached. 10 s: as for any question.
+const REACH_TIME_MAX: Duration = Duration::from_secs(10);
+
+type Outcomes = BTreeMap<String, Outcome<Copied>>;
+
+/// Copies to every rnode that `to` names; one outcome for each, in the order of their labels.
 pub(super) async fn spread(ways: &Ways, from: &End, to: &Remote) -> Outcome<Vec<Outcome<Copied>>> {
-    let mut sinks = to.labels.clone();
-    if sinks.iter().any(|label| label == "ALL") {
+    let mut sinks: BTreeSet<String> = to.labels.iter().cloned().collect();
+    if sinks.contains("ALL") {
         let namespace = ways.base.namespace(ways.namespace.as_deref()).await?;
         let rnodes = namespace.horde.rnodes.iter();
         sinks = rnodes.map(|rnode| rnode.label.clone()).collect();
     }
-    let mut outcomes: BTreeMap<String, Outcome<Copied>> = BTreeMap::new();
-    // The digest of what came from this machine.
-    let mut brought = String::new();
-    let single = match from {
-        End::Local(local) => local.file_name(),
-        End::Remote(_) => None,
+    let outcomes = match from {
+        End::Remote(remote) => across(ways, (remote.one()?, &remote.path), sinks, to).await?,
+        End::Local(local) => out(ways, local, sinks, to).await?,
     };
-    let (source, mut path) = match from {
-        End::Remote(remote) => (remote.one()?.to_owned(), remote.path.clone()),
-        // The first that takes it is the others' source: this machine may take no connections.
-        End::Local(local) => loop {
-            let Some(first) = sinks.iter().find(|sink| !outcomes.contains_key(*sink)) else {
-                return Ok(outcomes.into_values().collect());
-            };
-            let path = single.as_ref().map(|name| into(&to.path, name));
-            let path = path.unwrap_or_else(|| to.path.clone());
-            let done = ways.up(local, first, &path).await;
-            let (first, taken) = (
-                first.clone(),
-                done.as_ref().ok().map(|done| done.manifest.clone()),
-            );
-            outcomes.insert(first.clone(), done);
-            if let Some(manifest) = taken {
-                brought = manifest;
-                break (first, path);
-            }
-        },
+    let named = |(label, outcome): (String, Outcome<Copied>)| {
+        outcome.map_err(|failure: Failure| failure.about(&label))
     };
+    Ok(outcomes.into_iter().map(named).collect())
+}
+
+/// From one rnode to the others.
+async fn across(
+    ways: &Ways,
+    (source, path): (&str, &str),
+    mut sinks: BTreeSet<String>,
+    to: &Remote,
+) -> Outcome<Outcomes> {
+    let mut outcomes = Outcomes::new();
     // The same rnode is no sink of its own, unless the path is another.
-    let itself = sinks.contains(&source) && !outcomes.contains_key(&source);
-    if itself && path != to.path {
-        let done = ways.pull((&source, &path), (&source, &to.path)).await;
-        outcomes.insert(source.clone(), done);
+    if sinks.remove(source) && path != to.path {
+        let done = ways.pull((source, path), (source, &to.path)).await;
+        outcomes.insert(source.to_owned(), done);
     }
-    sinks.retain(|sink| *sink != source && !outcomes.contains_key(sink));
     if sinks.is_empty() {
-        return Ok(outcomes.into_values().collect());
+        return Ok(outcomes);
     }
-    let offered = offered(ways, (&source, &mut path), single.as_deref(), to).await;
-    let (offered, destination) = match (offered, from) {
-        (Ok(found), End::Remote(_)) => found,
-        // What was there before it came, or comes besides, is not for the others.
-        (Ok((offered, destination)), End::Local(_)) if offered.manifest == brought => {
-            (offered, destination)
+    let mut path = path.to_owned();
+    let (offered, destination) = offered(ways, (source, &mut path), None, to).await?;
+    let thing = (offered, path, destination);
+    let reaching = reaching(ways, sinks.clone());
+    outcomes.extend(among(ways, source, thing, (sinks.len(), reaching)).await?);
+    Ok(outcomes)
+}
+
+/// From this machine: the first that takes it is the others' source, for this machine may take no connections.
+async fn out(
+    ways: &Ways,
+    local: &Local,
+    sinks: BTreeSet<String>,
+    to: &Remote,
+) -> Outcome<Outcomes> {
+    let single = local.file_name();
+    let path = single.as_ref().map(|name| into(&to.path, name));
+    let mut path = path.unwrap_or_else(|| to.path.clone());
+    let mut outcomes = Outcomes::new();
+    // Who answers first, so that a rnode that is gone holds up nobody.
+    let mut reaching = pin!(reaching(ways, sinks.clone()));
+    let (source, brought) = loop {
+        let Some((label, reached)) = reaching.next().await else {
+            return Ok(outcomes);
+        };
+        let done = match reached {
+            Ok(_) => ways.up(local, &label, &path).await,
+            Err(failure) => Err(failure),
+        };
+        let taken = done.as_ref().ok().map(|done| done.manifest.clone());
+        outcomes.insert(label.clone(), done);
+        if let Some(manifest) = taken {
+            break (label, manifest);
         }
-        (Err(failure), End::Remote(_)) => return Err(failure),
-        (_, End::Local(local)) => {
-            for sink in sinks {
-                let done = ways.up(local, &sink, &path).await;
+    };
+    let left: BTreeSet<String> = sinks
+        .into_iter()
+        .filter(|sink| !outcomes.contains_key(sink))
+        .collect();
+    if left.is_empty() {
+        return Ok(outcomes);
+    }
+    match offered(ways, (&source, &mut path), single.as_deref(), to).await {
+        // What was there before it came, or comes besides, is not for the others.
+        Ok((offered, destination)) if offered.manifest == brought => {
+            let thing = (offered, path, destination);
+            outcomes.extend(among(ways, &source, thing, (left.len(), reaching)).await?);
+        }
+        _ => {
+            let path = &path;
+            let mut copying = stream::iter(left)
+                .map(|sink| async move { (ways.up(local, &sink, path).await, sink) })
+                .buffer_unordered(UPS_AT_ONCE);
+            while let Some((done, sink)) = copying.next().await {
                 outcomes.insert(sink, done);
             }
-            return Ok(outcomes.into_values().collect());
-        }
-    };
-    let mut reaching = stream::iter(sinks)
-        .map(|sink| async move { (reach(ways, &sink).await, sink) })
-        .buffer_unordered(CALLS_AT_ONCE);
-    let mut reached = BTreeMap::new();
-    while let Some((outcome, sink)) = reaching.next().await {
-        match outcome {
-            Ok(rnode) => drop(reached.insert(sink, rnode)),
-            Err(failure) => drop(outcomes.insert(sink, Err(failure))),
         }
     }
-    let address = ways
-        .base
-        .address(ways.namespace.as_deref(), &source)
-        .await?;
+    Ok(outcomes)
+}
+
+/// What a source offers, where it lies there and where it goes, to the rnodes that are being reached, `count` of them.
+async fn among(
+    ways: &Ways,
+    source: &str,
+    (offered, path, destination): (OfferReply, String, String),
+    (count, reaching): (usize, impl Stream<Item = (String, Outcome<Reached>)>),
+) -> Outcome<Outcomes> {
+    let address = ways.base.address(ways.namespace.as_deref(), source).await?;
     let thing = Thing {
         source: &address,
         ticket: &offered.ticket,
@@ -97,13 +135,30 @@ pub(super) async fn spread(ways: &Ways, from: &End, to: &Remote) -> Outcome<Vec<
         bytes: offered.bytes,
         path: &destination,
     };
+    let unreached = Mutex::new(Outcomes::new());
+    let noted = |(label, reached): (String, Outcome<Reached>)| {
+        let reached = match reached {
+            Ok(reached) => Some((label, reached)),
+            Err(failure) => {
+                let mut unreached = unreached.lock().unwrap_or_else(PoisonError::into_inner);
+                unreached.insert(label, Err(failure));
+                None
+            }
+        };
+        std::future::ready(reached)
+    };
+    let reached = reaching.filter_map(noted);
     let told = |progress: &CopyProgress| ways.bar.show(progress);
-    for (sink, outcome) in copy_all(&thing, &reached, &told).await {
+    let spread = copy_all(&thing, count, reached, &told).await;
+    let mut outcomes = unreached
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    for (sink, outcome) in spread {
         let outcome = outcome.map_err(|status| failed(&status));
         let (from, to) = (format!("{source}:{path}"), format!("{sink}:{destination}"));
         outcomes.insert(sink, outcome.map(|done| copied(from, to, &done)));
     }
-    Ok(outcomes.into_values().collect())
+    Ok(outcomes)
 }
 
 /// What the source offers at `path`, which becomes the thing's own where it went into a folder; and where it is to go.
@@ -131,9 +186,25 @@ async fn offered(
     Ok((offered, destination))
 }
 
-async fn reach(ways: &Ways, label: &str) -> Result<Reached, Failure> {
-    Ok(Reached {
-        address: ways.base.address(ways.namespace.as_deref(), label).await?,
-        files: ways.rnode(label).await?.files(),
-    })
+/// Reaches rnodes side by side; whoever answers first comes first.
+fn reaching(
+    ways: &Ways,
+    sinks: BTreeSet<String>,
+) -> impl Stream<Item = (String, Outcome<Reached>)> {
+    stream::iter(sinks)
+        .map(move |sink| async move {
+            let reached = tokio::time::timeout(REACH_TIME_MAX, reach(ways, &sink)).await;
+            let silent = || Err(failed(&Status::unavailable("the rnode does not answer")));
+            (sink, reached.unwrap_or_else(|_| silent()))
+        })
+        .buffer_unordered(CALLS_AT_ONCE)
+}
+
+async fn reach(ways: &Ways, label: &str) -> Outcome<Reached> {
+    let address = ways.base.address(ways.namespace.as_deref(), label).await?;
+    let files = ways.rnode(label).await?.files();
+    // What stands in between may take a connection for a rnode that is silent.
+    let answered = files.clone().have(HaveRequest::default()).await;
+    answered.map_err(|status| failed(&status))?;
+    Ok(Reached { address, files })
 }
