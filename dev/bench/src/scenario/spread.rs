@@ -261,11 +261,17 @@ impl Field {
                 let dying = async {
                     rnode.half_way(&path).await?;
                     rnode.kill()?;
+                    rnode.is_half_way(&path)?;
                     all_there(&wanted).await
+                };
+                // Whoever dies decides, so that no copy counts that ended before.
+                let beside = async {
+                    copying.await;
+                    std::future::pending().await
                 };
                 tokio::select! {
                     there = dying => there?,
-                    _ = copying => all_there(&wanted).await?,
+                    () = beside => {}
                 }
                 began.elapsed()
             }
@@ -316,11 +322,16 @@ impl Field {
                 rnode.dir.join("files/.radix-partial"),
             ));
         }
+        // Also writes out what the copy before left to be written.
         clear(&self.home.join(before));
         self.copies += 1;
+        let path = format!("copy-{}", self.copies);
+        for rnode in &self.rnodes {
+            rnode.is_fresh(&path)?;
+        }
         touch(&self.rnodes[0].dir.join("files/large"))?;
         eprintln!("bench: copy {} to {}", self.copies, to.len());
-        Ok((format!("copy-{}", self.copies), self.reached(0)?))
+        Ok((path, self.reached(0)?))
     }
 
     fn check(&self, copies: &[PathBuf]) -> Result<(), String> {
@@ -363,15 +374,39 @@ impl Rnode {
 
     /// Waits until half of the file is staged here.
     async fn half_way(&self, path: &str) -> Result<(), String> {
+        wait(|| self.staged() >= BYTES as u64 / 2 || self.place(path).exists()).await
+    }
+
+    /// Refuses what would be no measurement: a relay that had all of it to give when it died.
+    fn is_half_way(&self, path: &str) -> Result<(), String> {
+        let staged = self.staged();
+        if self.place(path).exists() || !(BYTES as u64 / 2..BYTES as u64).contains(&staged) {
+            let number = self.number;
+            return Err(format!(
+                "rnode {number} was not half-way when it died: {staged} bytes"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses a rnode that has something of what it is about to get.
+    fn is_fresh(&self, path: &str) -> Result<(), String> {
         let staging = self.dir.join("files/.radix-partial");
-        wait(|| {
-            let staged = std::fs::read_dir(&staging).into_iter().flatten().flatten();
-            let longest = staged
-                .filter_map(|entry| Some(entry.metadata().ok()?.len()))
-                .max();
-            longest >= Some(BYTES as u64 / 2) || self.place(path).exists()
-        })
-        .await
+        if self.place(path).exists() || staging.exists() {
+            return Err(format!(
+                "rnode {} has something of {path} already",
+                self.number
+            ));
+        }
+        Ok(())
+    }
+
+    /// Bytes of the longest file that is staged here.
+    fn staged(&self) -> u64 {
+        let staging = std::fs::read_dir(self.dir.join("files/.radix-partial"));
+        let staged = staging.into_iter().flatten().flatten();
+        let lengths = staged.filter_map(|entry| Some(entry.metadata().ok()?.len()));
+        lengths.max().unwrap_or(0)
     }
 }
 
