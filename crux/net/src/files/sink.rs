@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use crux_core::digest::{Digest, Groups};
 use crux_core::files::manifest::{Entry, Manifest};
@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use super::cache::HashCache;
 use super::error::{Error, Kind};
 use super::folders::Folders;
+use super::offer::PIECE_BYTES;
 use super::quota::{Quota, Reserved};
 use super::relay::Relay;
 use super::root::{Root, file_type, stat_key, sync_folder};
@@ -24,6 +25,9 @@ use crate::store::{Partial, StatKey};
 
 /// Staged small files after which one call syncs the file system instead of one for each.
 const SYNC_TOGETHER: usize = 8;
+/// Seals of older versions that one copy keeps for itself, 32 bytes each; past it they are known for as long as the cache
+/// keeps them, and all seals are asked for where it does not. 1 << 18: 8 MiB, for 4 GiB of older files.
+const OLDER_SEALS_MAX: usize = 1 << 18;
 /// Age after which something staged is taken for abandoned: a resumed copy comes sooner.
 const ABANDONED_AFTER_SECONDS: u64 = 7 * 24 * 3600;
 /// Tells apart what one process stages.
@@ -54,8 +58,26 @@ pub(crate) struct Item {
     pub(crate) mode: u32,
     pub(crate) size: u64,
     pub(crate) digest: Digest,
-    /// What stands at its final name, if that is of the same size.
-    pub(crate) older: Option<Arc<Groups>>,
+    /// What stands at its final name, if that is of the same size, and as long as it is known.
+    pub(crate) older: Weak<Groups>,
+}
+
+/// Seals that are kept until the copy needs them.
+#[derive(Debug, Default)]
+struct Kept {
+    seals: usize,
+    groups: Vec<Arc<Groups>>,
+}
+
+impl Kept {
+    /// Keeps these, unless that makes it more than `seals_max`.
+    fn keep(&mut self, groups: Arc<Groups>, seals_max: usize) {
+        let seals = self.seals.saturating_add(groups.count());
+        if seals <= seals_max {
+            self.seals = seals;
+            self.groups.push(groups);
+        }
+    }
 }
 
 /// What a manifest means for what is there.
@@ -72,13 +94,16 @@ pub(crate) struct Wanted {
     pub(crate) modes: Vec<(RelPath, u32)>,
     pub(crate) same_files: u64,
     pub(crate) same_bytes: u64,
+    /// Of files that are wanted and have an older version.
+    older: Kept,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Same {
     Yes,
     ButMode,
-    No,
+    /// With what is there instead, if it can be compared.
+    No(Option<Arc<Groups>>),
 }
 
 /// A large file on its way.
@@ -235,18 +260,23 @@ impl Sink {
                         mode: *mode,
                         size: *size,
                         digest: *digest,
-                        older: None,
+                        older: Weak::new(),
                     };
-                    match self.same(&mut folders, &path, &mut item, found)? {
-                        Same::No => wanted.items.push(item),
-                        same => {
-                            wanted.same_files += 1;
-                            wanted.same_bytes += size;
-                            if same == Same::ButMode {
-                                wanted.modes.push((at.clone(), *mode));
+                    match self.same(&mut folders, &path, &item, found)? {
+                        Same::No(older) => {
+                            // Small ones come whole.
+                            if let Some(older) = older.filter(|_| *size > PIECE_BYTES) {
+                                item.older = Arc::downgrade(&older);
+                                wanted.older.keep(older, OLDER_SEALS_MAX);
                             }
+                            wanted.items.push(item);
+                            continue;
                         }
+                        Same::ButMode => wanted.modes.push((at.clone(), *mode)),
+                        Same::Yes => {}
                     }
+                    wanted.same_files += 1;
+                    wanted.same_bytes += size;
                 }
             }
         }
@@ -268,29 +298,29 @@ impl Sink {
         below(&self.dest, &name)
     }
 
-    /// Whether the file is there already; what is there instead is noted.
+    /// Whether the file is there already.
     fn same(
         &self,
         folders: &mut Folders<'_>,
         path: &RelPath,
-        item: &mut Item,
+        item: &Item,
         found: Option<Stat>,
     ) -> Result<Same, Error> {
         let Some(stat) = found.filter(|stat| {
             file_type(stat) == FileType::RegularFile && u64::try_from(stat.st_size) == Ok(item.size)
         }) else {
-            return Ok(Same::No);
+            return Ok(Same::No(None));
         };
         let right_mode = stat.st_mode & 0o7777 == item.mode;
         // Another name of the same file is not ours to change.
         if !right_mode && stat.st_nlink > 1 {
-            return Ok(Same::No);
+            return Ok(Same::No(None));
         }
         let groups = match self.cache.find(&stat_key(&stat)) {
             Some(groups) => groups,
             None => {
                 let mut file = match folders.file(path) {
-                    Err(error) if error.kind() == Kind::NotFound => return Ok(Same::No),
+                    Err(error) if error.kind() == Kind::NotFound => return Ok(Same::No(None)),
                     file => file?,
                 };
                 let hashed = self.cache.hash(&mut file);
@@ -300,10 +330,7 @@ impl Sink {
         Ok(match groups.digest() == item.digest {
             true if right_mode => Same::Yes,
             true => Same::ButMode,
-            false => {
-                item.older = Some(groups);
-                Same::No
-            }
+            false => Same::No(Some(groups)),
         })
     }
 
@@ -679,12 +706,54 @@ mod tests {
                 mode: 0o644,
                 size,
                 digest: Digest::of(b"a"),
-                older: None,
+                older: Weak::new(),
             }],
             ..Wanted::default()
         };
         sink.admit(&wanted(1)).unwrap();
         let refused = sink.admit(&wanted(1 << 62)).unwrap_err();
         assert_eq!(refused.kind(), Kind::Full);
+    }
+
+    #[test]
+    fn seals_of_older_versions_are_kept_within_a_bound_and_those_of_small_files_not_at_all() {
+        let groups = |bytes: usize| {
+            let mut hasher = crux_core::digest::GroupHasher::new();
+            hasher.update(&vec![7; bytes]);
+            Arc::new(hasher.finish())
+        };
+        let mut kept = Kept::default();
+        let older: Vec<Weak<Groups>> = [3, 5, 2]
+            .map(|count| {
+                let groups = groups(count * (16 << 10));
+                let older = Arc::downgrade(&groups);
+                kept.keep(groups, 5);
+                older
+            })
+            .into();
+        let known: Vec<bool> = older
+            .iter()
+            .map(|older| older.upgrade().is_some())
+            .collect();
+        assert_eq!((kept.seals, &known[..]), (5, &[true, false, true][..]));
+
+        let at = std::env::temp_dir().join(format!("radix-older-{}", std::process::id()));
+        std::fs::create_dir_all(&at).unwrap();
+        let mut text = "radix-manifest/1\nd 755 \n".to_owned();
+        for (name, size) in [("large", 200_000), ("small", 1000)] {
+            std::fs::write(at.join(name), vec![1; size]).unwrap();
+            let digest = Digest::of(&vec![2; size]);
+            text.push_str(&format!("f 644 {size} {digest} {name}\n"));
+        }
+        let root = Arc::new(Root::open(&at).unwrap());
+        let sink = Sink::new(root, RelPath::ROOT, Arc::default());
+        let wanted = sink.compare(&Manifest::parse(&text).unwrap(), "").unwrap();
+        let known = wanted
+            .items
+            .iter()
+            .map(|item| item.older.upgrade().is_some());
+        assert_eq!(known.collect::<Vec<_>>(), [true, false]);
+        assert_eq!(wanted.older.groups.len(), 1);
+        std::fs::remove_dir_all(&at).unwrap();
     }
 }

@@ -411,10 +411,10 @@ impl Taking<'_> {
 
     /// The seals of a file, checked against its digest.
     async fn seals(&mut self, item: &Item) -> Result<Groups, Error> {
-        let older = item.older.as_deref();
-        let above = older.and_then(|older| Some((older, older.above(ABOVE)?)));
+        let older = item.older.upgrade();
+        let above = older.and_then(|older| older.above(ABOVE).map(|above| (older, above)));
         let seals = match above {
-            Some((older, above)) => self.seals_beside(item, (older, &above)).await?,
+            Some((older, above)) => self.seals_beside(item, (&older, &above)).await?,
             None => self.read_seals(item, Want::default()).await?,
         };
         Groups::check(item.digest, item.size, seals)
@@ -666,7 +666,7 @@ mod tests {
             mode: 0o644,
             size,
             digest,
-            older: None,
+            older: std::sync::Weak::new(),
         }
     }
 
