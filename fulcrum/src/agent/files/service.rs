@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tonic::Status;
 
-use super::{copy, roots, writing};
+use super::writing::Writing;
+use super::{copy, roots};
 use crate::agent::context::{Agent, fields};
 use crate::agent::fetch;
 use crate::agent::limits::{CALL_TIMEOUT, FILE_BYTES_MAX, SERVICE_BYTES_MAX};
@@ -124,13 +125,14 @@ pub(crate) async fn fetch(
         expected: Some(*digest),
         executable,
     };
-    let writer = agent.store.shared_writer(put);
-    let writer = writer.map_err(|error| failed(&error))?;
-    let written = read(&*outside, writer, |writer, bytes| {
-        writer.append(bytes).map_err(io::Error::other)
+    let writing = Writing::begin(&agent.store, put).await;
+    let writing = writing.map_err(|error| failed(&error))?;
+    let written = read(&*outside, writing, |writing, bytes| async {
+        let appended = writing.append(&agent.store, bytes).await;
+        appended.map_err(io::Error::other)
     });
-    let writer = written.await.map_err(|error| failed(&error))?;
-    match writing::off(&agent.store, move || writer.commit()).await {
+    let writing = written.await.map_err(|error| failed(&error))?;
+    match writing.commit(&agent.store).await {
         Ok(_) => Ok(Some(service.to_string())),
         Err(error) => {
             let mismatch = error.kind() == store::Kind::Mismatch;
@@ -168,9 +170,13 @@ pub(crate) async fn has(agent: &Agent, service: &Service, digest: &Digest) -> Re
     }
     let outside = opened(agent, service).map_err(unserved)?;
     let hasher = crux_core::digest::GroupHasher::new();
-    let hashed = read(&*outside, hasher, |hasher, bytes| {
-        hasher.update(bytes);
-        Ok(())
+    let hashed = read(&*outside, hasher, |mut hasher, bytes| async move {
+        let hashing = move || {
+            hasher.update(&bytes);
+            hasher
+        };
+        let hashed = tokio::task::spawn_blocking(hashing).await;
+        hashed.map_err(io::Error::other)
     });
     let hasher = hashed.await.map_err(|error| unserved(error.to_string()))?;
     if hasher.finish().digest() == *digest {
@@ -217,15 +223,17 @@ fn opened(agent: &Agent, service: &Service) -> Result<Box<dyn DataService>, Stri
     }
 }
 
-/// Reads all that a service gives into `taker`, within the bounds of a blob; it takes each piece beside the runtime.
-async fn read<T: Send + 'static>(
+/// Reads all that a service gives into `taker`, within the bounds of a blob; `take` does with each piece what blocks beside
+/// the runtime.
+async fn read<T, F: Future<Output = io::Result<T>>>(
     service: &dyn DataService,
     mut taker: T,
-    take: fn(&mut T, &[u8]) -> io::Result<()>,
+    take: impl Fn(T, Vec<u8>) -> F,
 ) -> io::Result<T> {
     let mut content = service.open().await?;
-    let (mut piece, mut seen) = (vec![0; PIECE_BYTES], 0);
+    let mut seen = 0;
     loop {
+        let mut piece = vec![0; PIECE_BYTES];
         let reading = content.bytes.read(&mut piece);
         let length = tokio::time::timeout(CALL_TIMEOUT, reading)
             .await
@@ -237,12 +245,8 @@ async fn read<T: Send + 'static>(
         if seen > FILE_BYTES_MAX {
             return Err(io::Error::other("it is too large"));
         }
-        let taking = move || {
-            let taken = take(&mut taker, &piece[..length]);
-            taken.map(|()| (taker, piece))
-        };
-        let taken = tokio::task::spawn_blocking(taking).await;
-        (taker, piece) = taken.map_err(io::Error::other)??;
+        piece.truncate(length);
+        taker = take(taker, piece).await?;
     }
 }
 
