@@ -16,10 +16,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use underverse::{
-    ByteCount, EffectiveStorage, Exposed, StorageExposure, StorageId, StorageKind, Strength,
+    ByteCount, EffectiveStorage, Error, Exposed, Kind, StorageExposure, StorageId, StorageKind,
+    Strength,
 };
 
 use crate::durable;
+use crate::execute::io_at;
 use crate::label::rnode_label;
 use crate::layout::Home;
 
@@ -181,6 +183,38 @@ impl Allotment {
     }
 }
 
+/// Why storage is not allotted.
+#[derive(Debug)]
+pub(crate) enum NotAllotted {
+    /// What was chosen has gone to another since, or is not exposed any more; nothing changed, and another pass chooses anew.
+    Lost(String),
+    /// It is written down, and may be made.
+    Io(io::Error),
+}
+
+impl NotAllotted {
+    /// The same as whoever asked for `wanted` hears it.
+    pub(crate) fn of(self, wanted: &Allotment) -> Error {
+        let (operation, path) = ("allot storage", wanted.path());
+        let error = match self {
+            Self::Io(error) => io_at(operation, &path)(error),
+            Self::Lost(why) => {
+                let message = format!(
+                    "what was chosen has gone to another since: {why}; another pass chooses anew"
+                );
+                Error::new(Kind::Taken, operation, message).with("path", path.display())
+            }
+        };
+        error.with("storage", &wanted.id)
+    }
+}
+
+impl From<io::Error> for NotAllotted {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
 /// All storage of a state directory.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Store {
@@ -209,7 +243,7 @@ impl Store {
     }
 
     /// Whether there is room for `wanted`, which replaces `held`; what is held stays, whatever became of its exposure.
-    fn check(&self, wanted: &Allotment, held: Option<&Allotment>) -> io::Result<()> {
+    fn check(&self, wanted: &Allotment, held: Option<&Allotment>) -> Result<(), NotAllotted> {
         let known = held.filter(|held| held.source == wanted.source);
         if known.is_some_and(|held| held.capacity >= wanted.capacity) {
             return Ok(());
@@ -220,7 +254,7 @@ impl Store {
                 return Ok(());
             }
             let why = format!("{} is not exposed any more", wanted.source);
-            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+            return Err(NotAllotted::Lost(why));
         };
         let left = exposure.capacity.saturating_sub(self.allotted(exposure));
         if exposure.thin || wanted.capacity <= left {
@@ -228,7 +262,7 @@ impl Store {
         }
         let (source, capacity) = (&exposure.source, exposure.capacity);
         let why = format!("{left} of {capacity} bytes are left in {source}");
-        Err(io::Error::new(io::ErrorKind::StorageFull, why))
+        Err(NotAllotted::Lost(why))
     }
 
     pub(crate) fn exposed(&self) -> Vec<Exposed> {
@@ -261,10 +295,10 @@ impl Store {
 }
 
 /// Reads all, changes it and writes what has changed; one process at a time.
-pub(crate) fn change<T>(
+pub(crate) fn change<T, E: From<io::Error>>(
     home: &Home,
-    change: impl FnOnce(&mut Store) -> io::Result<T>,
-) -> io::Result<T> {
+    change: impl FnOnce(&mut Store) -> Result<T, E>,
+) -> Result<T, E> {
     let root = home.storage();
     durable::create_dir(&root)?;
     let mut options = fs::OpenOptions::new();
@@ -273,7 +307,7 @@ pub(crate) fn change<T>(
         .truncate(false)
         .write(true)
         .open(root.join("lock"))?;
-    rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(io::Error::from)?;
     let before = Store::read(home)?;
     let mut store = before.clone();
     let result = change(&mut store)?;
@@ -289,17 +323,16 @@ pub(crate) fn change<T>(
 /// Allots: written down first, then made. What cannot be made stays written down and is made by the next pass.
 ///
 /// # Errors
-/// `StorageFull` and `NotFound`, with nothing changed, where what was chosen has been given to another meanwhile, or is
-/// not exposed any more.
-pub(crate) fn allot(home: &Home, wanted: &Allotment, mode: u32) -> io::Result<()> {
+/// [`NotAllotted::Lost`] with nothing changed.
+pub(crate) fn allot(home: &Home, wanted: &Allotment, mode: u32) -> Result<(), NotAllotted> {
     change(home, |store| {
         let held = store.allotments.iter().position(|held| held.same(wanted));
         let held = held.map(|at| store.allotments.remove(at));
         store.check(wanted, held.as_ref())?;
         store.allotments.push(wanted.clone());
-        Ok(())
+        Ok::<_, NotAllotted>(())
     })?;
-    wanted.make(mode)
+    wanted.make(mode).map_err(NotAllotted::Io)
 }
 
 /// Frees: removed first, then forgotten.
@@ -315,6 +348,8 @@ pub(crate) fn free(home: &Home, freed: &[Allotment]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use underverse::Effect;
+
     use super::*;
 
     fn exposure(source: &Path, capacity: u64) -> Exposure {
@@ -357,16 +392,24 @@ mod tests {
         let offer = |exposures| {
             change(&home, |store| {
                 store.exposures = exposures;
-                Ok(())
+                Ok::<_, io::Error>(())
             })
         };
         offer(vec![exposure(&disk, 100)]).unwrap();
         let allot = |horde, bytes| allot(&home, &allotment(horde, &disk, bytes), 0o700);
-        let kind = |result: io::Result<()>| result.unwrap_err().kind();
+        // A conflict that changed nothing, so that the pass may be repeated.
+        let lost = |result: Result<(), NotAllotted>| {
+            let error = result.unwrap_err().of(&allotment("x", &disk, 1));
+            assert_eq!(
+                (error.kind(), error.what_changed()),
+                (Kind::Taken, Effect::None)
+            );
+            error.to_string()
+        };
         allot("a", 60).unwrap();
-        assert_eq!(kind(allot("b", 60)), io::ErrorKind::StorageFull);
+        assert!(lost(allot("b", 60)).contains("40 of 100 bytes are left"));
         allot("b", 40).unwrap();
-        assert_eq!(kind(allot("b", 41)), io::ErrorKind::StorageFull);
+        assert!(lost(allot("b", 41)).contains("40 of 100 bytes are left"));
         let held = |store: &Store| {
             let all = store.allotments.iter();
             all.map(|one| (one.horde.clone(), one.capacity))
@@ -377,7 +420,7 @@ mod tests {
         // What is held is made again, whatever became of the exposure; nothing new is.
         offer(Vec::new()).unwrap();
         allot("b", 40).unwrap();
-        assert_eq!(kind(allot("c", 1)), io::ErrorKind::NotFound);
+        assert!(lost(allot("c", 1)).contains("is not exposed any more"));
         assert_eq!(held(&Store::read(&home).unwrap()), both);
         fs::remove_dir_all(root).unwrap();
     }

@@ -81,9 +81,7 @@ impl Pass<'_> {
     pub(super) fn allot(&self, one: &Allotment) -> Result<(), Error> {
         let users = self.wanted.and_then(|wanted| wanted.user_range_start);
         let mode = users.map_or(0o700, |_| 0o1777);
-        let path = one.path();
-        storage::allot(&self.local.settings().home, one, mode)
-            .map_err(|error| io_at("allot storage", &path)(error).with("storage", &one.id))
+        storage::allot(&self.local.settings().home, one, mode).map_err(|error| error.of(one))
     }
 
     pub(super) fn taken(&self, own: &[Lease]) -> Result<BTreeSet<Ipv4Addr>, Error> {
