@@ -1,5 +1,6 @@
 //! Processes by the mark in their environment: how what belongs to a rnode is found without a pid namespace.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
@@ -27,20 +28,48 @@ pub fn marked(name: &str, value: &str) -> io::Result<Vec<i32>> {
     process::carrying(|environment| environment.holds(name, value))
 }
 
-/// Asks every process that carries the mark and is not among `asked` to end, and adds it there; says how many are left.
+/// The values that processes other than ourselves have of a variable, each of them one or more: one look for all.
 ///
 /// # Errors
 /// As [`process::carrying`].
-pub fn ask_marked(name: &str, value: &str, asked: &mut BTreeSet<i32>) -> io::Result<usize> {
-    let found = marked(name, value)?;
+pub(crate) fn values(name: &str) -> io::Result<BTreeSet<Vec<u8>>> {
+    let values = RefCell::new(BTreeSet::new());
+    process::carrying(|environment| {
+        let named = environment
+            .variables()
+            .filter(|(found, _)| *found == name.as_bytes());
+        values
+            .borrow_mut()
+            .extend(named.map(|(_, value)| value.to_vec()));
+        false
+    })?;
+    Ok(values.into_inner())
+}
+
+/// Asks every process that is `wanted` and not among `asked` to end, and adds it there; says how many are left.
+///
+/// # Errors
+/// As [`process::carrying`].
+pub(crate) fn ask(
+    wanted: impl Fn(&Environment) -> bool,
+    asked: &mut BTreeSet<i32>,
+) -> io::Result<usize> {
+    let found = process::carrying(&wanted)?;
     for &pid in &found {
         if asked.insert(pid) {
-            let carries = |environment: &Environment| environment.holds(name, value);
             // One that may not be asked is still counted, and its end awaited.
-            drop(process::signal(pid, carries, Signal::TERM));
+            drop(process::signal(pid, &wanted, Signal::TERM));
         }
     }
     Ok(found.len())
+}
+
+/// Ends every process that is `wanted`, and says how many there were.
+///
+/// # Errors
+/// As [`process::end_carrying`]; what was ended stays ended.
+pub(crate) fn end(wanted: impl Fn(&Environment) -> bool) -> io::Result<usize> {
+    process::end_carrying(wanted, END_MAX)
 }
 
 /// Ends every process that carries the mark, and says how many there were.
@@ -48,7 +77,7 @@ pub fn ask_marked(name: &str, value: &str, asked: &mut BTreeSet<i32>) -> io::Res
 /// # Errors
 /// As [`process::end_carrying`]; what was ended stays ended.
 pub fn end_marked(name: &str, value: &str) -> io::Result<usize> {
-    process::end_carrying(|environment| environment.holds(name, value), END_MAX)
+    end(|environment| environment.holds(name, value))
 }
 
 #[cfg(test)]

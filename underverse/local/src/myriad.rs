@@ -15,6 +15,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use crux_core::adf::{Diagnostic, FileKind, FileTree, SourceMap};
+use crux_net::process::Environment;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use underverse::{Error, Execable, FromRnodes, HordeName, HordeSpec, Kind, Program, from_rnodes};
@@ -121,6 +122,9 @@ pub struct Spawned {
 struct Record {
     file: PathBuf,
     processes: Vec<Spawned>,
+    /// Of all of its processes, also of those that ended before they could be named.
+    #[serde(default)]
+    addresses: Vec<Ipv4Addr>,
 }
 
 /// What `clean` ended and removed.
@@ -171,7 +175,7 @@ pub fn run(request: &Request<'_>) -> Result<Run, MyriadError> {
             _claims: started.claims,
         }),
         Err(error) => {
-            clean_one(&directory)?;
+            clean_all(&[directory])?;
             Err(error.into())
         }
     }
@@ -182,13 +186,49 @@ pub fn run(request: &Request<'_>) -> Result<Run, MyriadError> {
 /// # Errors
 /// `Io` if they cannot be listed.
 pub fn live(home: &Home) -> Result<Vec<String>, Error> {
-    let mut live = Vec::new();
-    for directory in directories(home)? {
-        if is_live(&directory, &recorded(&directory))? {
-            live.push(run_name(&directory));
-        }
+    let live = live_of(directories(home)?, || mark::values(MYRIAD_MARK))?;
+    let mut names: Vec<String> = live
+        .iter()
+        .map(|(directory, _)| run_name(directory))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// The addresses of runs of which a process runs still, whoever started them and whether that still lives.
+///
+/// # Errors
+/// `Io` if they cannot be listed.
+pub(crate) fn addresses(home: &Home) -> Result<BTreeSet<Ipv4Addr>, Error> {
+    let live = live_of(directories(home)?, || mark::values(MYRIAD_MARK))?;
+    let of = |(_, record): (PathBuf, Record)| {
+        // An older version wrote down those of its processes only.
+        let named = record.processes.into_iter().map(|one| one.address);
+        record.addresses.into_iter().chain(named)
+    };
+    Ok(live.into_iter().flat_map(of).collect())
+}
+
+/// The runs of which a process runs still; `marks`: which runs processes carry the mark of, asked once, and only where a
+/// record does not suffice.
+fn live_of(
+    directories: Vec<PathBuf>,
+    marks: impl FnOnce() -> io::Result<BTreeSet<Vec<u8>>>,
+) -> Result<Vec<(PathBuf, Record)>, Error> {
+    let runs = directories.into_iter().map(|directory| {
+        let record = recorded(&directory);
+        (directory, record)
+    });
+    let named =
+        |(_, record): &(PathBuf, Record)| record.processes.iter().any(|one| one.process.is_alive());
+    let (mut live, ended): (Vec<_>, Vec<_>) = runs.partition(named);
+    if let Some((first, _)) = ended.first() {
+        let marks = marks().map_err(io_at("look for processes of runs", first))?;
+        let marked = |(directory, _): &(PathBuf, Record)| {
+            marks.contains(directory.as_os_str().as_encoded_bytes())
+        };
+        live.extend(ended.into_iter().filter(marked));
     }
-    live.sort();
     Ok(live)
 }
 
@@ -214,29 +254,17 @@ fn recorded(directory: &Path) -> Record {
     record.ok().flatten().unwrap_or_default()
 }
 
-fn is_live(directory: &Path, record: &Record) -> Result<bool, Error> {
-    if record.processes.iter().any(|one| one.process.is_alive()) {
-        return Ok(true);
-    }
-    let value = directory.display().to_string();
-    let marked = mark::marked(MYRIAD_MARK, &value);
-    let marked = marked.map_err(io_at("look for a run's processes", directory))?;
-    Ok(!marked.is_empty())
-}
-
 /// Ends everything that any run of this home spawned, and removes what was kept of it.
 ///
 /// # Errors
 /// `DeadlineExceeded` if a process does not end; what was ended stays ended, and a repeat goes on.
 pub fn clean(home: &Home) -> Result<Cleaned, Error> {
-    let mut cleaned = Cleaned::default();
-    for directory in directories(home)? {
-        cleaned.ended += clean_one(&directory)?;
-        cleaned.runs.push(run_name(&directory));
-    }
-    cleaned.runs.sort();
+    let directories = directories(home)?;
+    let ended = clean_all(&directories)?;
+    let mut runs: Vec<String> = directories.iter().map(|run| run_name(run)).collect();
+    runs.sort();
     durable::remove_empty_dir(&home.myriad());
-    Ok(cleaned)
+    Ok(Cleaned { runs, ended })
 }
 
 fn read(file: &Path) -> Result<HordeSpec, MyriadError> {
@@ -330,12 +358,7 @@ fn taken(home: &Home) -> Result<BTreeSet<Ipv4Addr>, Error> {
     let hordes = home.hordes();
     let mut taken =
         address::leased_elsewhere(home, "").map_err(io_at("read leased addresses", &hordes))?;
-    for directory in directories(home)? {
-        let record = recorded(&directory);
-        if is_live(&directory, &record)? {
-            taken.extend(record.processes.iter().map(|one| one.address));
-        }
-    }
+    taken.extend(addresses(home)?);
     Ok(taken)
 }
 
@@ -365,16 +388,17 @@ fn spawn_all(
     let path = directory.join(RECORD);
     let mut record = Record {
         file: request.file.to_owned(),
-        processes: Vec::new(),
+        ..Record::default()
     };
     let (mut children, mut claims) = (Vec::new(), Vec::new());
     let mut taken = taken(request.home)?;
     let candidates: Vec<_> = address::candidates(rustix::process::getuid().as_raw()).collect();
     for ordinal in 1..=execable.count {
-        // Before each spawn, so that the directory is known to `clean` whatever happens next.
-        durable::write_json(&path, &record).map_err(io_at("keep the run", &path))?;
         let (host, claim) = claimed(ordinal, &candidates, &mut taken)?;
         claims.push(claim);
+        record.addresses.push(host);
+        // Before each spawn, so that the directory is known to `clean` whatever happens next, and the address to others.
+        durable::write_json(&path, &record).map_err(io_at("keep the run", &path))?;
         let label = rnode_label(ordinal);
         let child = command(request, execable, directory, (&label, host))?;
         let pid = child.id().cast_signed();
@@ -481,17 +505,31 @@ fn weaker(spec: &HordeSpec, execable: &Execable) -> Vec<String> {
     mounts.chain(users).chain(ports).collect()
 }
 
-/// Ends the processes of one run, by name, group and mark, and removes its directory.
-fn clean_one(directory: &Path) -> Result<usize, Error> {
-    let io = |error| io_at("end a run's processes", directory)(error);
-    let record = recorded(directory);
-    let value = directory.display().to_string();
-    let mut running: Vec<ProcessName> = record.processes.iter().map(|p| p.process).collect();
+/// Ends the processes of runs, by name, group and mark, and removes their directories; one look at a time for all of them.
+fn clean_all(directories: &[PathBuf]) -> Result<usize, Error> {
+    let Some(first) = directories.first() else {
+        return Ok(0);
+    };
+    let io = |error| io_at("end the processes of runs", first)(error);
+    let values: BTreeSet<&[u8]> = directories
+        .iter()
+        .map(|directory| directory.as_os_str().as_encoded_bytes())
+        .collect();
+    let ours = |environment: &Environment| {
+        let mark = MYRIAD_MARK.as_bytes();
+        let mut variables = environment.variables();
+        variables.any(|(name, value)| name == mark && values.contains(value))
+    };
+    let records = directories.iter().map(|directory| recorded(directory));
+    let mut running: Vec<ProcessName> = records
+        .flat_map(|record| record.processes)
+        .map(|spawned| spawned.process)
+        .collect();
     running.retain(|process| process.signal(Signal::TERM));
     let mut asked = running.iter().map(|process| process.pid).collect();
     let begun = Instant::now();
     // What was forked meanwhile is asked too; nobody is asked twice.
-    while mark::ask_marked(MYRIAD_MARK, &value, &mut asked).map_err(io)? > 0
+    while mark::ask(ours, &mut asked).map_err(io)? > 0
         || running.iter().any(|process| process.is_alive())
     {
         if begun.elapsed() >= CLEAN_GRACE {
@@ -503,7 +541,50 @@ fn clean_one(directory: &Path) -> Result<usize, Error> {
     for process in &running {
         process.signal(Signal::KILL);
     }
-    mark::end_marked(MYRIAD_MARK, &value).map_err(io)?;
-    durable::remove_tree(directory).map_err(io_at("remove the run's directory", directory))?;
+    mark::end(ours).map_err(io)?;
+    for directory in directories {
+        durable::remove_tree(directory).map_err(io_at("remove the run's directory", directory))?;
+    }
     Ok(ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_are_looked_through_once_for_all_runs_and_not_where_records_suffice() {
+        let root = std::env::temp_dir().join(format!("myriad-live-{}", std::process::id()));
+        let ours = ProcessName::of(std::process::id().cast_signed()).unwrap();
+        let run = |name: &str, processes: Vec<Spawned>| {
+            let directory = root.join(name);
+            fs::create_dir_all(&directory).unwrap();
+            let record = Record {
+                processes,
+                ..Record::default()
+            };
+            durable::write_json(&directory.join(RECORD), &record).unwrap();
+            directory
+        };
+        let spawned = Spawned {
+            label: "n1".to_owned(),
+            address: Ipv4Addr::LOCALHOST,
+            process: ours,
+        };
+        let named = run("named", vec![spawned]);
+        let unneeded = || -> io::Result<_> { panic!("records suffice") };
+        assert_eq!(live_of(vec![named.clone()], unneeded).unwrap().len(), 1);
+        let ended = [run("ended-1", Vec::new()), run("ended-2", Vec::new())];
+        let marked = run("marked", Vec::new());
+        let value = marked.as_os_str().as_encoded_bytes().to_vec();
+        let all: Vec<PathBuf> = ended.into_iter().chain([named, marked]).collect();
+        // It can be asked once only.
+        let live = live_of(all, || Ok(BTreeSet::from([value]))).unwrap();
+        let names: BTreeSet<String> = live.iter().map(|(run, _)| run_name(run)).collect();
+        assert_eq!(
+            names,
+            BTreeSet::from(["marked", "named"].map(str::to_owned))
+        );
+        fs::remove_dir_all(root).unwrap();
+    }
 }

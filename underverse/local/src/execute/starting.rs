@@ -21,7 +21,7 @@ use crate::record::{ContainerRecord, Door, ForwardRecord};
 use crate::servers::Tagging;
 use crate::storage::{self, Allotment};
 use crate::wanted::{HOSTS, RESOLVER, Wanted, WantedSwitch};
-use crate::{durable, mark};
+use crate::{durable, mark, myriad};
 
 /// How often a leased port is tried before the rnode gets another address: 1 s in all.
 const PROBES_MAX: u32 = 20;
@@ -89,6 +89,8 @@ impl Pass<'_> {
         let mut taken = address::leased_elsewhere(home, self.horde.as_str())
             .map_err(io_at("read leased addresses", &home.hordes()))?;
         taken.extend(own.iter().map(|lease| lease.host));
+        // Whoever ran them may have ended, and what it ran in the background may listen later.
+        taken.extend(myriad::addresses(home)?);
         let base = self
             .base
             .address

@@ -9,7 +9,7 @@ use underverse::Kind;
 use underverse_local::Home;
 use underverse_local::myriad::{MYRIAD_MARK, MyriadError, Request, Run, clean, live, run};
 
-use crate::fake::Scratch;
+use crate::fake::{Scratch, World, realised, spec};
 
 /// A home that is cleaned with the test.
 struct Site {
@@ -155,6 +155,46 @@ fn an_address_in_use_is_given_to_nobody_else() {
     let after = site.run(&block(1)).unwrap();
     assert!(!addresses(&after).contains(host));
     drop(held);
+}
+
+/// What a command leaves in the background has its address, though the command was gone before it could be named.
+#[tokio::test]
+async fn an_address_whose_command_left_something_in_the_background_is_given_to_no_horde() {
+    let world = World::new();
+    let site = Site {
+        scratch: Scratch::new(),
+        home: world.settings().home,
+    };
+    let script = world.scratch.path().join("leaves");
+    std::fs::write(&script, "#!/bin/sh\nsleep 600 >/dev/null 2>&1 &\n").unwrap();
+    let block = format!(
+        "myriad {{\n  n = 2\n  cmd = /bin/sh {}\n}}\n",
+        script.display()
+    );
+    let mut left = site.run(&block).unwrap();
+    left.wait().unwrap();
+    // What this machine happens to have free is not what the world in memory has: the first it would lease are in use.
+    let path = left.directory.join("run.json");
+    let mut record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(record["addresses"].as_array().map(Vec::len), Some(2));
+    let free = World::new();
+    realised(&free.local(), 1, &spec(2)).await;
+    let leased = |world: &World| -> BTreeSet<String> {
+        let leases = world.json("hordes/stix/addresses.json");
+        let leases = leases["leases"].as_array().unwrap().iter();
+        leases
+            .map(|lease| lease["host"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let used = leased(&free);
+    record["addresses"] = used.iter().cloned().collect();
+    std::fs::write(&path, record.to_string()).unwrap();
+    drop(left);
+    realised(&world.local(), 1, &spec(3)).await;
+    assert_eq!(leased(&world).len(), 3);
+    assert!(leased(&world).is_disjoint(&used), "{used:?}");
+    assert_eq!(clean(&site.home).unwrap().runs, ["six-1"]);
 }
 
 #[test]
