@@ -292,10 +292,13 @@ impl Places {
         &self,
         listener: &TcpListener,
     ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let place = self.handshakes.clone().acquire_owned().await;
-        let place = place.map_err(io::Error::other)?;
+        // Given back until somebody comes: a place that nobody shakes hands in would make the others crowded.
+        let free = self.handshakes.acquire().await;
+        drop(free.map_err(io::Error::other)?);
         let (stream, address) = listener.accept().await?;
-        Ok((stream, address, place))
+        // One accepts at a time, so that it is still there.
+        let place = self.handshakes.clone().try_acquire_owned();
+        Ok((stream, address, place.map_err(io::Error::other)?))
     }
 }
 
@@ -529,4 +532,32 @@ async fn changed(changes: &mut Option<tokio::sync::watch::Receiver<u64>>) {
         return;
     }
     std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn handshakes_are_crowded_when_every_place_is_taken_and_not_before() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let places = Places {
+            handshakes: Arc::new(Semaphore::new(2)),
+            connections: Arc::new(Semaphore::new(1)),
+        };
+        let _first = places.handshakes.clone().try_acquire_owned().unwrap();
+        // Waits for whoever comes next, with one place left.
+        let mut accepting = Box::pin(places.accept(&listener));
+        assert!(accepting.as_mut().now_or_never().is_none());
+        let began = Instant::now();
+        outstayed(&places.handshakes).await;
+        assert_eq!(began.elapsed(), HANDSHAKE_TIME_MAX);
+        let _second = places.handshakes.clone().try_acquire_owned().unwrap();
+        let began = Instant::now();
+        outstayed(&places.handshakes).await;
+        assert_eq!(began.elapsed(), HANDSHAKE_TIME_CROWDED);
+    }
 }
