@@ -9,6 +9,7 @@ pub(crate) mod held;
 pub(crate) mod mounted;
 pub(crate) mod needs;
 pub(crate) mod needs_task;
+pub(crate) mod pauses;
 pub(crate) mod room;
 pub(crate) mod roots;
 pub(crate) mod service;

@@ -109,8 +109,11 @@ pub(crate) const DIGESTS_MAX: usize = 4096;
 pub(crate) const FILE_BYTES_MAX: u64 = 64 << 30;
 /// Tries to fetch one file from one source.
 pub(crate) const FETCH_TRIES: u32 = 2;
-/// Pause before a failed fetch is tried again.
+/// Pause before a failed fetch is tried again, at first.
 pub(crate) const FETCH_RETRY: Duration = Duration::from_millis(500);
+/// Longest pause before a pinned file that could not be had is asked for again, doubled from [`FETCH_RETRY`]; none when the
+/// document changes or a source appears. 15 s: something waits for it to start.
+pub(crate) const FETCH_PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Longest wait a Need may ask for.
 pub(crate) const NEED_DEADLINE_MAX: Duration = Duration::from_secs(600);
 /// Verified files remembered by device, inode, size and times.

@@ -16,9 +16,11 @@ use tokio::time::Instant;
 use super::application::{Application, readiness};
 use super::context::{Agent, background, fields, unix_ms};
 use super::executions::outcome_text;
+use super::files::pauses::Pauses;
 use super::label::InstanceLabel;
 use super::limits::{
-    FETCH_RETRY, PROBES_MAX, REASON_BYTES_MAX, RECONCILE_DEBOUNCE, RECONCILE_INTERVAL,
+    FETCH_PAUSE_MAX, FETCH_RETRY, PROBES_MAX, REASON_BYTES_MAX, RECONCILE_DEBOUNCE,
+    RECONCILE_INTERVAL,
 };
 use super::probe::{self, Readiness};
 use super::reconcile::{
@@ -31,7 +33,8 @@ use super::{describe, durable, fetch, instance, services, wanted as want};
 #[derive(Debug)]
 enum Told {
     Ready(String),
-    Fetched(Vec<String>),
+    /// Of files that were asked for: from whom, and why those are not here that are not.
+    Fetched(Vec<String>, Vec<(String, Option<String>)>),
 }
 
 /// The task's own state.
@@ -47,7 +50,10 @@ struct Driver {
     /// In which order instances are started that are due at once.
     order: Order,
     fetching: bool,
-    fetch_after: Instant,
+    /// Between tries to have pinned files, by [`file_id`].
+    pauses: Pauses,
+    /// Why they cannot be had.
+    problems: BTreeMap<String, String>,
     tell: mpsc::Sender<Told>,
 }
 
@@ -71,6 +77,11 @@ pub(crate) async fn run(agent: Arc<Agent>) {
             driver.heard(news);
         }
     }
+}
+
+/// One file that is pinned at one path.
+fn file_id(digest: &Digest, path: &str) -> String {
+    format!("{digest} {path}")
 }
 
 /// Everything that makes a pass due.
@@ -140,7 +151,8 @@ impl Driver {
             remembered,
             order: Order::from_environment(),
             fetching: false,
-            fetch_after: Instant::now(),
+            pauses: Pauses::new(FETCH_RETRY, FETCH_PAUSE_MAX),
+            problems: BTreeMap::new(),
             tell,
         }
     }
@@ -150,11 +162,18 @@ impl Driver {
             Told::Ready(execution) => {
                 self.ready.insert(execution);
             }
-            Told::Fetched(problems) => {
+            Told::Fetched(sources, tried) => {
                 self.fetching = false;
-                if !problems.is_empty() {
-                    self.fetch_after = Instant::now() + FETCH_RETRY;
+                let now = Instant::now();
+                for (id, problem) in tried {
+                    let here = problem.is_none();
+                    self.pauses.tried(&id, here, &sources, now);
+                    match problem {
+                        Some(problem) => drop(self.problems.insert(id, problem)),
+                        None => drop(self.problems.remove(&id)),
+                    }
                 }
+                let problems = self.problems.values().cloned().collect();
                 self.agent.trouble.set("files", problems);
             }
         }
@@ -162,7 +181,11 @@ impl Driver {
 
     /// Looks, decides and acts once; returns the longest time until the next pass.
     async fn pass(&mut self) -> Duration {
+        let before = self.plan.as_ref().map(|plan| plan.generation);
         self.plan = want::plan(&self.agent, self.plan.take());
+        if self.plan.as_ref().map(|plan| plan.generation) != before {
+            self.pauses.retain(|_| false);
+        }
         let observation = self.observe();
         let now = self.began.elapsed();
         let decision = self.reconciler.step(now, &observation);
@@ -182,8 +205,12 @@ impl Driver {
         if let Some(at) = decision.wake {
             wake = wake.min(at.saturating_sub(self.began.elapsed()));
         }
-        if self.missing().next().is_some() && !self.fetching {
-            wake = wake.min(self.fetch_after.saturating_duration_since(Instant::now()));
+        let due =
+            |(digest, _, path): (Digest, bool, String)| self.pauses.until(&file_id(&digest, &path));
+        if !self.fetching
+            && let Some(until) = self.missing().filter_map(due).min()
+        {
+            wake = wake.min(until.saturating_duration_since(Instant::now()));
         }
         wake
     }
@@ -354,28 +381,45 @@ impl Driver {
     }
 
     fn fetch(&mut self) {
-        if self.fetching || Instant::now() < self.fetch_after {
+        if self.fetching {
             return;
         }
-        let missing: Vec<_> = self.missing().collect();
+        let mut missing: Vec<_> = self.missing().collect();
+        let ids = missing
+            .iter()
+            .map(|(digest, _, path)| file_id(digest, path));
+        let ids: BTreeSet<String> = ids.collect();
+        self.problems.retain(|id, _| ids.contains(id));
+        self.pauses.retain(|id| ids.contains(id));
         if missing.is_empty() {
             self.agent.trouble.set("files", Vec::new());
+            return;
+        }
+        let (sources, now) = (fetch::sources(&self.agent), Instant::now());
+        missing.retain(|(digest, _, path)| {
+            let id = file_id(digest, path);
+            self.pauses.is_due(&id, &sources, now)
+        });
+        if missing.is_empty() {
             return;
         }
         self.fetching = true;
         let (agent, tell) = (Arc::clone(&self.agent), self.tell.clone());
         background("fetch", async move {
-            let sources = fetch::sources(&agent);
-            let mut problems = Vec::new();
+            let mut tried = Vec::new();
             for (digest, executable, path) in missing {
                 let record = fields! { "digest": digest.to_string(), "path": path.clone() };
-                match fetch::fetch(&agent, &digest, executable, &sources).await {
-                    Ok(_) => agent.note("file.fetched", record).await,
-                    Err(reason) => problems.push(format!("{path} cannot be had: {reason}")),
-                }
+                let problem = match fetch::fetch(&agent, &digest, executable, &sources).await {
+                    Ok(_) => {
+                        agent.note("file.fetched", record).await;
+                        None
+                    }
+                    Err(reason) => Some(format!("{path} cannot be had: {reason}")),
+                };
+                tried.push((file_id(&digest, &path), problem));
             }
             // Without a receiver the agent is ending.
-            let _ = tell.send(Told::Fetched(problems)).await;
+            let _ = tell.send(Told::Fetched(sources, tried)).await;
         });
     }
 
