@@ -5,15 +5,18 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use crux_core::files::path::STAGING;
 use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, statat, unlinkat,
+    AtFlags, FlockOperation, Mode, OFlags, Stat, flock, fstat, mkdirat, openat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
-/// Times that the folder may be taken away between making and locking it.
-const TRIES_MAX: u32 = 100;
+/// Times that the folder may be taken away between making and locking it, or be found locked by who removes it.
+const TRIES_MAX: u32 = 200;
+/// Pause after it was found locked. 5 ms, 1 s in all: whoever removes it has it alone for one call.
+const LOCKED_PAUSE: Duration = Duration::from_millis(5);
 
 /// The open folder; it goes with the last who has it if nothing is left in it.
 #[derive(Debug)]
@@ -24,9 +27,14 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Opens that below `top`, made if it is not there. Blocks.
+    /// Opens that below `top`, made if it is not there. Blocks, at most about 1 s.
+    ///
+    /// # Errors
+    /// `PermissionDenied` for one that somebody else made, who could exchange what is staged in it; `WouldBlock` for one that
+    /// somebody has locked for long or removes again and again.
     pub(super) fn open(top: impl AsFd) -> io::Result<Self> {
         let top = top.as_fd().try_clone_to_owned()?;
+        let own = rustix::process::geteuid().as_raw();
         for _ in 0..TRIES_MAX {
             match mkdirat(&top, STAGING, Mode::from_raw_mode(0o700)) {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -38,20 +46,43 @@ impl Staging {
                 Err(Errno::NOENT) => continue,
                 Err(errno) => return Err(errno.into()),
             };
-            // Whoever removes it has it alone for a moment only.
-            flock(&folder, FlockOperation::LockShared)?;
-            let ours = fstat(&folder)?;
-            match statat(&top, STAGING, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(there) if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) => {
-                    return Ok(Self { folder, top });
+            if !is_ours(&fstat(&folder)?, &fstat(&top)?, own) {
+                let text = format!("{STAGING} belongs to another user");
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+            }
+            match flock(&folder, FlockOperation::NonBlockingLockShared) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => {
+                    std::thread::sleep(LOCKED_PAUSE);
+                    continue;
                 }
-                Ok(_) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno.into()),
             }
+            let top = top.try_clone()?;
+            let staging = Self { folder, top };
+            if staging.has_its_name()? {
+                return Ok(staging);
+            }
         }
-        let text = "the staging folder is removed again and again";
+        let text = format!("{STAGING} is locked, or removed again and again");
         Err(io::Error::new(io::ErrorKind::WouldBlock, text))
     }
+
+    /// Whether it still is what its name leads to: whoever is not one of us may have removed it, and another made it anew.
+    fn has_its_name(&self) -> io::Result<bool> {
+        let ours = fstat(&self.folder)?;
+        match statat(&self.top, STAGING, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) => Ok((there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// Whether nobody exchanges what is staged who could not exchange what is named: it is of our making (`own`), or of whom the
+/// root is, who some file systems say we are.
+const fn is_ours(folder: &Stat, top: &Stat, own: u32) -> bool {
+    folder.st_uid == 0 || folder.st_uid == own || folder.st_uid == top.st_uid
 }
 
 impl AsFd for Staging {
@@ -63,7 +94,8 @@ impl AsFd for Staging {
 impl Drop for Staging {
     /// The kernel lets go of the shared lock before it tries the other: of those who leave at once, one is the last.
     fn drop(&mut self) {
-        if flock(&self.folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        let alone = flock(&self.folder, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if alone && self.has_its_name().is_ok_and(|its| its) {
             let _ = unlinkat(&self.top, STAGING, AtFlags::REMOVEDIR);
         }
         // Closing does not suffice: a process that is being forked elsewhere has the descriptor until it executes.
@@ -122,6 +154,50 @@ mod tests {
                 }
             });
             assert!(!at.join(STAGING).exists());
+        }
+        fs::remove_dir_all(&at).unwrap();
+    }
+
+    #[test]
+    fn one_that_was_removed_behind_our_back_takes_nothing_from_who_made_it_anew() {
+        let at = std::env::temp_dir().join(format!("radix-anew-{}", std::process::id()));
+        fs::create_dir_all(&at).unwrap();
+        let top = File::open(&at).unwrap();
+        let old = Staging::open(&top).unwrap();
+        fs::remove_dir(at.join(STAGING)).unwrap();
+        let new = Staging::open(&top).unwrap();
+        drop(old);
+        assert!(can_make_a_file(&new));
+        drop(new);
+        assert!(!at.join(STAGING).exists());
+        fs::remove_dir_all(&at).unwrap();
+    }
+
+    #[test]
+    fn one_that_is_locked_for_long_or_is_somebody_elses_is_refused() {
+        let at = std::env::temp_dir().join(format!("radix-locked-{}", std::process::id()));
+        fs::create_dir_all(at.join(STAGING)).unwrap();
+        let top = File::open(&at).unwrap();
+        let locked = File::open(at.join(STAGING)).unwrap();
+        locked.lock().unwrap();
+        let refused = Staging::open(&top).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        drop(locked);
+        drop(Staging::open(&top).unwrap());
+
+        let stat = |uid| {
+            let mut stat = fstat(&top).unwrap();
+            stat.st_uid = uid;
+            stat
+        };
+        let ours = |folder, top| is_ours(&stat(folder), &stat(top), 7);
+        assert!(ours(7, 0) && ours(0, 0) && ours(8, 8));
+        assert!(!ours(8, 0) && !ours(8, 7));
+        if rustix::process::geteuid().is_root() {
+            fs::create_dir(at.join(STAGING)).unwrap();
+            std::os::unix::fs::chown(at.join(STAGING), Some(8), None).unwrap();
+            let refused = Staging::open(&top).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
         }
         fs::remove_dir_all(&at).unwrap();
     }

@@ -48,6 +48,17 @@ pub(crate) async fn pull(
     teller: &Teller,
 ) -> Result<Tally, Error> {
     let sink = Arc::new(sink(agent, &place.root, &place.dest).relaying(place.relay.clone()));
+    let pulled = pull_in_turn(agent, (request, place), &sink, teller).await;
+    let_go(sink).await;
+    pulled
+}
+
+async fn pull_in_turn(
+    agent: &Arc<Agent>,
+    (request, place): (&CopyRequest, &Place),
+    sink: &Arc<Sink>,
+    teller: &Teller,
+) -> Result<Tally, Error> {
     let tell = |tally: &Tally| {
         // Progress that finds no room is told by the next.
         let _ = teller.try_send(Ok(tally.message(false)));
@@ -67,7 +78,7 @@ pub(crate) async fn pull(
                 };
                 tell(&whole);
             };
-            let error = match pull_once(agent, (request, place), source, &sink, &told).await {
+            let error = match pull_once(agent, (request, place), source, sink, &told).await {
                 Ok(mut tally) => {
                     tally.kept = tally.kept.saturating_sub(moved);
                     tally.moved += moved;
@@ -201,7 +212,15 @@ pub(crate) async fn take(
         let _ = telling.try_send(Ok(progress));
     };
     let mut source = Source::Gift { inputs, outputs };
-    files::take(&mut source, name, &sink, &told).await
+    let taken = files::take(&mut source, name, &sink, &told).await;
+    let_go(sink).await;
+    taken
+}
+
+/// Lets go of a sink beside the runtime: after an error it syncs a file system, and it may be the last in its staging folder.
+async fn let_go(sink: Arc<Sink>) {
+    // It lets go wherever it is dropped.
+    drop(tokio::task::spawn_blocking(move || drop(sink)).await);
 }
 
 fn sink(agent: &Arc<Agent>, root: &Arc<Root>, dest: &RelPath) -> Sink {
