@@ -3,6 +3,7 @@
 //! Not for judging: that is `crux_core::identity`. Start with [`OwnerStore`] (people), [`RnodeIdentity`] (rnodes) and
 //! [`Credentials`] (what a connection needs). `docs/design/identity.md` has the forms and rules.
 
+mod carried;
 mod clock;
 mod credentials;
 mod dispute;
@@ -37,6 +38,7 @@ pub use leaf::{AppLeaf, LeafIssuer};
 pub use owner::OwnerStore;
 pub use report::Report;
 pub use rnode::{Place, RnodeIdentity, enrolled_chain};
+pub use succession::Rotated;
 pub(crate) use tls::provider;
 pub use tls::{Expect, refusal_in};
 pub use trust::{AUTHORITY_BYTES_MAX, Acceptance, Taken, Trust};

@@ -402,7 +402,7 @@ async fn rnodes_that_took_rival_charters_say_so_and_agree_once_the_recovery_key_
     let homes = [base.home.clone(), copy];
     let opened = |at: usize| OwnerStore::open(&homes[at]).unwrap().unwrap();
     for at in [0, 1] {
-        assert!(!opened(at).rotate(None).unwrap());
+        assert!(!opened(at).rotate(None).unwrap().by_recovery);
     }
     let ids = [0, 1].map(|at| opened(at).charter().id().short());
     for (at, rnode) in [&first, &second].into_iter().enumerate() {

@@ -75,6 +75,14 @@ impl Issued {
         files::write(&self.0.join(Digest::of(der).to_string()), der)
     }
 
+    /// Forgets those that `may_go`.
+    pub(crate) fn forget(&self, may_go: impl Fn(&IssuedCertificate) -> bool) -> Result<(), Error> {
+        for held in self.list()?.into_iter().filter(may_go) {
+            files::remove(&self.0.join(Digest::of(&held.der).to_string()))?;
+        }
+        Ok(())
+    }
+
     /// All of them, oldest first.
     pub(crate) fn list(&self) -> Result<Vec<IssuedCertificate>, Error> {
         let entries = match std::fs::read_dir(&self.0) {

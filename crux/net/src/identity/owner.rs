@@ -13,6 +13,7 @@ use crux_core::names::{Label, OwnerId};
 use crux_wire::document::v1::{Authority, DenyNotice, PendingInvitation};
 use prost::Message as _;
 
+use crate::identity::carried::forget_base;
 use crate::identity::files::{self, decode_chain, encode_chain};
 use crate::identity::invitation::{
     GrantTerms, INVITATION_LIFE_SECONDS, INVITATION_LIFE_SECONDS_MAX, Inviter, Terms,
@@ -313,6 +314,16 @@ impl OwnerStore {
     /// [`Error::Io`]; [`Error::Refused`] for one that cannot be read.
     pub fn issued(&self) -> Result<Vec<IssuedCertificate>, Error> {
         Issued::at(&self.home).list()
+    }
+
+    /// Forgets what was certified to this machine's base rnode, whose directory is about to be removed: its grants to host,
+    /// and the invitations by which it and those before it came in, once nobody may claim them.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Refused`] for a certificate that cannot be read. Repeated, it finishes.
+    pub fn forget_base(&self) -> Result<(), Error> {
+        let _lock = lock(&self.home.join("owner/lock"))?;
+        forget_base(&self.home, self.clock.now())
     }
 
     /// The invitations that operators of this machine made, of rnodes and tools, oldest first.

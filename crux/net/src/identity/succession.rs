@@ -4,18 +4,16 @@
 //! rotation is under way, `root.key.next` and `recovery.key.next`. The new keys lie on disk before the charter that names
 //! them; whoever opens the owner next finishes the rest.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use crux_core::digest::Digest;
-use crux_core::identity::{CARRIED_MAX, Charter, NOTICE_CONTEXT, Refusal};
+use crux_core::identity::{Charter, NOTICE_CONTEXT, Refusal};
 use crux_wire::document::v1::{Authority, DenyNotice};
 use prost::Message as _;
 
-use crate::identity::files::{self, decode_chain};
-use crate::identity::issued::Issued;
+use crate::identity::carried::carried;
+use crate::identity::files;
 use crate::identity::owner::lock;
 use crate::identity::trust::read_authority;
 use crate::identity::{Error, OwnerStore, SecretKey, Trust, WallClock};
@@ -79,17 +77,27 @@ pub(crate) fn finish(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// What came of replacing the root key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotated {
+    /// Whether the recovery key replaced signed too.
+    pub by_recovery: bool,
+    /// How many certificates were left out by which nobody acts any more, the oldest, for want of room: documents that were
+    /// signed by them are held back until somebody signs them again.
+    pub left_out: usize,
+}
+
 impl OwnerStore {
     /// Replaces the root key: the successor charter is signed by old and new, and carries over what the old one certified.
     ///
     /// There is a new recovery key too. Where the old one signs as well, because it lies here or is given as text, both are
-    /// worth nothing afterwards; without it the old one can still overturn the rotation. Answers whether it signed. This store
-    /// is stale then: open it anew.
+    /// worth nothing afterwards; without it the old one can still overturn the rotation. This store is stale then: open it
+    /// anew.
     ///
     /// # Errors
-    /// [`Error::NoRoot`]; [`Error::Recovery`] when the text is none, or not of the charter held; [`Error::Full`] when there is
-    /// more to carry over than a charter may; [`Error::Io`]. Until the new charter is on disk, nothing has changed.
-    pub fn rotate(&self, recovery: Option<&str>) -> Result<bool, Error> {
+    /// [`Error::NoRoot`]; [`Error::Recovery`] when the text is none, or not of the charter held; [`Error::Full`] when more
+    /// may still let somebody in than a charter carries over; [`Error::Io`]. Until the new charter is on disk, nothing has changed.
+    pub fn rotate(&self, recovery: Option<&str>) -> Result<Rotated, Error> {
         let root = self.root().ok_or(Error::NoRoot("replace the root key"))?;
         let given = recovery.map(read_recovery).transpose()?;
         let of_charter = |key: &SecretKey| self.charter().roots().contains(key.public());
@@ -100,8 +108,11 @@ impl OwnerStore {
         let kept = kept.and_then(|key| SecretKey::from_pkcs8(&key).ok());
         let recovery = given.or(kept).filter(of_charter);
         let old: Vec<&SecretKey> = [root].into_iter().chain(&recovery).collect();
-        replace(self.home(), self.charter(), &old)?;
-        Ok(recovery.is_some())
+        let left_out = replace(self.home(), self.charter(), &old)?;
+        Ok(Rotated {
+            by_recovery: recovery.is_some(),
+            left_out,
+        })
     }
 
     /// Replaces a lost root key by means of the recovery key.
@@ -111,7 +122,7 @@ impl OwnerStore {
     ///
     /// # Errors
     /// [`Error::Recovery`] when the text is none, or not of this owner; as [`rotate`](Self::rotate).
-    pub fn recover(home: &Path, text: &str) -> Result<(), Error> {
+    pub fn recover(home: &Path, text: &str) -> Result<Rotated, Error> {
         let recovery = read_recovery(text)?;
         let dir = home.join("owner");
         files::private_dir(home)?;
@@ -142,7 +153,11 @@ impl OwnerStore {
             (None, _, None) => (earlier().ok_or(NOT_OF_CHARTER)?, vec![&recovery]),
             (None, false, Some(_)) => return Err(NOT_OF_CHARTER),
         };
-        replace(home, before, &old)
+        let left_out = replace(home, before, &old)?;
+        Ok(Rotated {
+            by_recovery: true,
+            left_out,
+        })
     }
 
     /// The recovery key as text, while it lies on this machine.
@@ -164,7 +179,9 @@ impl OwnerStore {
 }
 
 /// Makes new root and recovery keys, and the charter after `before` that names them, vouched for by `old`.
-fn replace(home: &Path, before: &Charter, old: &[&SecretKey]) -> Result<(), Error> {
+///
+/// Answers how much that had ended was left out for want of room.
+fn replace(home: &Path, before: &Charter, old: &[&SecretKey]) -> Result<usize, Error> {
     let dir = home.join("owner");
     let _lock = lock(&dir.join("lock"))?;
     let trust = known(&dir)?.ok_or(Refusal::Charter("it is missing"))?;
@@ -173,7 +190,7 @@ fn replace(home: &Path, before: &Charter, old: &[&SecretKey]) -> Result<(), Erro
     let generation = generations.max().unwrap_or(0).saturating_add(1);
     let of_root = trust.notices_of_root();
     let (root, recovery) = (SecretKey::generate()?, SecretKey::generate()?);
-    let carried = carried(home, &[before, succession.held()])?;
+    let (carried, left_out) = carried(home, &[before, succession.held()], &trust)?;
     let names = [*root.public(), *recovery.public()];
     let payload = before.successor_payload_at(generation, &names, &carried);
     let message = Charter::message(&payload);
@@ -209,41 +226,8 @@ fn replace(home: &Path, before: &Charter, old: &[&SecretKey]) -> Result<(), Erro
     }
     files::write(&dir.join("authority"), &trust.authority().encode_to_vec())?;
     files::write(&dir.join("charter"), trust.charter().encoded())?;
-    finish(&dir)
-}
-
-/// Digests of all that stands directly below these charters, as far as this machine knows.
-fn carried(home: &Path, charters: &[&Charter]) -> Result<BTreeSet<Digest>, Error> {
-    let mut found: Vec<Vec<u8>> = Issued::at(home)
-        .list()?
-        .into_iter()
-        .map(|held| held.der)
-        .collect();
-    let mut chains = vec![
-        home.join("operator/grant"),
-        home.join("base/identity/chain"),
-    ];
-    if let Ok(entries) = std::fs::read_dir(home.join("base/identity/hosts")) {
-        chains.extend(entries.filter_map(Result::ok).map(|entry| entry.path()));
-    }
-    for path in chains {
-        let chain = files::read(&path)?.and_then(|bytes| decode_chain(&bytes));
-        found.extend(chain.and_then(|mut chain| chain.pop()));
-    }
-    let carried: BTreeSet<Digest> = found
-        .iter()
-        .filter(|der| charters.iter().any(|charter| charter.vouches_for(der)))
-        .map(|der| Digest::of(der))
-        .chain(
-            charters
-                .iter()
-                .flat_map(|charter| charter.carried().iter().copied()),
-        )
-        .collect();
-    if carried.len() > CARRIED_MAX {
-        return Err(Error::Full("a charter carries over 256 at most"));
-    }
-    Ok(carried)
+    finish(&dir)?;
+    Ok(left_out)
 }
 
 fn write_recovery(pkcs8: &[u8]) -> String {

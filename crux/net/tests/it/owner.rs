@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crux_core::identity::{Denied, Refusal, Who};
+use crux_core::identity::{Denied, Refusal, Role, Who};
 use crux_net::identity::{Error, GrantTerms, OwnerStore, Report, RnodeIdentity};
 
 use crate::fixture::{World, label};
@@ -354,7 +354,12 @@ fn a_thief_s_rotation_that_the_owner_follows_is_overturned_by_the_recovery_key()
     let recovery = world.owner.recovery_key().expect("readable").expect("here");
     world.owner.erase_recovery_key().expect("erased");
     copied(&home, &copy);
-    assert!(!opened(&copy).rotate(None).expect("by the root alone"));
+    assert!(
+        !opened(&copy)
+            .rotate(None)
+            .expect("by the root alone")
+            .by_recovery
+    );
     let stolen = opened(&copy).trust().authority();
     assert!(n1.trust().take_authority(&stolen).expect("kept").changed);
 
@@ -384,7 +389,7 @@ fn rival_charters_stand_until_the_recovery_key_or_both_sides_end_it() {
 
     for (home, rnode) in [(&home, &n1), (&copy, &n2)] {
         assert!(
-            !opened(home).rotate(None).expect("rotated"),
+            !opened(home).rotate(None).expect("rotated").by_recovery,
             "by the root alone"
         );
         let told = rnode
@@ -449,7 +454,7 @@ fn rival_charters_stand_until_the_recovery_key_or_both_sides_end_it() {
     copied(&home.join("owner"), &copy.join("owner"));
     for (home, rnode) in [(&home, &n1), (&copy, &n2)] {
         assert!(
-            opened(home).rotate(None).expect("rotated"),
+            opened(home).rotate(None).expect("rotated").by_recovery,
             "the recovery key was here"
         );
         let told = rnode
@@ -555,4 +560,76 @@ fn a_rotation_that_was_cut_off_is_finished_or_dropped() {
         assert_eq!(fs::read(owner.join("root.key")).expect("a key"), after);
         assert!(!owner.join("root.key.next").exists());
     }
+}
+
+#[test]
+fn a_rotation_carries_over_none_whom_the_root_denied_and_says_so_when_there_are_too_many() {
+    let world = World::new();
+    let home = world.dir.join("home");
+    let invite = |number: usize| {
+        let name = format!("person-{number}");
+        let invited = world
+            .owner
+            .invite_operator(&label(&name), &GrantTerms::default());
+        invited.expect("an invitation")
+    };
+    // With the operator's own grant there is one too many.
+    let invited: Vec<_> = (0..256).map(invite).collect();
+    let refused = opened(&home).rotate(None);
+    assert!(matches!(refused, Err(Error::Full(_))), "{refused:?}");
+    assert_eq!(opened(&home).charter().generation(), 1, "nothing changed");
+    let kept = OwnerStore::login(&world.dir.join("kept"), &invited[0]).expect("enrolled");
+    let issued = world.owner.issued().expect("the list");
+    let of = |number: usize| {
+        let name = label(&format!("person-{number}"));
+        let mut named = issued.iter().filter(|held| {
+            matches!(&held.grant.role, Role::Invitation { label: Some(label), .. } if *label == name)
+        });
+        named.next().expect("kept").clone()
+    };
+    let gone = of(7);
+    let denied = vec![Denied::Invitation(gone.key.invitation_id())];
+    world.owner.deny(denied, "he has left").expect("denied");
+    let rotated = opened(&home).rotate(None).expect("rotated");
+    assert_eq!(rotated.left_out, 0);
+    let owner = opened(&home);
+    assert_eq!(owner.charter().carried().len(), 256);
+    assert!(!owner.charter().vouches_for(&gone.der));
+    let shown = kept.credentials().expect("credentials").chain();
+    assert!(owner.trust().verify(&shown.expect("a leaf")).is_ok());
+    // The next rotation takes over what the last one carried, without whom is denied meanwhile.
+    let denied = vec![Denied::Invitation(of(8).key.invitation_id())];
+    owner.deny(denied, "she has left").expect("denied");
+    owner.rotate(None).expect("rotated");
+    let charter = opened(&home).charter().clone();
+    assert!(!charter.vouches_for(&of(8).der) && charter.vouches_for(&of(0).der));
+}
+
+#[test]
+fn what_a_base_was_granted_is_forgotten_with_it() {
+    let world = World::new();
+    let home = world.dir.join("home");
+    let invite = || world.owner.invite_named(&label("base"), &label("base"));
+    let identity = home.join("base/identity");
+    let base = RnodeIdentity::claim(&identity, &invite().expect("made"), None).expect("a claim");
+    let other = world.rnode("base", "other");
+    let [host, others] = [&base, &other].map(|base| {
+        let granted = world
+            .owner
+            .grant_host(&base.public_key().spki(), &label("stix"));
+        granted.expect("a grant").remove(0)
+    });
+    opened(&home).forget_base().expect("forgotten");
+    let held = |der: &[u8]| {
+        let issued = opened(&home).issued().expect("the list");
+        issued.iter().any(|held| held.der == der)
+    };
+    assert!(!held(&host) && held(&others));
+    // Somebody may still claim it.
+    assert_eq!(opened(&home).invited().expect("the list").len(), 2);
+    fs::remove_dir_all(home.join("base")).expect("gone");
+    opened(&home).forget_base().expect("nothing is left to do");
+    opened(&home).rotate(None).expect("rotated");
+    let charter = opened(&home).charter().clone();
+    assert!(!charter.vouches_for(&host) && charter.vouches_for(&others));
 }

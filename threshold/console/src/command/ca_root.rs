@@ -1,6 +1,6 @@
 //! `radix ca rotate`, `recovery` and `recover`: replacing the root key.
 
-use crux_net::identity::{Error, OwnerStore};
+use crux_net::identity::{Error, OwnerStore, Rotated};
 
 use crate::connection::Base;
 use crate::failure::{Failure, Fault, Outcome};
@@ -26,10 +26,11 @@ pub(crate) async fn rotate(
     let recovery = recovery.map(given).transpose()?;
     // What it shows counts under the old charter and the new one.
     let base = Base::find(home).await?;
-    let signed = owner
+    let rotated = owner
         .rotate(recovery.as_deref())
         .map_err(|error| refused("cannot rotate", &error))?;
-    output::talk(if signed {
+    tell_left_out(rotated);
+    output::talk(if rotated.by_recovery {
         "the old keys are worth nothing any more"
     } else {
         "the old recovery key did not sign: it can still overturn this, so destroy it"
@@ -40,8 +41,20 @@ pub(crate) async fn rotate(
 /// Runs `radix ca recover`.
 pub(crate) async fn recover(home: &Home, key: &str) -> Outcome<()> {
     let text = given(key)?;
-    OwnerStore::recover(home.root(), &text).map_err(|error| refused("cannot recover", &error))?;
+    let recovered = OwnerStore::recover(home.root(), &text);
+    tell_left_out(recovered.map_err(|error| refused("cannot recover", &error))?);
     spread(home, None).await
+}
+
+/// Says what no longer counts although nobody denied it.
+fn tell_left_out(rotated: Rotated) {
+    if rotated.left_out > 0 {
+        output::talk(&format!(
+            "{} grants that have ended are not carried over, for want of room: what they signed is held back until the \
+             next `radix up`",
+            rotated.left_out
+        ));
+    }
 }
 
 /// A key as given, or from standard input.
@@ -60,6 +73,10 @@ fn refused(what: &str, error: &Error) -> Failure {
         Error::NoRoot(_) | Error::Recovery(_) | Error::NotCounted(_) => {
             failure.with_fault(Fault::Refused)
         }
+        Error::Full(_) => failure.with_fault(Fault::Refused).hint(
+            "`radix ca list` names whom this machine let in: `radix ca deny` those you no longer need, who are then not \
+             carried over, and end applications that nobody needs (`radix down`), whose grants go with the base",
+        ),
         _ => failure,
     }
 }

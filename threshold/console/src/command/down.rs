@@ -15,7 +15,7 @@ use crate::connection::{Base, Contact};
 use crate::failure::{Failure, Fault, Outcome};
 use crate::home::Home;
 use crate::output::{self, Progress};
-use crate::{base_start, document, living};
+use crate::{base_start, document, living, operator};
 
 /// How often it is looked whether the end has come.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -258,7 +258,7 @@ async fn end_base(home: &Home, limit: Duration) -> Outcome<End> {
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    remove_base(&home.base())?;
+    remove_base(home)?;
     remove(&home.join(HORDES))?;
     Ok(End::Ended(right))
 }
@@ -275,7 +275,7 @@ async fn finish_removal(home: &Home) -> Outcome<()> {
     if home.base().join(fulcrum::config::FILE).exists() {
         return Ok(());
     }
-    remove_base(&home.base())?;
+    remove_base(home)?;
     remove(&home.join(HORDES))?;
     right.remove()
 }
@@ -317,11 +317,13 @@ fn refusal(status: &Status) -> Option<String> {
 }
 
 /// Removes the base's directory, last of all the file by which the next `down` knows that there is one.
-fn remove_base(directory: &Path) -> Outcome<()> {
-    let entries = match std::fs::read_dir(directory) {
+fn remove_base(home: &Home) -> Outcome<()> {
+    let directory = home.base();
+    let entries = match std::fs::read_dir(&directory) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };
+    forget_base(home)?;
     for entry in entries {
         let entry = entry?;
         if entry.file_name() != fulcrum::config::FILE {
@@ -329,7 +331,16 @@ fn remove_base(directory: &Path) -> Outcome<()> {
         }
     }
     remove(&directory.join(fulcrum::config::FILE))?;
-    remove(directory)
+    remove(&directory)
+}
+
+/// Forgets what was certified to the base: its key goes with its directory. An owner that cannot be opened keeps it.
+fn forget_base(home: &Home) -> Outcome<()> {
+    let Ok(owner) = operator::owner(home) else {
+        return Ok(());
+    };
+    let failed = |error| Failure::failed("cannot forget what the base was granted").because(&error);
+    owner.forget_base().map_err(failed)
 }
 
 /// Removes everything but the owner, and the lock that is held meanwhile.
