@@ -12,7 +12,7 @@ use crate::identity::chain::verify_signer;
 use crate::identity::codec::Reader;
 use crate::identity::{
     CERTIFICATE_BYTES_MAX, CHAIN_LENGTH_MAX, Charter, Claim, ClaimTable, Denied, Denies, Enrolment,
-    Moment, Novelty, PublicKey, Refusal, Signed, Verb, Who, verify_signed,
+    Moment, Novelty, Refusal, Signed, Verb, Vouchers, Who,
 };
 use crate::names::{Label, OwnerId, RnodeId};
 
@@ -170,8 +170,9 @@ fn certificate(reader: &mut Reader<'_>) -> Result<Vec<u8>, Refusal> {
 impl Verdicts {
     /// Judges a verdict and keeps it, if it counts for more than what is held on its claim.
     ///
-    /// `denies` is what the owner denies, without verdicts: so none can make another count or not. `claims` says that its
-    /// signer is no second taker itself: else whoever has two used invitations could speak for itself.
+    /// `denies` is what the owner denies, without verdicts, so none can make another count or not, and the vouchers that mend
+    /// a denial of an operator. `claims` says that its signer is no second taker itself: else whoever has two used
+    /// invitations could speak for itself.
     ///
     /// # Errors
     /// Why it does not count: malformed, another owner's, badly signed, not by a member that is neither, no two enrolments by
@@ -180,7 +181,8 @@ impl Verdicts {
         &mut self,
         signed: &SignedVerdict,
         charter: &Charter,
-        (denies, claims): (&Denies, &ClaimTable),
+        denies: (&Denies, &Vouchers),
+        claims: &ClaimTable,
     ) -> Result<(Novelty, Judged), Refusal> {
         let id = id_of(signed);
         if let Some(held) = self.0.values().find(|held| held.id == id) {
@@ -216,7 +218,7 @@ impl Verdicts {
     }
 
     /// Drops what no longer counts: after a new charter, or once its signer is denied.
-    pub fn settle(&mut self, charter: &Charter, denies: &Denies) {
+    pub fn settle(&mut self, charter: &Charter, denies: (&Denies, &Vouchers)) {
         self.0.retain(|_, held| {
             Verdict::decode(&held.signed.payload)
                 .and_then(|verdict| judge(&held.signed, &verdict, charter, denies))
@@ -271,30 +273,25 @@ fn judge(
     signed: &SignedVerdict,
     verdict: &Verdict,
     charter: &Charter,
-    denies: &Denies,
+    (denies, vouchers): (&Denies, &Vouchers),
 ) -> Result<Judged, Refusal> {
     if verdict.owner != charter.owner() {
         return Err(Refusal::ForeignOwner(charter.owner()));
     }
-    // A denial from further up may be mended by a voucher, so only what names these two counts.
-    let none = Denies::default();
     let thing = Signed {
         context: VERDICT_CONTEXT,
         payload: &signed.payload,
         signature: &signed.signature,
         chain: &signed.chain,
     };
-    let signer = verify_signed(&thing, charter, &none, Moment::Kept)?;
-    for der in signed.chain.iter().take(2) {
-        if let Some(denied) = denies.find(&PublicKey::of_certificate(der)?) {
-            return Err(Refusal::Denied(denied));
-        }
-    }
+    let signer = vouchers.verify_signed(&thing, charter, denies, Moment::Kept)?;
     let (namespace, by) = rnode(&signer)?;
     if denies.closes(&by.claim, by.taker) {
         return Err(Refusal::Denied(Denied::Invitation(by.claim.invitation)));
     }
     signer.may(Verb::Peer, namespace)?;
+    // Of the two, that they took it counts: whether either is denied is judged wherever it shows itself.
+    let none = Denies::default();
     let taker = |chain: &[Vec<u8>]| {
         let (taker, _) = verify_signer(chain, charter, &none, Moment::Kept)?;
         let (of, enrolment) = rnode(&taker)?;

@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 
 use crate::digest::Digest;
-use crate::identity::{Charter, Enrols, Grant, Novelty, PublicKey, Refusal, Role};
+use crate::identity::{
+    Charter, Denies, Enrols, Grant, Moment, Novelty, Principal, PublicKey, Refusal, Role, Signed,
+    verify, verify_signed,
+};
 use crate::names::InvitationId;
 
 /// Most vouchers kept.
@@ -72,6 +75,59 @@ impl Vouchers {
                 whole
             })
             .collect()
+    }
+
+    /// Judges a chain shown on a connection as it is and, if a denial breaks it, below each voucher that fits.
+    ///
+    /// # Errors
+    /// As [`verify`](crate::identity::verify), of the chain as it is.
+    pub fn verify<C: AsRef<[u8]>>(
+        &self,
+        chain: &[C],
+        charter: &Charter,
+        denies: &Denies,
+        moment: Moment,
+    ) -> Result<Principal, Refusal> {
+        self.or_below(chain, verify(chain, charter, denies, moment), |vouched| {
+            verify(vouched, charter, denies, moment)
+        })
+    }
+
+    /// The same for what stands beside a signature.
+    ///
+    /// # Errors
+    /// As [`verify_signed`](crate::identity::verify_signed), of the chain as it is.
+    pub fn verify_signed<C: AsRef<[u8]>>(
+        &self,
+        signed: &Signed<'_, C>,
+        charter: &Charter,
+        denies: &Denies,
+        moment: Moment,
+    ) -> Result<Principal, Refusal> {
+        let judged = verify_signed(signed, charter, denies, moment);
+        self.or_below(signed.chain, judged, |chain| {
+            let signed = Signed {
+                context: signed.context,
+                payload: signed.payload,
+                signature: signed.signature,
+                chain,
+            };
+            verify_signed(&signed, charter, denies, moment)
+        })
+    }
+
+    fn or_below<C: AsRef<[u8]>>(
+        &self,
+        chain: &[C],
+        judged: Result<Principal, Refusal>,
+        judge: impl Fn(&[Vec<u8>]) -> Result<Principal, Refusal>,
+    ) -> Result<Principal, Refusal> {
+        let Err(Refusal::Denied(_)) = judged else {
+            return judged;
+        };
+        let vouched = self.below(chain).into_iter();
+        let mut vouched = vouched.filter_map(|chain| judge(&chain).ok());
+        vouched.next().map_or(judged, Ok)
     }
 
     /// All of them, in the order of their digests.

@@ -101,7 +101,8 @@ impl State {
         self.denials.settle(self.succession.held());
         self.vouchers.settle(self.succession.held());
         let of_owner = self.denials.denies(self.succession.held());
-        self.verdicts.settle(self.succession.held(), &of_owner);
+        self.verdicts
+            .settle(self.succession.held(), (&of_owner, &self.vouchers));
         let denied = of_owner.iter().chain(self.local.iter()).copied();
         self.denies = denied.collect::<Denies>().with_closings_of(&of_owner);
         for judged in self.verdicts.iter() {
@@ -118,9 +119,10 @@ impl State {
     /// Takes over a verdict; one against whom we met first leaves a dispute, for us to outweigh it if we can.
     fn take_verdict(&mut self, signed: &SignedVerdict) -> Result<Option<Judged>, Refusal> {
         let of_owner = self.denials.denies(self.succession.held());
+        let denied = (&of_owner, &self.vouchers);
         let (novelty, judged) =
             self.verdicts
-                .add(signed, self.succession.held(), (&of_owner, &self.claims))?;
+                .add(signed, self.succession.held(), denied, &self.claims)?;
         if novelty == Novelty::Known {
             return Ok(None);
         }
@@ -201,40 +203,18 @@ impl State {
         }
     }
 
-    /// Judges a chain as it is and, if a denial breaks it, below each voucher that fits.
     fn judge<C: AsRef<[u8]>>(&self, chain: &[C], moment: Moment) -> Result<Principal, Refusal> {
-        let judged = judge::verify(chain, self.succession.held(), &self.denies, moment);
-        let Err(Refusal::Denied(_)) = judged else {
-            return judged;
-        };
-        let vouched = self.vouchers.below(chain).into_iter();
-        let mut vouched = vouched.filter_map(|chain| {
-            judge::verify(&chain, self.succession.held(), &self.denies, moment).ok()
-        });
-        vouched.next().map_or(judged, Ok)
+        self.vouchers
+            .verify(chain, self.succession.held(), &self.denies, moment)
     }
 
-    /// The same for what stands beside a signature.
     fn judge_signed<C: AsRef<[u8]>>(
         &self,
         signed: &Signed<'_, C>,
         moment: Moment,
     ) -> Result<Principal, Refusal> {
-        let judged = judge::verify_signed(signed, self.succession.held(), &self.denies, moment);
-        let Err(Refusal::Denied(_)) = judged else {
-            return judged;
-        };
-        let vouched = self.vouchers.below(signed.chain).into_iter();
-        let mut vouched = vouched.filter_map(|chain| {
-            let signed = Signed {
-                context: signed.context,
-                payload: signed.payload,
-                signature: signed.signature,
-                chain: &chain,
-            };
-            judge::verify_signed(&signed, self.succession.held(), &self.denies, moment).ok()
-        });
-        vouched.next().map_or(judged, Ok)
+        self.vouchers
+            .verify_signed(signed, self.succession.held(), &self.denies, moment)
     }
 }
 

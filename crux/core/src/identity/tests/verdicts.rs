@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::world::*;
 use crate::identity::{
     Claim, ClaimTable, Denied, Denies, Judged, Moment, Novelty, Refusal, SignedVerdict,
-    VERDICT_CONTEXT, VERDICTS_MAX, Verdict, Verdicts, Weight, verify,
+    VERDICT_CONTEXT, VERDICTS_MAX, Verdict, Verdicts, Vouchers, Weight, Window, verify,
 };
 use crate::names::RnodeId;
 
@@ -75,8 +75,8 @@ impl Scene {
     }
 
     fn add(&self, held: &mut Verdicts, signed: &SignedVerdict) -> Result<Novelty, Refusal> {
-        let known = (&self.world.denies, &ClaimTable::default());
-        let added = held.add(signed, &self.world.charter, known);
+        let denied = (&self.world.denies, &Vouchers::default());
+        let added = held.add(signed, &self.world.charter, denied, &ClaimTable::default());
         added.map(|(novelty, _)| novelty)
     }
 }
@@ -139,8 +139,13 @@ fn nobody_makes_a_rival_up_and_no_taker_judges_itself() {
     let good = scene.verdict(0, weight(1, 1));
     let mut held = Verdicts::default();
     let mut refuse = |signed: SignedVerdict, why: &str| {
-        let known = (&scene.world.denies, &ClaimTable::default());
-        let added = held.add(&signed, &scene.world.charter, known);
+        let denied = (&scene.world.denies, &Vouchers::default());
+        let added = held.add(
+            &signed,
+            &scene.world.charter,
+            denied,
+            &ClaimTable::default(),
+        );
         assert!(added.is_err(), "{why}");
     };
     refuse(scene.signed(&scene.takers[0], &good), "it judges itself");
@@ -178,10 +183,16 @@ fn nobody_makes_a_rival_up_and_no_taker_judges_itself() {
         Denied::Invitation(witness.throwaway.public().invitation_id()),
     ] {
         let denies: Denies = [denied].into_iter().collect();
-        let known = (&denies, &ClaimTable::default());
-        assert!(held.add(&signed, &scene.world.charter, known).is_err());
+        let denied = (&denies, &Vouchers::default());
+        let added = held.add(
+            &signed,
+            &scene.world.charter,
+            denied,
+            &ClaimTable::default(),
+        );
+        assert!(added.is_err());
         assert_eq!(scene.add(&mut held, &signed), Ok(Novelty::New));
-        held.settle(&scene.world.charter, &denies);
+        held.settle(&scene.world.charter, denied);
         assert_eq!(held, Verdicts::default());
     }
     // Who came by a used invitation itself has no say.
@@ -191,12 +202,58 @@ fn nobody_makes_a_rival_up_and_no_taker_judges_itself() {
         ordinal: 0,
     };
     claims.take(own, scene.id(0)).expect("the first");
-    let known = (&scene.world.denies, &claims);
-    let refused = held.add(&signed, &scene.world.charter, known);
+    let denied = (&scene.world.denies, &Vouchers::default());
+    let refused = held.add(&signed, &scene.world.charter, denied, &claims);
     assert!(matches!(refused, Err(Refusal::AlreadyClaimed { .. })));
     for cut in 0..signed.payload.len() {
         assert!(Verdict::decode(&signed.payload[..cut]).is_err());
     }
+}
+
+#[test]
+fn who_came_in_by_an_operator_that_is_denied_has_no_say_unless_the_root_vouches() {
+    let scene = Scene::new(0);
+    let world = &scene.world;
+    let (key, throwaway) = (Key::new(), Key::new());
+    let invited = invitation("stix", Some("m9"), 1);
+    let window = Window {
+        from: NOW,
+        until: NOW.plus(DAY),
+    };
+    let grant = rnode("stix", "m9", 0);
+    let mut chain = vec![
+        throwaway.certify(&key, &grant, always()),
+        world.operator.certify(&throwaway, &invited, window),
+    ];
+    chain.extend(world.operator_chain());
+    let witness = Rnode {
+        key,
+        throwaway,
+        grant,
+        chain,
+    };
+    let signed = scene.signed(&witness, &scene.verdict(0, weight(1, 1)));
+    let denies: Denies = [Denied::Key(world.operator.public().id())]
+        .into_iter()
+        .collect();
+    let mut vouchers = Vouchers::default();
+    let voucher = world.root.certify(&witness.throwaway, &invited, window);
+    vouchers.add(&voucher, &world.charter).expect("of the root");
+    let none = Vouchers::default();
+    let claims = ClaimTable::default();
+
+    let mut held = Verdicts::default();
+    let refused = held.add(&signed, &world.charter, (&denies, &none), &claims);
+    assert!(matches!(refused, Err(Refusal::Denied(_))), "{refused:?}");
+    // It counted before it was denied.
+    assert_eq!(scene.add(&mut held, &signed), Ok(Novelty::New));
+    let before = held.clone();
+    held.settle(&world.charter, (&denies, &vouchers));
+    assert_eq!(held, before);
+    held.settle(&world.charter, (&denies, &none));
+    assert_eq!(held, Verdicts::default());
+    let vouched = held.add(&signed, &world.charter, (&denies, &vouchers), &claims);
+    assert!(vouched.is_ok(), "{vouched:?}");
 }
 
 #[test]
@@ -220,8 +277,8 @@ fn verdicts_are_kept_on_so_many_claims_and_no_more() {
             payload,
             chain: witness.chain.clone(),
         };
-        let known = (&world.denies, &ClaimTable::default());
-        let added = held.add(&signed, &world.charter, known);
+        let denied = (&world.denies, &Vouchers::default());
+        let added = held.add(&signed, &world.charter, denied, &ClaimTable::default());
         assert_eq!(added.is_ok(), at < VERDICTS_MAX);
         let chain = signed.chain.iter().map(Vec::len).sum::<usize>();
         bytes += signed.payload.len() + signed.signature.len() + chain;
