@@ -292,16 +292,26 @@ struct Exchange {
 impl Exchange {
     /// Members that hold something else than we, and were not asked about it: their ids, addresses and marks.
     fn due(&self, agent: &Agent, own: &AuthorityMark) -> Vec<(String, String, AuthorityMark)> {
-        let records: BTreeMap<String, RnodeRecord> =
-            agent.shared.messages("rnode").into_iter().collect();
-        let marks: Vec<(String, AuthorityMark)> = agent.shared.messages(ENTRY);
-        marks
-            .into_iter()
-            .filter(|(owner, mark)| *owner != agent.id() && mark != own)
+        // Nearly always all marks are ours, to the byte: nothing is decoded then.
+        let ours = own.encode_to_vec();
+        let mut marks = agent.shared.shown(ENTRY);
+        marks.retain(|entry| entry.owner() != agent.me.id && entry.value() != ours);
+        let marks = marks.iter().filter_map(|entry| {
+            let mark = AuthorityMark::decode(entry.value()).ok()?;
+            Some((entry.owner().to_string(), mark))
+        });
+        let due: Vec<(String, AuthorityMark)> = marks
             .filter(|(owner, mark)| {
                 let asked = self.asked.get(owner);
-                asked.is_none_or(|(theirs, ours)| theirs != mark || ours != own)
+                mark != own && asked.is_none_or(|(theirs, ours)| theirs != mark || ours != own)
             })
+            .collect();
+        if due.is_empty() {
+            return Vec::new();
+        }
+        let records: BTreeMap<String, RnodeRecord> =
+            agent.shared.messages("rnode").into_iter().collect();
+        due.into_iter()
             .filter_map(|(owner, mark)| {
                 let address = service_address(records.get(&owner)?);
                 (!address.is_empty()).then_some((owner, address, mark))

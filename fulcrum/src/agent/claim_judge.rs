@@ -9,6 +9,7 @@ use crux_core::names::RnodeId;
 use crux_net::identity::{Dispute, Expect};
 use crux_wire::document::v1::{Authority, RnodeRecord};
 use futures_util::future::join_all;
+use prost::Message as _;
 use tokio::time::Instant;
 
 use super::authority_task::{self, denied_members};
@@ -23,10 +24,50 @@ pub(super) struct ClaimJudge {
     standing: VecDeque<(Instant, Weight)>,
     /// Where members were last seen, those that are denied now too.
     addresses: BTreeMap<RnodeId, String>,
+    /// The records that say so.
+    records: Records,
     /// How often a denied one was told so; nothing more is tried after [`PARTING_TRIES`].
     told: BTreeMap<RnodeId, u32>,
     /// Since when we are the one that goes.
     lost: Option<Instant>,
+}
+
+/// Records of members as last read. Flocks change all the time and records hardly ever, so each is decoded once.
+#[derive(Debug, Default)]
+struct Records {
+    /// By owner, its record's bytes and the address in it; only of those that were there at the last look.
+    read: BTreeMap<RnodeId, (Vec<u8>, Option<String>)>,
+    #[cfg(test)]
+    decoded: usize,
+}
+
+impl Records {
+    /// Where the services of these members are, as far as their records can be read and say.
+    fn addresses<'a>(
+        &mut self,
+        entries: impl Iterator<Item = (RnodeId, &'a [u8])>,
+    ) -> Vec<(RnodeId, String)> {
+        let mut before = std::mem::take(&mut self.read);
+        let mut addresses = Vec::new();
+        for (id, value) in entries {
+            let known = before.remove(&id).filter(|(bytes, _)| bytes == value);
+            let (bytes, address) = known.unwrap_or_else(|| {
+                #[cfg(test)]
+                {
+                    self.decoded += 1;
+                }
+                let record = RnodeRecord::decode(value).ok();
+                let address = record.map(|record| service_address(&record));
+                (
+                    value.to_vec(),
+                    address.filter(|address| !address.is_empty()),
+                )
+            });
+            addresses.extend(address.clone().map(|address| (id, address)));
+            self.read.insert(id, (bytes, address));
+        }
+        addresses
+    }
 }
 
 /// Whether this rnode still counts.
@@ -54,16 +95,10 @@ impl ClaimJudge {
         {
             self.standing.pop_front();
         }
-        let records: Vec<(String, RnodeRecord)> = agent.shared.messages("rnode");
-        for (owner, record) in records {
-            let address = service_address(&record);
-            if let Ok(id) = owner.parse::<RnodeId>()
-                && id != agent.me.id
-                && !address.is_empty()
-            {
-                self.addresses.insert(id, address);
-            }
-        }
+        let entries = agent.shared.shown("rnode");
+        let others = entries.iter().filter(|entry| entry.owner() != agent.me.id);
+        let others = others.map(|entry| (entry.owner(), entry.value()));
+        self.addresses.extend(self.records.addresses(others));
     }
 
     /// Whether this rnode counts. Only denials are final at once.
@@ -181,4 +216,46 @@ fn text(dispute: &Dispute) -> String {
          no other member has met both yet, so deny one: `radix ca deny`",
         dispute.claim, dispute.holder, dispute.rival
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crux_wire::document::v1::Address;
+
+    fn record(port: u32) -> Vec<u8> {
+        let address = Address {
+            service: "fulcrum".to_owned(),
+            host: "127.0.0.1".to_owned(),
+            port,
+            ..Address::default()
+        };
+        let record = RnodeRecord {
+            addresses: vec![address],
+            ..RnodeRecord::default()
+        };
+        record.encode_to_vec()
+    }
+
+    #[test]
+    fn a_record_is_decoded_once_and_again_when_it_differs() {
+        let id = |number: u8| RnodeId::from_bytes([number; 32]);
+        let mut records = Records::default();
+        let mut look = |entries: &[(RnodeId, &[u8])], decoded: usize| {
+            let found = records.addresses(entries.iter().copied());
+            assert_eq!(records.decoded, decoded);
+            found
+        };
+        let (one, other) = (record(1), record(2));
+        let at = |number: u8, port: u32| (id(number), format!("127.0.0.1:{port}"));
+        let all = [(id(1), one.as_slice()), (id(2), b"\xff"), (id(3), &one)];
+        for _ in 0..3 {
+            assert_eq!(look(&all, 3), [at(1, 1), at(3, 1)]);
+        }
+        let moved = [(id(1), other.as_slice()), (id(3), &one)];
+        assert_eq!(look(&moved, 4), [at(1, 2), at(3, 1)]);
+        // Who was gone is read anew: what is remembered is no more than what there is.
+        assert_eq!(look(&[], 4), []);
+        assert_eq!(look(&moved, 6), [at(1, 2), at(3, 1)]);
+    }
 }

@@ -174,7 +174,8 @@ impl Shared {
         entries
     }
 
-    fn shown(&self, prefix: &str) -> Vec<Entry> {
+    /// Everyone's entries below a prefix, as they were signed.
+    pub(crate) fn shown(&self, prefix: &str) -> Vec<Entry> {
         let mut entries = self.flock.entries(prefix);
         entries.retain(|entry| !entry.is_withdrawn());
         entries

@@ -79,6 +79,8 @@ impl PublicKey {
     /// # Errors
     /// [`Refusal::BadSignature`].
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Refusal> {
+        #[cfg(test)]
+        VERIFIED.with(|count| count.set(count.get() + 1));
         ring::signature::UnparsedPublicKey::new(&ring::signature::ECDSA_P256_SHA256_ASN1, &self.0)
             .verify(message, signature)
             .map_err(|_| Refusal::BadSignature)
@@ -87,6 +89,12 @@ impl PublicKey {
     fn derive(&self, context: &str) -> [u8; 32] {
         blake3::derive_key(context, &self.0)
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many signatures this thread has checked, for tests of what is not checked again.
+    pub(crate) static VERIFIED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 impl fmt::Debug for PublicKey {

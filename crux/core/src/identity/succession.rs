@@ -40,6 +40,9 @@ pub struct Succession {
     line: Vec<Charter>,
     /// Successors of one in the line, or of another rival.
     rivals: Vec<Charter>,
+    /// Which of the rivals nothing known follows. Kept, since finding out takes a signature for each pair, and marks are
+    /// compared at each change of a flock.
+    newest: BTreeSet<usize>,
 }
 
 impl Succession {
@@ -49,6 +52,7 @@ impl Succession {
         Self {
             line: vec![charter],
             rivals: Vec::new(),
+            newest: BTreeSet::new(),
         }
     }
 
@@ -71,6 +75,7 @@ impl Succession {
         let mut restored = Self {
             line,
             rivals: Vec::new(),
+            newest: BTreeSet::new(),
         };
         for bytes in others {
             // What no longer fits is no loss: it was judged when it came.
@@ -102,7 +107,13 @@ impl Succession {
     /// Newest rivals that stand against the charter held; empty once one holds that followed or outweighed them all.
     #[must_use]
     pub fn open(&self) -> Vec<&Charter> {
-        let newest = self.rivals.iter().filter(|rival| {
+        self.newest.iter().map(|at| &self.rivals[*at]).collect()
+    }
+
+    fn find_newest(&self) -> BTreeSet<usize> {
+        let all = 0..self.rivals.len();
+        let newest = all.filter(|at| {
+            let rival = &self.rivals[*at];
             let mut others = self.rivals.iter().chain(&self.line);
             !others.any(|other| rival.succeed(other.encoded()).is_ok())
         });
@@ -130,6 +141,14 @@ impl Succession {
     /// [`Refusal::Charter`] and the like when it cannot be read; when it follows none that is known; when it weighs less than
     /// the one held in its place; when there are [`RIVALS_MAX`] rivals. Nothing changes then.
     pub fn take(&mut self, bytes: &[u8]) -> Result<Step, Refusal> {
+        let step = self.take_shown(bytes)?;
+        if step != Step::Known {
+            self.newest = self.find_newest();
+        }
+        Ok(step)
+    }
+
+    fn take_shown(&mut self, bytes: &[u8]) -> Result<Step, Refusal> {
         let shown = Charter::decode(bytes)?;
         if shown.owner() != self.held().owner() {
             return Err(Refusal::ForeignOwner(self.held().owner()));

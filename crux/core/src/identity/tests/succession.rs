@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::world::*;
 use crate::digest::Digest;
+use crate::identity::key::VERIFIED;
 use crate::identity::{Charter, RIVALS_MAX, Refusal, Step, Succession};
 
 /// Root and recovery key.
@@ -137,6 +138,29 @@ fn of_two_that_weigh_the_same_each_keeps_its_own_and_both_say_so() {
         assert_eq!((known.held(), known.open().len()), (&agreed, 0));
         assert_eq!(known.mark(plain), plain);
     }
+}
+
+#[test]
+fn whoever_asks_what_stands_against_what_has_no_signature_checked() {
+    let keys = Keys::new();
+    let common = first(&keys);
+    let by_root = |generation| next(&common, &[&keys.0[0]], &Keys::new(), generation);
+    let mut known = knowing(&[&common, &by_root(2)]);
+    for generation in 3..=5 {
+        let rival = by_root(generation);
+        assert_eq!(known.take(rival.encoded()), Ok(Step::Rival));
+    }
+    let on_disk: Vec<Vec<u8>> = known.all().iter().map(|of| of.encoded().to_vec()).collect();
+    let restored = Succession::restore(known.held().clone(), &on_disk);
+    let before = VERIFIED.get();
+    for known in [&known, &restored] {
+        assert_eq!(known.open().len(), 3);
+        assert_ne!(known.mark(Digest::of(b"")), Digest::of(b""));
+    }
+    assert_eq!(VERIFIED.get(), before);
+    known.take(by_root(6).encoded()).expect("a fourth");
+    assert!(VERIFIED.get() > before, "what is new is checked");
+    assert_eq!(known.open().len(), 4);
 }
 
 #[test]
