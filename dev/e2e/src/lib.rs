@@ -8,6 +8,6 @@ mod process;
 mod sandbox;
 mod user;
 
-pub use process::{Inventory, find_marked, kill, pids_of, wait_gone};
+pub use process::{Inventory, find_marked, kill, pids_of, resume, stop, wait_gone};
 pub use sandbox::{Reply, Sandbox, wait_for};
 pub use user::User;

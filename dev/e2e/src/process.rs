@@ -49,6 +49,16 @@ pub fn kill(pid: i32) {
     let _ = send(Pid::from_raw(pid), Signal::SIGKILL);
 }
 
+/// Stops a process: what it listens on takes connections, and nothing answers.
+pub fn stop(pid: i32) {
+    send(Pid::from_raw(pid), Signal::SIGSTOP).expect("it can be stopped");
+}
+
+/// Lets a stopped process go on.
+pub fn resume(pid: i32) {
+    send(Pid::from_raw(pid), Signal::SIGCONT).expect("it can go on");
+}
+
 /// Waits until a process is gone, at most ten seconds; true when it is.
 #[must_use]
 pub fn wait_gone(pid: i32) -> bool {

@@ -116,6 +116,34 @@ fn a_file_goes_up_across_to_many_and_down_again() {
 }
 
 #[test]
+fn a_rnode_that_takes_connections_and_never_answers_costs_only_itself() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let _ = begin(&sandbox, "");
+    let file = sandbox.root().join("report");
+    fs::write(&file, vec![7; 300_000]).expect("a file can be written");
+    let here = file.display().to_string();
+    let status = sandbox
+        .radix(&["status", "--format", "json"])
+        .expect(0)
+        .json();
+    let rnodes = status["rnodes"].as_array().cloned().unwrap_or_default();
+    let first = rnodes.iter().find(|rnode| rnode["label"] == "n1");
+    let agent = first.and_then(|rnode| rnode["agent_pid"].as_i64());
+    let agent = i32::try_from(agent.expect("an agent")).expect("a pid");
+    e2e::stop(agent);
+    let copy = |words: &[&str]| sandbox.radix(&[&["cp", "--format", "json"], words].concat());
+    for from in [here.as_str(), "n3:/var/bare/in/report"] {
+        let partial = copy(&[from, "n1,n2,n3:/var/bare/in/"]).expect(4);
+        let said = partial.stderr.as_str();
+        let named = said.contains("n1: ") && !said.contains("n2: ");
+        assert!(said.contains("copies failed") && named, "{said}");
+    }
+    e2e::resume(agent);
+    let all = copy(&[&here, "ALL:/var/bare/in/"]).expect(0);
+    assert_eq!(all.json().as_array().map(Vec::len), Some(3));
+}
+
+#[test]
 fn a_need_is_stated_met_listed_and_taken_back_and_a_quota_names_itself() {
     let sandbox = Sandbox::empty(User::Ourselves);
     let _ = begin(&sandbox, "  quota = 2M\n");
