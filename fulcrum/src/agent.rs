@@ -78,6 +78,7 @@ mod verified;
 mod wanted;
 
 pub use accept::{EXITING, OCCUPIED};
+pub use documents::is_namespace;
 pub use verified::{Error as VerifyError, Verifier};
 
 /// Why an agent cannot start, or had to stop.

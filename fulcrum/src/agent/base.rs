@@ -10,7 +10,7 @@ use crux_wire::fulcrum::v1::{
 use tonic::Status;
 
 use super::context::{Agent, fields};
-use super::documents::label_is_valid;
+use super::documents::is_namespace;
 
 /// Makes a named invitation for a nested rnode, with the grant that came with its namespace's document.
 ///
@@ -73,7 +73,7 @@ pub(crate) async fn put_horde_state(
         pass_on();
         return Ok(PutHordeStateReply {});
     };
-    if !label_is_valid(&state.namespace) {
+    if !is_namespace(&state.namespace) {
         return Err(Status::invalid_argument(
             "keep a horde's state: its namespace is no label",
         ));

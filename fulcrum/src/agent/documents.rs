@@ -65,7 +65,7 @@ pub(crate) fn judge(judge: &Judge<'_>, offered: &Document) -> Verdict {
     if offered.owner != judge.owner {
         return Verdict::Refused("it belongs to another owner".to_owned());
     }
-    if !label_is_valid(&offered.namespace) {
+    if !is_namespace(&offered.namespace) {
         return Verdict::Refused("its namespace is not a label".to_owned());
     }
     if judge
@@ -101,8 +101,9 @@ pub(crate) fn judge(judge: &Judge<'_>, offered: &Document) -> Verdict {
     Verdict::Accept
 }
 
-/// Whether `label` can name a namespace or rnode: 1 to 63 of `a-z A-Z 0-9 - _`, no leading dash.
-pub(crate) fn label_is_valid(label: &str) -> bool {
+/// Whether `label` can name a namespace: 1 to 63 of `a-z A-Z 0-9 - _`, no leading dash.
+#[must_use]
+pub fn is_namespace(label: &str) -> bool {
     (1..=63).contains(&label.len())
         && !label.starts_with('-')
         && label

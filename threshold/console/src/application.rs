@@ -68,6 +68,27 @@ pub(crate) fn name_of(directory: &Path) -> Outcome<String> {
     }
 }
 
+/// Whether the program of a block stands for the fulcrum in this binary.
+fn is_fulcrum(words: &[String]) -> bool {
+    let first = words.first().map(String::as_str).unwrap_or_default();
+    first.rsplit('/').next() == Some("fulcrum")
+}
+
+/// Refuses an application whose name cannot be that of its namespace.
+fn refuse_name(name: &str) -> Outcome<()> {
+    let hint = "name its four files otherwise: 1 to 63 letters, digits, `_` and `-`, no dash first";
+    if name == crate::operator::BASE {
+        return Err(Failure::usage(
+            "an application cannot be called `base`: that is the namespace of the base rnodes",
+        )
+        .hint(hint));
+    }
+    if fulcrum::agent::is_namespace(name) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("an application cannot be called `{name}`")).hint(hint))
+}
+
 /// Every description file of `directory`.
 fn sources(directory: &Path) -> Outcome<Vec<Source>> {
     use std::io::Read as _;
@@ -98,6 +119,7 @@ fn sources(directory: &Path) -> Outcome<Vec<Source>> {
 /// Reads and checks the files of `directory`, with every finding.
 pub(crate) fn read(directory: &Path) -> Outcome<(Application, Vec<Diagnostic>)> {
     let name = name_of(directory)?;
+    refuse_name(&name)?;
     let sources = sources(directory)?;
     let (application, mut diagnostics) = parse(&name, &sources, &library::find);
     if !diagnostics.iter().any(Diagnostic::is_error) {
@@ -174,7 +196,18 @@ impl Described {
                 .helping("descriptions name `local` so far; `radix backend check NAME` tells what another can do");
             return Err(Failure::diagnostics(&[diagnostic]));
         }
-        Ok(())
+        let command = block.command.as_ref();
+        let other = command.filter(|command| !is_fulcrum(&command.value));
+        let Some(command) = other else {
+            return Ok(());
+        };
+        let message = "a rnode runs fulcrum here, and nothing else";
+        let diagnostic = self
+            .application
+            .files
+            .error(Code::Unsupported, command.span, message)
+            .expecting("cmd = /var/radix/bin/fulcrum: it stands for this radix");
+        Err(Failure::diagnostics(&[diagnostic]))
     }
 
     /// Refuses an exposed port that somebody else has, unless we hold it already.

@@ -56,7 +56,7 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Runs an allowed command on a rnode and passes on its output and exit code.
     #[command(
-        after_help = "Examples:\n  radix exec n1 stix/worker -- --help\n  radix exec --timeout 5s n2 stix/slave -- --once"
+        after_help = "Examples:\n  radix exec n1 stix/worker -- -rnode n1 -ip 127.0.0.1 -task try\n  radix exec --timeout 5s n2 slave -- -rnode n2 -ip 127.0.0.1 -task try"
     )]
     Exec(Exec),
     /// Calls a method of a rnode with JSON; without METHOD, lists them.
@@ -209,7 +209,7 @@ pub(crate) struct Events {
     /// Goes on with what happens next.
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// Starts after this event's token.
+    /// Starts after this event's token, such as n1:7.
     #[arg(long, value_name = "TOKEN")]
     pub(crate) after: Option<String>,
     /// How to print; JSON is one object a line.
@@ -627,6 +627,9 @@ pub(crate) enum BegatCommand {
     Why {
         /// The product's digest or path.
         product: String,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
     /// Writes records and products to FILE.
     Export {

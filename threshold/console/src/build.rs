@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use begat::{Host, Kind, Made, Report, Request, Tree};
 use begat_core::record::{Exit, Record};
@@ -20,6 +22,8 @@ use crate::output::{self, Progress};
 
 /// Lines of a failed dictum's output that are shown.
 const LINES_SHOWN_MAX: usize = 40;
+/// How often a person sees how long a build takes already.
+const TICK: Duration = Duration::from_secs(1);
 /// Dictums run at once: cargo uses all cores by itself, and two of it wait for each other.
 const JOBS: usize = 1;
 
@@ -78,8 +82,9 @@ pub(crate) fn products(
         return Ok(Products::default());
     }
     let host = Host::new(std::env::vars_os());
-    let progress = Mutex::new(Progress::default());
+    let building = Arc::new(Mutex::new(Building::default()));
     let begin = Instant::now();
+    let ticking = Ticking::start(&building, begin);
     let report = begat::build(&Request {
         graph: &graph,
         tree: &tree,
@@ -88,10 +93,10 @@ pub(crate) fn products(
         host: &host,
         wanted: &wanted.unwrap_or_default(),
         jobs: JOBS,
-        progress: &|event| tell(&progress, &event),
+        progress: &|event| tell(&building, &event),
         cancel: &AtomicBool::new(false),
     });
-    drop(progress);
+    drop((ticking, building));
     let report = report.map_err(|error| failed("", &error, described))?;
     if let Some((name, error)) = report.failures().next() {
         return Err(failed(name, error, described));
@@ -107,17 +112,68 @@ pub(crate) fn products(
     Ok(collect(&report, described))
 }
 
+/// What is being built, and the line that says so.
+#[derive(Debug, Default)]
+struct Building {
+    dictum: String,
+    progress: Progress,
+}
+
+/// Shows a person how long a build takes already, until it is dropped.
+struct Ticking {
+    /// Dropped first: that ends the thread.
+    going: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticking {
+    fn start(building: &Arc<Mutex<Building>>, begin: Instant) -> Self {
+        let (going, ended) = channel::<()>();
+        let building = Arc::clone(building);
+        let tick = move || {
+            while ended.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                if let Ok(mut building) = building.lock() {
+                    let seconds = begin.elapsed().as_secs();
+                    let text = format!("  {}: {seconds} s", building.dictum);
+                    building.progress.show(&text);
+                }
+            }
+        };
+        let thread = output::watched().then(|| {
+            let named = std::thread::Builder::new().name("build-time".to_owned());
+            named.spawn(tick).ok()
+        });
+        Self {
+            going: Some(going),
+            thread: thread.flatten(),
+        }
+    }
+}
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        drop(self.going.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic in it has lost a line of progress.
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Says what starts and what has been built.
-fn tell(progress: &Mutex<Progress>, event: &begat::Progress<'_>) {
-    let Ok(mut progress) = progress.lock() else {
+fn tell(building: &Mutex<Building>, event: &begat::Progress<'_>) {
+    let Ok(mut building) = building.lock() else {
         return;
     };
     match event {
         begat::Progress::Started { dictum } => {
-            progress.clear();
+            building.progress.clear();
             output::talk(&format!("building {dictum}"));
+            (*dictum).clone_into(&mut building.dictum);
         }
-        begat::Progress::Ended { dictum, .. } => progress.show(&format!("{dictum} is done")),
+        begat::Progress::Ended { dictum, .. } => {
+            building.progress.show(&format!("{dictum} is done"));
+        }
     }
 }
 

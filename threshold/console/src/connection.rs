@@ -9,6 +9,7 @@ use crux_net::task::{Policy, spawn};
 use crux_wire::fileio::v1::file_io_client::FileIoClient;
 use crux_wire::fulcrum::v1 as wire;
 use crux_wire::fulcrum::v1::fulcrum_client::FulcrumClient;
+use crux_wire::keeper::v1::Execution;
 use crux_wire::rexec::v1 as rexec;
 use crux_wire::rexec::v1::rexec_client::RexecClient;
 use serde::Deserialize;
@@ -132,6 +133,7 @@ impl Base {
         if !home.root().is_dir() {
             return Err(absent());
         }
+        home.refuse_foreign()?;
         let found = Self::find(home).await?;
         found.ok_or_else(|| {
             if operator::is_base_denied(home) {
@@ -275,14 +277,23 @@ impl Base {
                 Err(failure) => last = Some(failure),
             }
         }
-        Err(last.unwrap_or_else(|| {
+        Err(self.unreachable(namespace, last))
+    }
+
+    /// Why nobody of `namespace` answers, the last reason being `last`.
+    pub(crate) fn unreachable(&self, namespace: &Namespace, last: Option<Failure>) -> Failure {
+        last.unwrap_or_else(|| {
             Failure::failed(format!("no rnode of `{}` runs yet", namespace.name))
                 .hint("`radix events -n base` shows what the backend does")
-        }))
+        })
     }
 
     /// A session with a rnode, inside a tunnel through the base: TLS runs end to end.
-    async fn reach(&self, namespace: &str, rnode: &wire::HordeRnode) -> Outcome<RnodeConnection> {
+    pub(crate) async fn reach(
+        &self,
+        namespace: &str,
+        rnode: &wire::HordeRnode,
+    ) -> Outcome<RnodeConnection> {
         let target = format!("{}:{}", rnode.host, rnode.port);
         let stream = self.tunnel(&target).await?;
         let expected = operator::expect_label(namespace, &rnode.label)?;
@@ -469,6 +480,14 @@ impl RnodeConnection {
         reply
             .map(|reply| reply.into_inner().configurations)
             .map_err(|status| fail("list what may run", &status))
+    }
+
+    /// Executions that its keeper lists.
+    pub(crate) async fn executions(&self, request: rexec::ListRequest) -> Outcome<Vec<Execution>> {
+        let reply = self.rexec().list(limited(request)).await;
+        reply
+            .map(|reply| reply.into_inner().executions)
+            .map_err(|status| fail("list executions", &status))
     }
 
     /// Output of an execution.

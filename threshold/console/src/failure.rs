@@ -4,7 +4,7 @@ use std::fmt;
 
 use crux_core::adf::Diagnostic;
 
-/// Whose fault a failure is; picks the exit code of docs/user-guide.md.
+/// Whose fault a failure is; picks the exit code of docs/guide.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// 1: the work failed.

@@ -70,15 +70,7 @@ impl Home {
                 home.root.display()
             ));
         }
-        let metadata = std::fs::metadata(&home.root)?;
-        let uid = nix::unistd::geteuid().as_raw();
-        if metadata.uid() != uid {
-            return refuse(format!(
-                "the state directory {} belongs to uid {}, not to you (uid {uid})",
-                home.root.display(),
-                metadata.uid()
-            ));
-        }
+        home.refuse_foreign()?;
         let probe = home.root.join(".probe");
         if let Err(error) = std::fs::write(&probe, b"radix") {
             let _ = std::fs::remove_file(&probe);
@@ -97,6 +89,23 @@ impl Home {
             crux_net::staged::sweep(&home.join(directory));
         }
         Ok(home)
+    }
+
+    /// Refuses a state directory of somebody else; one that is not there is nobody's.
+    pub(crate) fn refuse_foreign(&self) -> Outcome<()> {
+        let Ok(metadata) = std::fs::metadata(&self.root) else {
+            return Ok(());
+        };
+        let uid = nix::unistd::geteuid().as_raw();
+        if metadata.uid() == uid {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "the state directory {} belongs to uid {}, not to you (uid {uid})",
+            self.root.display(),
+            metadata.uid()
+        ))
+        .hint("set RADIX_HOME to a directory that you own and may write to"))
     }
 
     /// Refuses a copy of a state directory that is still there: the two would be one base rnode twice.

@@ -62,7 +62,7 @@ pub(crate) fn owner_id(home: &Home) -> Outcome<String> {
 /// A label, or a usage failure that names what it is for.
 pub(crate) fn label(what: &str, text: &str) -> Outcome<Label> {
     Label::new(text)
-        .map_err(|error| Failure::usage(format!("`{text}` cannot be a {what}")).because(&error))
+        .map_err(|error| Failure::usage(format!("`{text}` cannot name {what}")).because(&error))
 }
 
 /// The rnode with this permanent name and no other.
@@ -76,8 +76,8 @@ pub(crate) fn expect_rnode(id: &str) -> Outcome<Expect> {
 /// A rnode with this label in this namespace.
 pub(crate) fn expect_label(namespace: &str, name: &str) -> Outcome<Expect> {
     Ok(Expect::Label {
-        namespace: label("namespace", namespace)?,
-        label: label("label", name)?,
+        namespace: label("a namespace", namespace)?,
+        label: label("a rnode", name)?,
     })
 }
 
@@ -146,7 +146,7 @@ pub(crate) fn host_grant(
         return Ok(Vec::new());
     }
     owner
-        .grant_host(&base.public_key_der, &label("namespace", namespace)?)
+        .grant_host(&base.public_key_der, &label("a namespace", namespace)?)
         .map_err(|error| Failure::failed("cannot let the base host the namespace").because(&error))
 }
 

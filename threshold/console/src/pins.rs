@@ -1,6 +1,7 @@
 //! Every file that a description names, resolved through the mount table and pinned to a digest.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crux_core::adf::rexec::Program;
@@ -22,6 +23,25 @@ pub(crate) struct Need {
     /// Where the description says so.
     pub(crate) span: Span,
 }
+
+/// What a file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Command,
+    Data,
+}
+
+impl Use {
+    const fn of(need: &Need) -> Self {
+        match need.command {
+            Some(_) => Self::Command,
+            None => Self::Data,
+        }
+    }
+}
+
+/// The bits of a file's mode of which a program has at least one.
+const EXECUTABLE: u32 = 0o111;
 
 /// What a description calls a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +168,7 @@ fn pin(need: &Need, sources: &Sources<'_>) -> Result<Pin, String> {
             let host = on_host(sources.mounts, path);
             let digest = match sources.built.get(&host) {
                 Some(digest) => *digest,
-                None => take(sources.store, &host, path)?,
+                None => take(sources.store, (&host, path), Use::of(need))?,
             };
             (path.clone(), digest)
         }
@@ -176,7 +196,7 @@ fn pin(need: &Need, sources: &Sources<'_>) -> Result<Pin, String> {
 }
 
 /// Puts a file of the host into the store.
-fn take(store: &Store, host: &Path, path: &str) -> Result<Digest, String> {
+fn take(store: &Store, (host, path): (&Path, &str), use_: Use) -> Result<Digest, String> {
     let place = if host == Path::new(path) {
         format!("`{path}`")
     } else {
@@ -191,10 +211,22 @@ fn take(store: &Store, host: &Path, path: &str) -> Result<Digest, String> {
     if !metadata.is_file() {
         return Err(format!("{place} is not a file"));
     }
+    if use_ == Use::Command && metadata.permissions().mode() & EXECUTABLE == 0 {
+        return Err(format!(
+            "{place} may not be executed by anybody: chmod +x {}",
+            host.display()
+        ));
+    }
     let stored = store.put_file(host);
-    stored
-        .map(|info| info.digest)
-        .map_err(|error| format!("{place} cannot be stored: {error}"))
+    stored.map(|info| info.digest).map_err(|error| {
+        let mut text = format!("{place} cannot be stored: {error}");
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    })
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub(crate) fn draft(
     ourselves: &Ourselves,
 ) -> Outcome<Document> {
     let application = &described.application;
-    operator::label("namespace", &application.name)?;
+    operator::label("a namespace", &application.name)?;
     let owner = operator::owner_id(home)?;
     let store = open_store(home)?;
     let needs = pins::needs(application);

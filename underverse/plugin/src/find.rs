@@ -32,6 +32,13 @@ pub fn in_folders(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
         .find(|path| is_program(path))
 }
 
+/// The file that would be the plug-in `name` if it might be executed.
+pub(crate) fn not_executable(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
+    let file = format!("{PREFIX}{name}");
+    let mut paths = folders.iter().map(|folder| folder.join(&file));
+    paths.find(|path| is_name(name) && path.is_file() && !is_program(path))
+}
+
 /// Every plug-in in `folders` by name, each where it would be found.
 #[must_use]
 pub fn all(folders: &[PathBuf]) -> Vec<(String, PathBuf)> {
@@ -94,6 +101,9 @@ mod tests {
         ] {
             assert_eq!(in_folders(missing, &folders), None, "{missing:?}");
         }
+        let plain = one.join("radix-underverse-plain");
+        assert_eq!(not_executable("plain", &folders), Some(plain));
+        assert_eq!(not_executable("both", &folders), None);
         let names: Vec<String> = all(&folders).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["both", "second"]);
         std::fs::remove_dir_all(base).unwrap();

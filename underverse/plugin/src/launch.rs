@@ -47,7 +47,7 @@ impl Launch {
     /// The plug-in `name`, wherever it is found.
     ///
     /// # Errors
-    /// `NotFound`, naming the file and the folders that were searched.
+    /// `NotFound`, naming the file and the folders that were searched, or the file that may not be executed.
     pub fn find(name: &str) -> Result<Self, Error> {
         let folders = find::folders();
         let program = find::in_folders(name, &folders).ok_or_else(|| {
@@ -55,11 +55,14 @@ impl Launch {
                 .iter()
                 .map(|folder| folder.display().to_string())
                 .collect();
-            let message = format!(
-                "there is no {}{name} in {}",
-                find::PREFIX,
-                searched.join(":")
-            );
+            let message = match find::not_executable(name, &folders) {
+                Some(path) => format!("{} may not be executed", path.display()),
+                None => format!(
+                    "there is no {}{name} in {}",
+                    find::PREFIX,
+                    searched.join(":")
+                ),
+            };
             Error::new(Kind::NotFound, "find a plug-in", message)
         })?;
         Ok(Self::at(name, program))

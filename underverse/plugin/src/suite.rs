@@ -19,6 +19,8 @@ use crate::serve::{NOBODY, NOT_OFFERED};
 /// Tells a plug-in below which directory everything is that it makes; only the suite sets it.
 pub const GROUND_VARIABLE: &str = "RADIX_UNDERVERSE_GROUND";
 
+/// Time in which a plug-in's program must answer a question of the suite. 60 s: the slowest wait for a container to begin.
+const GROUND_TIME_MAX: Duration = Duration::from_secs(60);
 /// Time between two looks for the end of a process that was killed.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -71,16 +73,30 @@ async fn ask(launch: &Launch, words: &[&Path]) -> Result<String, Cannot> {
         .args(words)
         .stdin(Stdio::null());
     command.envs(launch.env.iter().map(|(name, value)| (name, value)));
+    command.kill_on_drop(true);
+    let asked = || {
+        let words: Vec<String> = words.iter().map(|one| one.display().to_string()).collect();
+        format!("{} --ground {}", launch.program.display(), words.join(" "))
+    };
+    let answered = tokio::time::timeout(GROUND_TIME_MAX, command.output()).await;
     let Output {
         status,
         stdout,
         stderr,
-    } = command.output().await?;
+    } = match answered {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) => return Err(Cannot::Failed(format!("{}: {error}", asked()))),
+        Err(_) => {
+            let limit = GROUND_TIME_MAX.as_secs();
+            let text = format!("{} does not answer in {limit} s", asked());
+            return Err(Cannot::Failed(text));
+        }
+    };
     let text = String::from_utf8_lossy(&stdout).into_owned();
     if !status.success() {
-        return Err(Cannot::Failed(
-            String::from_utf8_lossy(&stderr).trim().to_owned(),
-        ));
+        let said = String::from_utf8_lossy(&stderr);
+        let text = format!("{}: {status}: {}", asked(), said.trim());
+        return Err(Cannot::Failed(text));
     }
     match text.strip_prefix(NOT_OFFERED) {
         Some(_) => Err(Cannot::NotOffered("the plug-in's ground does not offer it")),
@@ -95,9 +111,11 @@ fn parse(text: &str) -> Result<Program, Cannot> {
     match kind.as_deref() {
         Some("command") => Ok(Program::Command(words)),
         Some("fulcrum") => Ok(Program::Fulcrum(words)),
-        _ => Err(Cannot::Failed(
-            "it does not say what its containers run".to_owned(),
-        )),
+        other => Err(Cannot::Failed(format!(
+            "`--ground program` is to answer `command` or `fulcrum` and the words of a container, and nothing else on \
+             standard output; it began with {:?}",
+            other.unwrap_or_default()
+        ))),
     }
 }
 

@@ -110,6 +110,8 @@ codes! {
     PathEscapes = "path-escapes",
     /// A class is defined and never placed.
     NeverPlaced = "never-placed",
+    /// A class runs as a user that no block describes.
+    UnknownUser = "unknown-user",
     /// A condition that always or never holds.
     IdleCondition = "idle-condition",
     /// Known and meant, but not available yet.

@@ -20,6 +20,7 @@ mod rnode;
 mod second_home;
 mod spawned;
 mod tags;
+mod told;
 mod unbroken;
 
 use e2e::Sandbox;

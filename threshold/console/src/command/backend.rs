@@ -130,11 +130,23 @@ async fn fixture(asked: &BackendCheck) -> Outcome<DirectoryFixture> {
             ));
         }
         LOCAL => Launch::at(LOCAL, ourselves).arg(PLUGIN_WORD),
-        name => Launch::find(name).map_err(|error| Failure::usage(error.to_string()))?,
+        name => Launch::find(name).map_err(|error| {
+            Failure::usage(error.to_string()).hint("`radix backend list` shows what is found")
+        })?,
     };
     let launch = launch.log(Arc::new(|name, line| {
         output::talk(&format!("{name}: {line}"))
     }));
+    // What does not even begin is told once, not by every case.
+    let greeted = launch.clone().start().await;
+    drop(greeted.map_err(|error| {
+        let program = launch.program().display();
+        Failure::failed(format!(
+            "{program} is no backend that can be used: {}",
+            error.chain()
+        ))
+        .hint("docs/backend-authors.md says what its `main` is")
+    })?);
     let below = PluginBelow::new(launch)
         .await
         .map_err(|cannot| Failure::failed(format!("{}: {cannot}", asked.name)))?;

@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::BufWriter;
+use std::time::Duration;
 
 use begat::{Kept, Records};
+use begat_core::record::{Exit, Record};
 
 use crate::application::Described;
 use crate::args::BegatCommand;
@@ -11,7 +13,7 @@ use crate::base_start::open_store;
 use crate::build::{self, begat_directory};
 use crate::failure::{Failure, Outcome};
 use crate::home::Home;
-use crate::output;
+use crate::output::{self, Format};
 
 /// Runs the command.
 pub(crate) fn run(command: BegatCommand) -> Outcome<()> {
@@ -27,7 +29,7 @@ pub(crate) fn run(command: BegatCommand) -> Outcome<()> {
             }
             Ok(())
         }
-        BegatCommand::Why { product } => why(&home, &product),
+        BegatCommand::Why { product, format } => why(&home, &product, format),
         BegatCommand::Export { file } => {
             let records = open_records(&home)?.all();
             let mut writer = BufWriter::new(File::create(&file).map_err(|error| {
@@ -65,7 +67,7 @@ fn open_records(home: &Home) -> Outcome<Records> {
 }
 
 /// Prints the newest record whose product is named.
-fn why(home: &Home, product: &str) -> Outcome<()> {
+fn why(home: &Home, product: &str, format: Format) -> Outcome<()> {
     let records = open_records(home)?;
     let all = records.all();
     let makes = |kept: &&Kept| {
@@ -86,6 +88,12 @@ fn why(home: &Home, product: &str) -> Outcome<()> {
             ),
         );
     };
+    if format == Format::Text {
+        for line in lines(&kept.record) {
+            output::line(&line);
+        }
+        return Ok(());
+    }
     let bytes = records
         .bytes(kept)
         .map_err(|error| Failure::failed("cannot read the record").because(&error))?;
@@ -94,4 +102,51 @@ fn why(home: &Home, product: &str) -> Outcome<()> {
         output::line("");
     }
     Ok(())
+}
+
+/// A record for people: what came of it, how, and from what.
+fn lines(record: &Record) -> Vec<String> {
+    let ended = match record.exit {
+        Exit::Code(0) => "well".to_owned(),
+        Exit::Code(code) => format!("with exit code {code}"),
+        Exit::Signal(signal) => format!("by signal {signal}"),
+    };
+    let seconds = Duration::from_millis(record.duration_ms).as_secs_f32();
+    let began = crate::clock::shown(record.started_unix_ms);
+    let mut lines = vec![format!(
+        "{} was built {began}, in {seconds:.1} s, and ended {ended}",
+        record.name
+    )];
+    let mut add = |what: &str, text: String| lines.push(format!("{what:<9} {text}"));
+    for output in &record.outputs {
+        add("output", format!("{} {}", output.digest, output.path));
+    }
+    add("execution", record.key.to_string());
+    add("dictum", record.dictum.to_string());
+    for command in record.dictum_text.lines().filter_map(command) {
+        add("command", command);
+    }
+    for tool in &record.tools {
+        add(
+            "tool",
+            format!("{} {} {}", tool.digest, tool.name, tool.version),
+        );
+    }
+    for (name, value) in &record.environment {
+        add("env", format!("{name}={value}"));
+    }
+    if let Some(log) = &record.log {
+        add("log", log.to_string());
+    }
+    for input in &record.inputs {
+        add("input", format!("{} {}", input.digest, input.path));
+    }
+    lines
+}
+
+/// The words of a `command NUMBER KIND WORDS` line of a dictum's text.
+fn command(line: &str) -> Option<String> {
+    let mut words = line.strip_prefix("command ")?.splitn(3, ' ');
+    let (_number, _kind) = (words.next()?, words.next()?);
+    words.next().map(str::to_owned)
 }

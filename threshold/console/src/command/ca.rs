@@ -89,10 +89,10 @@ pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
             let terms = terms(namespace.as_deref(), &verbs, days)?;
             let namespace = terms.namespace.clone().unwrap_or_else(Label::base);
             let invitation = match (operator, tool, pool, name) {
-                (Some(name), ..) => owner.invite_operator(&label("operator", &name)?, &terms),
-                (_, Some(name), ..) => owner.invite_tool(&label("tool", &name)?, &terms),
+                (Some(name), ..) => owner.invite_operator(&label("an operator", &name)?, &terms),
+                (_, Some(name), ..) => owner.invite_tool(&label("a tool", &name)?, &terms),
                 (_, _, Some(count), _) => owner.invite_pool(&namespace, count),
-                (_, _, _, Some(name)) => owner.invite_named(&namespace, &label("label", &name)?),
+                (_, _, _, Some(name)) => owner.invite_named(&namespace, &label("a rnode", &name)?),
                 _ => {
                     return Err(Failure::usage("nobody is named")
                         .hint("give a label, or --pool COUNT, --operator NAME or --tool NAME"));
@@ -119,7 +119,9 @@ pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
 }
 
 fn terms(namespace: Option<&str>, verbs: &[ToolVerb], days: Option<u32>) -> Outcome<GrantTerms> {
-    let namespace = namespace.map(|text| label("namespace", text)).transpose()?;
+    let namespace = namespace
+        .map(|text| label("a namespace", text))
+        .transpose()?;
     let verbs = verbs.iter().map(|verb| match verb {
         ToolVerb::Lifecycle => Verb::Lifecycle,
     });
@@ -139,9 +141,9 @@ fn issue(home: &Home, owner: &OwnerStore, wanted: &Issued<'_>) -> Outcome<()> {
     })?;
     let line = match wanted.who {
         Kind::Operator(name) => {
-            owner.issue_operator(&label("operator", name)?, &wanted.terms, &key)
+            owner.issue_operator(&label("an operator", name)?, &wanted.terms, &key)
         }
-        Kind::Tool(name) => owner.issue_tool(&label("tool", name)?, &wanted.terms, &key),
+        Kind::Tool(name) => owner.issue_tool(&label("a tool", name)?, &wanted.terms, &key),
     };
     let line = line.map_err(|error| Failure::failed("cannot issue a grant").because(&error))?;
     let base = Contact::of_base(home).map(|contact| contact.address());

@@ -21,7 +21,7 @@ pub(crate) async fn rotate(
             &Error::NoRoot("replace the root key"),
         ));
     }
-    output::talk("the root key and the recovery key are replaced");
+    output::talk("replaces the root key and the recovery key");
     output::ask("Rotate?", yes)?;
     let recovery = recovery.map(given).transpose()?;
     // What it shows counts under the old charter and the new one.

@@ -55,15 +55,24 @@ pub(crate) fn run(args: &args::Check) -> Outcome<()> {
     for diagnostic in &diagnostics {
         output::talk(&diagnostic.to_string());
     }
+    let count = application.block().and_then(|block| block.count.as_ref());
+    let rnodes = count.map_or(0, |count| {
+        usize::try_from(count.value).unwrap_or(usize::MAX)
+    });
     output::line(&format!(
-        "{}: {} classes, {} dictums, {} rnodes: no errors",
+        "{}: {}, {}, {}: no errors",
         application.name,
-        application.begat.runs.len(),
-        application.begat.builds.len(),
-        application
-            .block()
-            .and_then(|block| block.count.as_ref())
-            .map_or(0, |count| count.value),
+        counted(application.begat.runs.len(), "class", "es"),
+        counted(application.begat.builds.len(), "dictum", "s"),
+        counted(rnodes, "rnode", "s"),
     ));
     Ok(())
+}
+
+/// A number of things, in the plural where it is one.
+fn counted(count: usize, what: &str, ending: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}{ending}"),
+    }
 }

@@ -48,12 +48,17 @@ pub(crate) async fn run(args: args::Cp) -> Outcome<()> {
                 .hint("name a rnode, as in n1:PATH, or use `cp`"));
         }
         (End::Local(from), End::Remote(to)) if to.one().is_ok() => {
-            vec![ways.up(from, to.one()?, &to.path).await]
+            let path = match from.file_name() {
+                Some(name) => into(&to.path, &name),
+                None => folder(&to.path).to_owned(),
+            };
+            vec![ways.up(from, to.one()?, &path).await]
         }
         (End::Remote(from), End::Local(to)) => vec![ways.down(from.one()?, &from.path, to).await],
         (End::Remote(from), End::Remote(to)) if args.push => {
             let (source, sink) = (from.one()?, to.one()?);
-            vec![ways.push((source, &from.path), (sink, &to.path)).await]
+            let path = ways.destination((source, &from.path), &to.path).await?;
+            vec![ways.push((source, &from.path), (sink, &path)).await]
         }
         (from, End::Remote(to)) => spread::spread(&ways, from, to).await?,
     };
@@ -147,6 +152,18 @@ impl Ways {
         Ok(copied(format!("{label}:{path}"), to.to_string(), &done))
     }
 
+    /// Where what a rnode has goes: a file into `to` where that ends in a slash, a folder becomes `to`.
+    async fn destination(&self, (source, from): (&str, &str), to: &str) -> Outcome<String> {
+        if !to.ends_with('/') {
+            return Ok(to.to_owned());
+        }
+        let offered = offer(&self.rnode(source).await?, from).await?;
+        Ok(match offered.folder {
+            true => folder(to).to_owned(),
+            false => into(to, &offered.name),
+        })
+    }
+
     /// Between rnodes: the source connects to the sink.
     async fn push(
         &self,
@@ -185,7 +202,7 @@ impl Ways {
         let address = self.base.address(self.namespace.as_deref(), source).await?;
         let offered = offer(&self.rnode(source).await?, from).await?;
         let into = match offered.folder {
-            true => to.to_owned(),
+            true => folder(to).to_owned(),
             false => into(to, &offered.name),
         };
         let request = CopyRequest {
@@ -223,6 +240,11 @@ fn into(to: &str, name: &str) -> String {
         Some(folder) => format!("{folder}/{name}"),
         None => to.to_owned(),
     }
+}
+
+/// Where a folder goes: itself, whether a slash stands behind it or not.
+fn folder(to: &str) -> &str {
+    to.strip_suffix('/').unwrap_or(to)
 }
 
 async fn local_offer(from: &Local) -> Outcome<Arc<Offered>> {

@@ -30,7 +30,7 @@ const ATTACH_PAUSE: Duration = Duration::from_millis(100);
 /// Runs the command.
 pub(crate) async fn run(args: args::Exec) -> Outcome<()> {
     execute(args).await.map_err(|failure| match failure.fault {
-        Fault::Code(_) | Fault::Usage | Fault::Lost => failure,
+        Fault::Code(_) | Fault::Lost => failure,
         Fault::Refused => failure.with_fault(Fault::Code(126)),
         _ => failure.with_fault(Fault::Code(125)),
     })

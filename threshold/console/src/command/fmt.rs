@@ -49,10 +49,8 @@ pub(crate) fn run(args: &args::Fmt) -> Outcome<()> {
         output::line(&path.display().to_string());
     }
     if args.check && !unformatted.is_empty() {
-        return Err(
-            Failure::failed(format!("{} files are not formatted", unformatted.len()))
-                .hint(format!("radix fmt {}", directory.display())),
-        );
+        return Err(Failure::failed("not all files are formatted")
+            .hint(format!("radix fmt {}", directory.display())));
     }
     Ok(())
 }

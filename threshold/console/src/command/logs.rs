@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crux_wire::rexec::v1::{OutputChunk, OutputRequest};
+use crux_wire::rexec::v1::{ListRequest, OutputChunk, OutputRequest};
 use tonic::Streaming;
 
 use crate::args;
@@ -25,27 +25,16 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) async fn run(args: args::Logs) -> Outcome<()> {
     let base = Base::require(&Home::locate()?).await?;
     let namespace = args.running.namespace.as_deref();
-    let status = base.status(namespace).await?;
-    let chosen: Vec<&Instance> = status
-        .instances
-        .iter()
-        .filter(|instance| !instance.execution.is_empty())
-        .filter(|instance| {
-            args.instance
-                .as_deref()
-                .is_none_or(|wanted| wanted == instance.class || wanted == instance.instance)
-        })
-        .collect();
+    let mut status = base.status(namespace).await?;
+    let mut chosen = choose(&mut status.instances, args.instance.as_deref())?;
+    for instance in chosen.iter_mut().filter(|one| one.execution.is_empty()) {
+        instance.execution = last_execution(&base, namespace, instance).await?;
+    }
+    let reasons: Vec<String> = chosen.iter().map(|one| unstarted(one)).collect();
+    chosen.retain(|instance| !instance.execution.is_empty());
     if chosen.is_empty() {
-        let mut classes: Vec<_> = status
-            .instances
-            .iter()
-            .map(|instance| instance.class.as_str())
-            .collect();
-        classes.dedup();
-        let wanted = args.instance.unwrap_or_else(|| "any instance".to_owned());
-        return Err(Failure::usage(format!("nothing runs as `{wanted}`"))
-            .hint(format!("classes here: {}", classes.join(", "))));
+        let failure = Failure::failed("nothing of it was started yet, so there is no output");
+        return Err(reasons.into_iter().fold(failure, Failure::hint));
     }
     let several = chosen.len() > 1;
     let base = Arc::new(base);
@@ -82,6 +71,61 @@ pub(crate) async fn run(args: args::Logs) -> Outcome<()> {
         }
     }
     first.map_or(Ok(()), Err)
+}
+
+/// The instances that are meant: of a class, one, or all.
+fn choose<'i>(
+    instances: &'i mut [Instance],
+    wanted: Option<&str>,
+) -> Outcome<Vec<&'i mut Instance>> {
+    let is_meant = |instance: &Instance| {
+        wanted.is_none_or(|wanted| wanted == instance.class || wanted == instance.instance)
+    };
+    if !instances.iter().any(is_meant) {
+        let mut classes: Vec<_> = instances.iter().map(|one| one.class.as_str()).collect();
+        classes.dedup();
+        let (failure, known) = match (wanted, classes.is_empty()) {
+            (_, true) => (
+                Failure::failed("nothing was placed yet"),
+                "`radix status` says why".to_owned(),
+            ),
+            (None, false) => (Failure::failed("nothing runs here"), String::new()),
+            (Some(wanted), false) => (
+                Failure::usage(format!("nothing is called `{wanted}` here")),
+                format!("classes here: {}", classes.join(", ")),
+            ),
+        };
+        return Err(failure.hint(known));
+    }
+    Ok(instances.iter_mut().filter(|one| is_meant(one)).collect())
+}
+
+/// The execution that ended last, of an instance that waits to be tried again; empty if none is kept.
+async fn last_execution(
+    base: &Base,
+    namespace: Option<&str>,
+    instance: &Instance,
+) -> Outcome<String> {
+    let rnode = base.rnode(namespace, &instance.rnode).await?;
+    let request = ListRequest {
+        finished: true,
+        prefixes: vec![format!("{}-{}-", instance.class, instance.index)],
+        ..ListRequest::default()
+    };
+    let kept = rnode.executions(request).await?.into_iter();
+    let named = format!("/{}", instance.instance);
+    let newest = kept
+        .filter(|one| one.instance.ends_with(&named))
+        .max_by_key(|one| one.started_unix_ms);
+    Ok(newest.map(|one| one.execution).unwrap_or_default())
+}
+
+/// Why an instance has no output.
+fn unstarted(instance: &Instance) -> String {
+    format!(
+        "{} is {}: {}",
+        instance.instance, instance.state, instance.reason
+    )
 }
 
 /// Where an instance's output is.

@@ -159,7 +159,7 @@ fn text(record: &Record) -> String {
     format!(
         "{} {} {} {}",
         record.seq,
-        record.time_unix_ms,
+        crate::clock::shown(record.time_unix_ms),
         record.kind,
         fields.join(" ")
     )

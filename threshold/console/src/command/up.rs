@@ -109,8 +109,7 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
         return Ok(());
     }
     let status = wait(&base, &namespace, generation, args.timeout).await?;
-    announce(&status, &described);
-    Ok(())
+    announce(&base, &status, &described).await
 }
 
 /// Hands over a document to the base, or to the next one where that is about to end, and says which it was.
@@ -270,8 +269,7 @@ async fn unchanged(
             "{} generation {}: nothing to change",
             present.namespace, present.generation
         ));
-        announce(&status, described);
-        return Ok(());
+        return announce(base, &status, described).await;
     }
     output::line(&format!(
         "{} generation {}: nothing to change",
@@ -300,6 +298,7 @@ async fn wait(base: &Base, namespace: &str, generation: u64, limit: Duration) ->
     let begin = Instant::now();
     let mut progress = Progress::default();
     let mut last = String::from("the base has not begun");
+    let mut class = String::from("CLASS");
     let mut connection = None;
     loop {
         let horde = base
@@ -330,6 +329,9 @@ async fn wait(base: &Base, namespace: &str, generation: u64, limit: Duration) ->
                         if status.generation >= generation && status.settled {
                             return Ok(status);
                         }
+                        if let Some(late) = late(&status) {
+                            class = late;
+                        }
                         blocking(&status)
                     }
                     Err(failure) => {
@@ -344,12 +346,22 @@ async fn wait(base: &Base, namespace: &str, generation: u64, limit: Duration) ->
             progress.clear();
             return Err(
                 Failure::new(Fault::Partial, format!("not ready in time: {last}"))
-                    .hint("it goes on without us; `radix status` shows how far it is")
-                    .hint("`radix logs CLASS` shows what instances say"),
+                    .hint(format!(
+                        "it goes on without us; `radix status -n {namespace}` shows how far it is"
+                    ))
+                    .hint(format!(
+                        "`radix logs -n {namespace} {class}` shows what instances say"
+                    )),
             );
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// The class that is not ready, if one can be told.
+fn late(status: &Status) -> Option<String> {
+    let mut late = status.classes.iter().filter(|one| one.ready < one.wanted);
+    late.next().map(|class| class.class.clone())
 }
 
 /// What is waited for, in one line.
@@ -380,12 +392,13 @@ fn blocking(status: &Status) -> String {
 }
 
 /// What runs now, and what to type next.
-fn announce(status: &Status, described: &Described) {
+async fn announce(base: &Base, status: &Status, described: &Described) -> Outcome<()> {
     let classes = status
         .classes
         .iter()
         .map(|class| format!("{} {}", class.ready, class.class));
-    let rnodes = format!("{} rnodes", status.rnodes_running);
+    let plural = if status.rnodes_running == 1 { "" } else { "s" };
+    let rnodes = format!("{} rnode{plural}", status.rnodes_running);
     let parts: Vec<_> = std::iter::once(rnodes).chain(classes).collect();
     output::line(&format!(
         "{} is ready: {}",
@@ -401,9 +414,15 @@ fn announce(status: &Status, described: &Described) {
     for exposure in status.exposures.iter().filter(for_connections) {
         output::line(&format!("  curl http://{}/", exposure.address));
     }
-    output::line("  radix status");
+    let alone = base.hordes().await?.len() == 1;
+    let which = match alone {
+        true => String::new(),
+        false => format!(" -n {}", status.namespace),
+    };
+    output::line(&format!("  radix status{which}"));
     if let Some(class) = status.classes.last() {
-        output::line(&format!("  radix logs {} -f", class.class));
+        output::line(&format!("  radix logs{which} {} -f", class.class));
     }
     output::line(&format!("  radix down {}", described.shown.display()));
+    Ok(())
 }

@@ -1,7 +1,12 @@
 //! Blocks of rnodes: completeness, and what they expose.
 
+use std::collections::BTreeSet;
+
 use super::Checker;
+use crate::adf::begat::Attribute;
 use crate::adf::diagnostic::Code;
+use crate::adf::nearest::nearest;
+use crate::adf::reader::shown;
 use crate::adf::rnodes::Block;
 use crate::adf::source::At;
 
@@ -15,6 +20,7 @@ impl Checker<'_> {
         for block in blocks {
             self.block(block);
         }
+        self.described_users();
         for block in blocks.iter().skip(1) {
             let first = blocks[0].provider.span;
             self.push(|files| {
@@ -86,6 +92,45 @@ impl Checker<'_> {
         );
         for expose in &block.exposes {
             self.known_class(&expose.class.value, expose.class.span);
+        }
+    }
+
+    /// Warns of each class whose user no block describes: it runs as whoever runs the rnode.
+    ///
+    /// Not an error: the Chronicles' own files name a user and leave it to the provider.
+    fn described_users(&mut self) {
+        let rnodes = &self.application.rnodes;
+        if rnodes.lost.is_any() || rnodes.blocks.is_empty() {
+            return;
+        }
+        let known: BTreeSet<&str> = rnodes
+            .blocks
+            .iter()
+            .flat_map(|block| &block.users)
+            .map(|user| user.name.value.as_str())
+            .collect();
+        for rule in &self.application.begat.runs {
+            let named = rule.attributes.iter().find_map(|one| match &one.value {
+                Attribute::UserId(user) => Some((user, one.span)),
+                _ => None,
+            });
+            let Some((user, span)) = named.filter(|(user, _)| !known.contains(user.as_str()))
+            else {
+                continue;
+            };
+            let near = nearest(user, known.iter().copied());
+            self.push(|files| {
+                let message = format!(
+                    "no block describes the user {}: {} runs as whoever runs the rnode",
+                    shown(user),
+                    shown(&rule.class.value)
+                );
+                let found = files.error(Code::UnknownUser, span, message);
+                found
+                    .expecting(format!("`user {user} = auto` or `= self` in a rnodes file"))
+                    .suggesting(near)
+                    .as_warning()
+            });
         }
     }
 }

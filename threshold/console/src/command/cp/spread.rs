@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt as _};
 use tonic::Status;
 
 use super::end::{End, Local, Remote};
-use super::{Copied, Ways, copied, failed, into, offer};
+use super::{Copied, Ways, copied, failed, folder, into, offer};
 use crate::failure::{Failure, Outcome};
 
 /// Rnodes that are called at once. 32: sessions cost little, and not nothing.
@@ -76,7 +76,7 @@ async fn out(
 ) -> Outcome<Outcomes> {
     let single = local.file_name();
     let path = single.as_ref().map(|name| into(&to.path, name));
-    let mut path = path.unwrap_or_else(|| to.path.clone());
+    let mut path = path.unwrap_or_else(|| folder(&to.path).to_owned());
     let mut outcomes = Outcomes::new();
     // Who answers first, so that a rnode that is gone holds up nobody.
     let mut reaching = pin!(reaching(ways, sinks.clone()));
@@ -180,7 +180,7 @@ async fn offered(
     let offered = offer(&rnode, path).await?;
     let destination = match (single, offered.folder) {
         (Some(_), _) => path.clone(),
-        (None, true) => to.path.clone(),
+        (None, true) => folder(&to.path).to_owned(),
         (None, false) => into(&to.path, &offered.name),
     };
     Ok((offered, destination))

@@ -1,0 +1,234 @@
+//! What a person is told when an application misbehaves or a command is mistaken, and how to go on.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use e2e::{Inventory, Reply, Sandbox, User, kill, wait_for};
+use serde_json::Value;
+
+use crate::skipped;
+
+/// An application `name` of one class `p` on `rnodes` rnodes, whose program is this shell script.
+fn write(sandbox: &Sandbox, name: &str, rnodes: u32, script: &str) -> PathBuf {
+    let directory = sandbox.root().join(name);
+    std::fs::create_dir_all(directory.join("bin")).expect("a directory can be made");
+    let program = directory.join("bin/p");
+    std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("a file can be written");
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).expect("it can be made executable");
+    let shape = format!(
+        "myriad {{\n  n = {rnodes}\n  cmd = /var/radix/bin/fulcrum\n  mount . = /app\n}}\n"
+    );
+    let files = [
+        ("rnodes", shape.as_str()),
+        ("khan", "pick(p, size(ALL), ALL)\n"),
+        ("rexec", "p = /app/bin/p\n"),
+        ("begat", "p: rexec/p\n      rexec/p\n"),
+    ];
+    for (ending, text) in files {
+        let file = directory.join(format!("{name}.{ending}"));
+        std::fs::write(file, text).expect("a file can be written");
+    }
+    directory
+}
+
+fn up(sandbox: &Sandbox, directory: &std::path::Path, more: &[&str]) -> Reply {
+    let directory = directory.display().to_string();
+    sandbox.radix(&[&["up", &directory, "--yes"], more].concat())
+}
+
+#[track_caller]
+fn says(reply: &Reply, words: &[&str]) {
+    let all = format!("{}{}", reply.stdout, reply.stderr);
+    for word in words {
+        assert!(all.contains(word), "no `{word}` in\n{all}");
+    }
+}
+
+#[track_caller]
+fn nothing_runs(sandbox: &Sandbox) {
+    let inventory = Inventory::take(&sandbox.home());
+    assert!(inventory.processes.is_empty(), "{:?}", inventory.processes);
+}
+
+#[test]
+fn what_an_instance_said_before_it_crashed_is_shown_while_it_waits_to_be_tried_again() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let directory = write(
+        &sandbox,
+        "crash",
+        1,
+        "echo the output\necho the reason >&2\nexit 3",
+    );
+    let reply = up(&sandbox, &directory, &["--timeout", "3s"]).expect(4);
+    says(&reply, &["exit code 3", "radix logs -n crash p"]);
+    // Whatever it does just now: most of the time it waits, and so nothing of it runs.
+    for words in [&["logs"][..], &["logs", "p"], &["logs", "p/0"]] {
+        for _ in 0..3 {
+            let reply = sandbox.radix(words).expect(0);
+            says(&reply, &["the output", "the reason"]);
+        }
+    }
+    let reply = sandbox.radix(&["logs", "q"]).expect(2);
+    says(&reply, &["nothing is called `q`", "classes here: p"]);
+}
+
+#[test]
+fn events_come_from_every_rnode_and_go_on_behind_a_token() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let directory = write(&sandbox, "calm", 3, "exec sleep 1000000");
+    let _ = up(&sandbox, &directory, &[]).expect(0);
+    let status = sandbox.until_settled(&[("p", 3)]);
+    let events = |words: &[&str]| -> Vec<Value> {
+        let all = [&["events", "--format", "json"], words].concat();
+        let text = sandbox.radix(&all).expect(0).stdout;
+        let event = |line: &str| serde_json::from_str(line).expect("an event a line");
+        text.lines().map(event).collect()
+    };
+    let of = |events: &[Value], kind: &str| -> Vec<String> {
+        let of_kind = events.iter().filter(|event| event["kind"] == kind);
+        let subject = |event: &Value| event["subject"].as_str().unwrap_or_default().to_owned();
+        let mut subjects: Vec<String> = of_kind.map(subject).collect();
+        subjects.sort();
+        subjects
+    };
+    let before = events(&[]);
+    assert_eq!(of(&before, "instance.ready"), ["p/0", "p/1", "p/2"]);
+    assert_eq!(
+        of(&before, "document").len(),
+        1,
+        "told by three, shown once"
+    );
+    let last = before.last().expect("something happened")["token"].clone();
+    let last = last.as_str().expect("a token").to_owned();
+    let instances = status["instances"].as_array().expect("instances");
+    for instance in instances {
+        kill(i32::try_from(instance["pid"].as_i64().expect("a pid")).expect("a pid"));
+    }
+    let exited = || {
+        let later = events(&["--after", &last]);
+        let all = of(&later, "instance.exited").len() == 3;
+        all.then_some(later)
+    };
+    let later = wait_for(Duration::from_secs(60), exited).expect("each rnode tells of its own");
+    assert!(of(&later, "document").is_empty(), "that was before");
+    let reply = sandbox.radix(&["events", "--after", "7"]).expect(2);
+    says(&reply, &["`7` is no token", "n1:7"]);
+}
+
+#[test]
+fn what_exec_itself_cannot_do_is_125_and_not_the_command_s_own_code() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let directory = write(
+        &sandbox,
+        "calm",
+        1,
+        "case $1 in two) exit 2;; esac\nexec sleep 1000000",
+    );
+    let _ = sandbox.radix(&["exec", "n1", "p"]).expect(125);
+    let _ = up(&sandbox, &directory, &[]).expect(0);
+    let _ = sandbox.radix(&["exec", "n1", "p", "--", "two"]).expect(2);
+    says(
+        &sandbox.radix(&["exec", "n9", "p"]).expect(125),
+        &["no rnode `n9`", "rnodes: n1"],
+    );
+    let _ = sandbox
+        .radix(&["exec", "-n", "other", "n1", "p"])
+        .expect(125);
+    let _ = sandbox.radix(&["exec", "n1", "q"]).expect(127);
+}
+
+#[test]
+fn a_slash_behind_the_destination_of_a_copy_is_a_folder() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let directory = write(&sandbox, "calm", 2, "exec sleep 1000000");
+    let _ = up(&sandbox, &directory, &[]).expect(0);
+    let file = directory.join("calm.khan").display().to_string();
+    let folder = directory.join("bin").display().to_string();
+    let copies: [(&[&str], &str); 6] = [
+        (&[&file, "n1:/app/data/"], "n1:/app/data/calm.khan"),
+        (
+            &["n1:/app/data/calm.khan", "n2:/app/pulled/"],
+            "n2:/app/pulled/calm.khan",
+        ),
+        (
+            &["--push", "n1:/app/data/calm.khan", "n2:/app/pushed/"],
+            "n2:/app/pushed/calm.khan",
+        ),
+        (&[&file, "n1,n2:/app/both/"], "n2:/app/both/calm.khan"),
+        (&[&folder, "n1:/app/tools/"], "n1:/app/tools/p"),
+        (&["n1:/app/tools/", "n2:/app/tools/"], "n2:/app/tools/p"),
+    ];
+    let back = sandbox.root().join("back");
+    for (words, there) in copies {
+        let _ = sandbox.radix(&[&["cp"], words].concat()).expect(0);
+        let _ = std::fs::remove_file(&back);
+        let _ = sandbox
+            .radix(&["cp", there, &back.display().to_string()])
+            .expect(0);
+        assert!(back.is_file(), "{there}");
+    }
+}
+
+#[test]
+fn a_name_program_or_command_that_cannot_be_is_refused_before_anything_starts() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    for name in ["base", "a.b", "größe", "-x"] {
+        let directory = write(&sandbox, name, 1, "exec sleep 1000000");
+        for command in ["check", "plan", "up"] {
+            let reply = sandbox.radix(&[command, &directory.display().to_string()]);
+            says(
+                &reply.expect(2),
+                &[&format!("cannot be called `{name}`"), "four files"],
+            );
+        }
+    }
+    let directory = write(&sandbox, "calm", 1, "exec sleep 1000000");
+    let edit = |ending: &str, from: &str, to: &str| {
+        let path = directory.join(format!("calm.{ending}"));
+        let text = std::fs::read_to_string(&path).expect("the file can be read");
+        assert!(text.contains(from), "{text}");
+        std::fs::write(path, text.replace(from, to)).expect("the file can be written");
+    };
+    edit("rnodes", "bin/fulcrum", "bin/fulcrumm");
+    says(
+        &up(&sandbox, &directory, &[]).expect(2),
+        &["calm.rnodes:3:", "fulcrum"],
+    );
+    edit("rnodes", "bin/fulcrumm", "bin/fulcrum");
+    let program = directory.join("bin/p");
+    let mode = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(&program, mode).expect("it can be changed");
+    says(
+        &up(&sandbox, &directory, &[]).expect(2),
+        &["calm.rexec:1:", "may not be executed", "chmod +x"],
+    );
+    edit("begat", "rexec/p\n", "rexec/p userid=nobody\n");
+    says(
+        &sandbox
+            .radix(&["check", &directory.display().to_string()])
+            .expect(0),
+        &[
+            "warning[unknown-user]",
+            "calm.begat:1:",
+            "runs as whoever runs the rnode",
+        ],
+    );
+    nothing_runs(&sandbox);
+}
+
+#[test]
+fn a_state_directory_of_somebody_else_is_told_as_such_by_whatever_looks() {
+    if !User::Ordinary.possible() {
+        return skipped();
+    }
+    let sandbox = Sandbox::empty(User::Ordinary);
+    let theirs = sandbox.root().join("theirs");
+    std::fs::create_dir(&theirs).expect("a directory can be made");
+    for words in [&["status"][..], &["ps"], &["logs"], &["events"]] {
+        let mut command = sandbox.command(words);
+        let reply = sandbox.run(command.env("RADIX_HOME", &theirs)).expect(2);
+        says(&reply, &["belongs to uid 0", "RADIX_HOME"]);
+    }
+}
