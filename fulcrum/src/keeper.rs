@@ -268,14 +268,22 @@ impl Keeper {
                 incarnation: self.agent.incarnation(),
                 retiring: self.retiring.is_some(),
             };
+            let mut started = None;
             match serve::serve(packet, &mut self.executions, &greeting) {
                 Served::Replies(replies) => self.agent.reply(replies),
+                Served::Started(replies, name) => {
+                    self.agent.reply(replies);
+                    started = Some(name);
+                }
                 Served::Retire { request, grace_ms } => {
                     self.retire(Some(request), Duration::from_millis(grace_ms.into()));
                 }
             }
             let executions = &self.executions;
             self.agent.send(|name| serve::exited(executions, name));
+            if let Some(name) = started {
+                self.executions.settle(&name);
+            }
         }
     }
 

@@ -83,6 +83,8 @@ pub(crate) async fn watch(
         }
         let id = execution.execution.clone();
         agent.executions.exited(execution);
+        // Whoever waits for the end hears of it before what has time.
+        tokio::task::yield_now().await;
         let kept = agent.registrations.retain(|known| {
             known != id
                 && agent

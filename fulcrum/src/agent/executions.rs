@@ -119,12 +119,14 @@ impl Executions {
             Ok((hold, gate)) if self.version >= HOLDS_FROM => {
                 let asked = self.keeper.spawn_held(spawn, executable, stdin, Some(hold));
                 let recorded = async {
+                    // Ordering: the keeper has more to do, so it is asked first.
+                    tokio::task::yield_now().await;
                     record.await?;
                     // A keeper that refused, or is gone, has closed its end.
                     let _ = rustix::io::write(&gate, &[1]);
                     Ok(())
                 };
-                let (recorded, asked) = tokio::join!(recorded, asked);
+                let (asked, recorded) = tokio::join!(asked, recorded);
                 recorded?;
                 asked
             }

@@ -215,7 +215,7 @@ impl Executions {
         Ok(())
     }
 
-    /// Starts what was asked for, or finds it started; true if it existed.
+    /// Starts what was asked for, or finds it started; true if it existed. One that is held is to be settled next.
     pub(crate) fn spawn(
         &mut self,
         spawn: Spawn,
@@ -249,8 +249,6 @@ impl Executions {
                 self.next_order += 1;
                 self.children.insert(entry.start.pid, name.clone());
                 self.entries.insert(name.clone(), entry);
-                // More often than not its agent has said by now that it may go.
-                self.settle(&name);
                 Ok((name, false))
             }
             Err(error) => {
@@ -325,7 +323,7 @@ impl Executions {
     }
 
     /// Lets a held execution go if its agent has said so; forgets it, as if it had not been asked for, if none ever will.
-    fn settle(&mut self, name: &str) {
+    pub(crate) fn settle(&mut self, name: &str) {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };

@@ -1,16 +1,22 @@
 //! Naming a process for ever: its pid together with the tick of its start, from `/proc`.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+/// The longest such line: 52 numbers of up to 20 digits, and a name.
+const STAT_BYTES_MAX: usize = 2048;
+
 /// Field 22 of `/proc/<pid>/stat`: clock ticks from boot to the start of the process.
 pub(crate) fn start_ticks(pid: i32) -> io::Result<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    let mut stat = [0; STAT_BYTES_MAX];
+    // One call: the kernel gives the whole line, or what of it there is room for.
+    let length = fs::File::open(format!("/proc/{pid}/stat"))?.read(&mut stat)?;
+    let stat = &stat[..length];
     let wrong = || {
         io::Error::new(
             io::ErrorKind::InvalidData,

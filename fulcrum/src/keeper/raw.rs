@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::libc;
@@ -35,7 +36,9 @@ pub(crate) enum Status {
 /// The system's, or `Other` if this process has a second thread.
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
 pub(crate) fn fork(child: impl FnOnce() -> Infallible) -> io::Result<Pid> {
-    if fs::read_dir("/proc/self/task")?.count() != 1 {
+    // Linux counts a process's threads as links of this directory, beside its own two; where that is not so, they are counted.
+    let alone = fs::metadata("/proc/self/task")?.nlink() == 3;
+    if !alone && fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("this process has more than one thread"));
     }
     // Safety: this is the only thread, so no lock or allocator state can be held by another one at the fork,

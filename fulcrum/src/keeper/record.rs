@@ -1,21 +1,25 @@
 //! What is on disk of an execution: `start`, `stdout`, `stderr` and exactly one `outcome`.
 //!
 //! ```text
-//! executions/<id>/start        JSON, durable before the program runs
-//!                /stdout       written by the program itself
+//! executions/<id>/stdout   written by the program itself
 //!                /stderr
-//!                /outcome.new  room reserved at the start, so that a full disk loses no outcome
-//!                /outcome      JSON, durable before it is told
-//! ```
-//! A directory without a whole `start` never ran anything. One without `outcome` has not ended, or its keeper died;
-//! a whole outcome in `outcome.new` counts, for its renaming need not be durable.
+//!                /start    the start, durable before the program runs, and behind it room for the outcome
+//!                /outcome  the same file again, once the outcome is in it and durable; only then it is told
 //!
-//! Each of the two records costs one flush of the disk, which is most of what an execution costs. The directory entries of
-//! a new file are durable with its own sync on the file systems we know (ext4, xfs, btrfs: one journal commit); on another
-//! one a loss of power, which ends every execution anyway, might take the record of the newest starts.
+//! start: │ JSON, blanks up to a whole room │ one room: blanks, then the outcome as JSON and blanks │
+//! ```
+//! A directory without a whole `start` never ran anything. One without an outcome has not ended, or its keeper died; a
+//! whole outcome counts without the name `outcome` too, which need not be durable.
+//!
+//! The room is written and synced with the start: a full disk loses no outcome, and writing one changes no metadata, so that
+//! its sync costs no more than the block itself. The directory entries of a new file are durable with its own sync on the
+//! file systems we know (ext4, xfs, btrfs: one journal commit); on another one a loss of power, which ends every execution
+//! anyway, might take the record of the newest starts.
+//!
+//! Older keepers reserved the room in a file `outcome.new`, which became `outcome`; what they left is still read and ended so.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -27,11 +31,14 @@ use super::packet::TOLD_BYTES_MAX;
 /// The longest name of an execution, in bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 128;
 
-/// Room reserved for an outcome.
-const OUTCOME_BYTES_RESERVED: usize = 4096;
+/// Room reserved for an outcome. 4 KiB: a block of its own, so that writing it cannot tear the start.
+const ROOM_BYTES: usize = 4096;
 
 /// The longest reason kept in an outcome, in bytes; escaped it still fits the room reserved.
 const REASON_BYTES_MAX: usize = 512;
+
+/// The file of an outcome to be, of keepers that kept none behind the start.
+const STAGED: &str = "outcome.new";
 
 /// Where a forgotten execution goes until it is removed.
 const FORGOTTEN: &str = ".forgotten-";
@@ -137,7 +144,7 @@ impl Records {
         self.root.join(execution).join(file)
     }
 
-    /// Makes an execution's directory, its output files, and room for its outcome.
+    /// Makes an execution's directory and its output files.
     pub(crate) fn create(&self, execution: &str) -> io::Result<Created> {
         fs::DirBuilder::new()
             .mode(0o700)
@@ -150,22 +157,13 @@ impl Records {
                 .mode(0o600)
                 .open(self.path(execution, name))
         };
-        let created = Created {
+        Ok(Created {
             stdout: output("stdout")?,
             stderr: output("stderr")?,
-        };
-        let mut options = OpenOptions::new();
-        let path = self.path(execution, "outcome.new");
-        let mut outcome = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        outcome.write_all(&[b' '; OUTCOME_BYTES_RESERVED])?;
-        Ok(created)
+        })
     }
 
-    /// Records a start; it is durable when this returns.
+    /// Records a start with room for its outcome; both are durable when this returns.
     pub(crate) fn write_start(&self, start: &Start) -> io::Result<()> {
         let path = self.path(&start.execution, "start");
         let mut file = OpenOptions::new()
@@ -173,36 +171,71 @@ impl Records {
             .create_new(true)
             .mode(0o600)
             .open(path)?;
-        file.write_all(&serde_json::to_vec(start)?)?;
+        let mut text = serde_json::to_vec(start)?;
+        text.resize(text.len().next_multiple_of(ROOM_BYTES) + ROOM_BYTES, b' ');
+        file.write_all(&text)?;
         file.sync_all()
     }
 
     /// Records an outcome; it is durable when this returns.
     pub(crate) fn write_outcome(&self, execution: &str, outcome: &Outcome) -> io::Result<()> {
-        let staged = self.path(execution, "outcome.new");
         let mut text = serde_json::to_vec(&OutcomeFile::from(outcome))?;
+        if text.len() > ROOM_BYTES {
+            return Err(io::Error::other("the outcome is larger than its room"));
+        }
         // Always the whole room, so that nothing of an earlier try stays behind it and no metadata changes.
-        text.resize(text.len().max(OUTCOME_BYTES_RESERVED), b' ');
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&staged)?;
-        file.write_all_at(&text, 0)?;
-        file.sync_data()?;
-        fs::rename(&staged, self.path(execution, "outcome"))
+        text.resize(ROOM_BYTES, b' ');
+        let write = |path: &Path| {
+            let file = OpenOptions::new().write(true).open(path)?;
+            let behind_start = file.metadata()?.len().saturating_sub(ROOM_BYTES as u64);
+            file.write_all_at(&text, behind_start)?;
+            file.sync_data()
+        };
+        match write(&self.path(execution, STAGED)) {
+            Ok(()) => self.take_place(execution, STAGED),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                write(&self.path(execution, "start"))?;
+                self.take_place(execution, "start")
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// Reads an outcome; `None` while there is none.
+    /// Makes what holds the outcome known as such.
+    fn take_place(&self, execution: &str, holder: &str) -> io::Result<()> {
+        let (holder, place) = (
+            self.path(execution, holder),
+            self.path(execution, "outcome"),
+        );
+        if holder.ends_with(STAGED) {
+            return fs::rename(holder, place);
+        }
+        match fs::hard_link(holder, place) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the outcome at the end of a file; `None` while there is no such file.
     pub(crate) fn read_outcome(path: &Path) -> io::Result<Option<Outcome>> {
-        let mut text = Vec::new();
-        match File::open(path) {
-            Ok(file) => file
-                .take(2 * OUTCOME_BYTES_RESERVED as u64)
-                .read_to_end(&mut text)?,
+        let file = match File::open(path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
+        let mut text = [b' '; ROOM_BYTES];
+        let behind_start = file.metadata()?.len().saturating_sub(ROOM_BYTES as u64);
+        file.read_exact_at(&mut text, behind_start)?;
         let file: OutcomeFile = serde_json::from_slice(&text)?;
         Ok(Some(file.into()))
+    }
+
+    /// Reads a start; `None` where there is no whole one.
+    fn read_start(path: &Path) -> Option<Start> {
+        let text = fs::read(path).ok()?;
+        // Behind it stands nothing, blanks, or an outcome.
+        let mut values = serde_json::Deserializer::from_slice(&text).into_iter();
+        values.next()?.ok()
     }
 
     /// Removes an execution's directory; after a crash it is there as a whole or will be removed.
@@ -218,9 +251,7 @@ impl Records {
         for entry in fs::read_dir(&self.root)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             let path = self.root.join(&name);
-            let start = fs::read(path.join("start")).ok();
-            let start = start.and_then(|text| serde_json::from_slice::<Start>(&text).ok());
-            match start {
+            match Self::read_start(&path.join("start")) {
                 Some(start) if !name.starts_with(FORGOTTEN) && start.execution == name => {
                     let outcome = self.find_outcome(&name)?;
                     found.push(Found { start, outcome });
@@ -242,13 +273,14 @@ impl Records {
                 return Ok(None);
             }
         }
-        let staged = self.path(execution, "outcome.new");
-        // What cannot be read is the room reserved, or an outcome that was never told.
-        let Ok(Some(outcome)) = Self::read_outcome(&staged) else {
-            return Ok(None);
-        };
-        fs::rename(staged, self.path(execution, "outcome"))?;
-        Ok(Some(outcome))
+        for holder in [STAGED, "start"] {
+            // What cannot be read is the room reserved, or an outcome that was never told.
+            if let Ok(Some(outcome)) = Self::read_outcome(&self.path(execution, holder)) {
+                self.take_place(execution, holder)?;
+                return Ok(Some(outcome));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -25,6 +25,8 @@ const LIST_BYTES: usize = 64 * 1024;
 pub(crate) enum Served {
     /// Send these.
     Replies(Vec<Outgoing>),
+    /// Send these, then let this execution go if its agent has said so: it hears of the start while the program begins.
+    Started(Vec<Outgoing>, String),
     /// Retire, and reply to this request when all have ended.
     Retire { request: u64, grace_ms: u32 },
 }
@@ -71,7 +73,8 @@ pub(crate) fn serve(
         }
         Some(Action::Spawn(spawn)) => match executions.spawn(spawn, packet.fds) {
             Ok((name, existed)) => {
-                return Served::Replies(spawned(request, executions, &name, existed));
+                let replies = spawned(request, executions, &name, existed);
+                return Served::Started(replies, name);
             }
             Err(error) => refusal(error),
         },

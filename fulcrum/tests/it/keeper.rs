@@ -55,7 +55,6 @@ async fn an_execution_leaves_its_output_and_exactly_one_outcome() {
     let listed = agent.find("e2").await.unwrap();
     assert_eq!(listed, failed);
     assert!(rig.dir.join("keeper/executions/e2/outcome").exists());
-    assert!(!rig.dir.join("keeper/executions/e2/outcome.new").exists());
 }
 
 #[tokio::test]

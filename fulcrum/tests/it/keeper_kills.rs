@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 
-use crux_wire::keeper::v1::{OutcomeKind, RefusedKind, Spawn};
+use crux_wire::keeper::v1::{Execution, OutcomeKind, RefusedKind, Spawn};
 use fulcrum::keeper::client::CallError;
 
 use crate::rig::{
@@ -322,11 +322,60 @@ async fn an_outcome_that_was_durable_but_not_yet_in_its_place_is_the_outcome() {
     let done = first.run("done", &["exit", "4"]).await;
     rig.kill_process();
     let record = rig.dir.join("keeper/executions/done/outcome");
-    fs::rename(&record, record.with_extension("new")).unwrap();
+    fs::remove_file(&record).unwrap();
     rig.start_process();
     let second = rig.agent().await;
     assert_eq!(second.find("done").await.unwrap(), done);
     assert!(record.exists());
+}
+
+/// Makes the records of an execution those of a keeper that kept the outcome in a file of its own; its start is returned.
+fn as_an_older_keeper(rig: &Rig, execution: &str, outcome: &str) -> std::path::PathBuf {
+    let dir = rig.dir.join("keeper/executions").join(execution);
+    let text = fs::read(dir.join("start")).unwrap();
+    let mut values = serde_json::Deserializer::from_slice(&text).into_iter::<serde_json::Value>();
+    let start = values.next().unwrap().unwrap().to_string();
+    let ended = values
+        .next()
+        .map_or_else(String::new, |ended| ended.unwrap().to_string());
+    let _ = fs::remove_file(dir.join("outcome"));
+    fs::remove_file(dir.join("start")).unwrap();
+    fs::write(dir.join("start"), start).unwrap();
+    fs::write(dir.join(outcome), format!("{ended:4096}")).unwrap();
+    dir.join("start")
+}
+
+#[tokio::test]
+async fn what_an_older_keeper_recorded_is_taken_over_and_ended() {
+    let mut rig = Rig::keeper();
+    let mut first = rig.agent().await;
+    let told = first.run("told", &["exit", "4"]).await;
+    let durable = first.run("durable", &["exit", "5"]).await;
+    first.spawn("attached", &["wait"]).await;
+    let detached = Spawn {
+        detached: true,
+        ..spawn("detached", &["wait"])
+    };
+    let (detached, _) = first.spawn_as(detached).await;
+    rig.kill_process();
+    as_an_older_keeper(&rig, "told", "outcome");
+    as_an_older_keeper(&rig, "durable", "outcome.new");
+    as_an_older_keeper(&rig, "attached", "outcome.new");
+    as_an_older_keeper(&rig, "detached", "outcome.new");
+    rig.start_process();
+    let mut second = rig.agent().await;
+    for ended in [told, durable] {
+        assert_eq!(second.find(&ended.execution).await.unwrap(), ended);
+    }
+    let lost = |execution: &Execution| outcome(execution).0 == OutcomeKind::Lost;
+    assert!(lost(&second.find("attached").await.unwrap()));
+    rig.kill(detached.pid);
+    let ended = second.exit().await;
+    assert!(ended.execution == "detached" && lost(&ended), "{ended:?}");
+    rig.kill_process();
+    rig.start_process();
+    let third = rig.agent().await;
+    assert_eq!(third.find("detached").await.unwrap(), ended);
 }
 
 #[tokio::test]
@@ -336,7 +385,7 @@ async fn a_label_that_an_older_keeper_took_keeps_no_agent_from_its_list() {
     agent.run("before", &["exit", "0"]).await;
     agent.run("long", &["exit", "7"]).await;
     rig.kill_process();
-    let record = rig.dir.join("keeper/executions/long/start");
+    let record = as_an_older_keeper(&rig, "long", "outcome");
     let mut start: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(&record).unwrap()).unwrap();
     start["label"] = "07".repeat(170 << 10).into();
