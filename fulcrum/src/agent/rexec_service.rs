@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crux_core::identity::Principal;
+use crux_core::identity::{Principal, Who};
 use crux_wire::keeper::v1::Execution;
 use crux_wire::rexec::v1::rexec_server::Rexec;
 use crux_wire::rexec::v1::run_input::Input;
@@ -209,6 +209,7 @@ impl RexecService {
         stdin: Option<std::os::fd::OwnedFd>,
     ) -> Result<(Arc<Execution>, bool), Status> {
         let agent = &self.0;
+        refuse_environment(agent, caller, &start)?;
         if let Some(known) = agent.executions.get(&start.execution) {
             let same = known.configuration == start.configuration && known.command == start.command;
             return if same {
@@ -275,6 +276,24 @@ impl RexecService {
         }
         Ok((execution, false))
     }
+}
+
+/// A tool starts what the description allows, and nothing else: a variable such as `LD_PRELOAD` or `PATH` makes another
+/// program of a command, whatever its digest and arguments are.
+fn refuse_environment(
+    agent: &Agent,
+    caller: &Principal,
+    start: &StartRequest,
+) -> Result<(), Status> {
+    let (Who::Tool { .. }, Some(variable)) = (&caller.who, start.env.first()) else {
+        return Ok(());
+    };
+    let what = format!("rexec/{}/{}", start.configuration, start.command);
+    agent.memoir.refused(&caller.to_string(), &what);
+    Err(Status::permission_denied(format!(
+        "start {}: a tool may not set environment variables, and it sets {:?}; those of a command stand in its description",
+        start.command, variable.name
+    )))
 }
 
 async fn signal(agent: &Agent, caller: &Principal, wanted: &SignalRequest) -> Result<(), Status> {

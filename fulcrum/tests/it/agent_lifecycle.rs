@@ -5,8 +5,9 @@ use crux_core::names::Label;
 use crux_net::identity::{Credentials, Expect, GrantTerms, OwnerStore, RnodeIdentity, SecretKey};
 use crux_wire::document::v1::InstanceRecord;
 use crux_wire::fulcrum::v1::{ExitRequest, StatusReply};
+use crux_wire::keeper::v1::EnvironmentVariable;
 use crux_wire::rexec::v1::rexec_client::RexecClient;
-use crux_wire::rexec::v1::{SignalRequest, StartRequest};
+use crux_wire::rexec::v1::{RunInput, SignalRequest, StartRequest, run_input};
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -95,6 +96,28 @@ async fn an_application_may_not_act_on_another_and_a_tool_with_the_verb_may() {
         |status: &StatusReply| settled(status) && status.instances[0].execution != first.execution;
     nested.status(&base, other).await;
     as_tuner.start(start.clone()).await.unwrap();
+    // As it is described: a variable would make another program of it.
+    let preloaded = StartRequest {
+        execution: "preloaded".to_owned(),
+        env: vec![EnvironmentVariable {
+            name: "LD_PRELOAD".to_owned(),
+            value: "/tmp/other.so".to_owned(),
+        }],
+        ..start.clone()
+    };
+    let refused = as_tuner.start(preloaded.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    assert!(refused.message().contains("LD_PRELOAD"), "{refused}");
+    let run = RunInput {
+        input: Some(run_input::Input::Start(preloaded.clone())),
+    };
+    let refused = as_tuner.run(tokio_stream::iter([run])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    let by_operator = rexec(&nested, &base.operator())
+        .await
+        .start(preloaded)
+        .await;
+    assert!(!by_operator.unwrap().into_inner().existed);
     // What runs at the base is no application.
     let whole = GrantTerms {
         verbs: vec![Verb::Lifecycle],
