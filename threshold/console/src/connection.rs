@@ -21,7 +21,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use tower::ServiceExt as _;
 
-use crate::failure::{Failure, Fault, Outcome};
+use crate::failure::{Failure, Fault, Outcome, unheard};
 use crate::home::Home;
 use crate::operator;
 use crate::view;
@@ -70,6 +70,15 @@ pub(crate) struct Base {
     home: Home,
 }
 
+/// Why the base was not met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unmet {
+    /// None runs here, and nobody said where one is.
+    Nowhere,
+    /// What became of the last try.
+    Because(String),
+}
+
 /// A namespace that has a horde, as the base tells it.
 #[derive(Debug, Clone)]
 pub(crate) struct Namespace {
@@ -77,7 +86,8 @@ pub(crate) struct Namespace {
     pub(crate) horde: wire::HordeState,
 }
 
-fn limited<T>(message: T) -> tonic::Request<T> {
+/// A question that is answered in time, or fails.
+pub(crate) fn limited<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(CALL_TIME_MAX);
     request
@@ -86,26 +96,32 @@ fn limited<T>(message: T) -> tonic::Request<T> {
 impl Base {
     /// The running base, or `None` when none answers.
     pub(crate) async fn find(home: &Home) -> Outcome<Option<Self>> {
+        Ok(Self::meet(home).await?.ok())
+    }
+
+    /// The running base, or why none answers.
+    pub(crate) async fn meet(home: &Home) -> Outcome<Result<Self, Unmet>> {
         home.refuse_copy()?;
         let Some(contact) = Contact::of_base(home) else {
-            return Self::find_elsewhere(home).await;
+            return Self::meet_elsewhere(home).await;
         };
         let credentials = operator::credentials(home)?;
         let expected = operator::expect_rnode(&contact.rnode)?;
         match rpc::connect(&contact.address(), &credentials, expected).await {
-            Ok(channel) => Ok(Some(Self {
+            Ok(channel) => Ok(Ok(Self {
                 rnode: RnodeConnection { channel },
                 credentials,
                 home: home.clone(),
             })),
-            Err(_) => Ok(None),
+            Err(error) => Ok(Err(Unmet::Because(unheard(&error)))),
         }
     }
 
     /// The base on another machine that whoever logged in here was told of.
-    async fn find_elsewhere(home: &Home) -> Outcome<Option<Self>> {
+    async fn meet_elsewhere(home: &Home) -> Outcome<Result<Self, Unmet>> {
+        let mut unmet = Unmet::Nowhere;
         if !home.join("operator/hints").exists() {
-            return Ok(None);
+            return Ok(Err(unmet));
         }
         let hints = operator::owner(home)?
             .hints()
@@ -113,15 +129,18 @@ impl Base {
         let credentials = operator::credentials(home)?;
         for hint in hints {
             let expected = operator::expect_label(operator::BASE, operator::BASE)?;
-            if let Ok(channel) = rpc::connect(&hint, &credentials, expected).await {
-                return Ok(Some(Self {
-                    rnode: RnodeConnection { channel },
-                    credentials,
-                    home: home.clone(),
-                }));
+            match rpc::connect(&hint, &credentials, expected).await {
+                Ok(channel) => {
+                    return Ok(Ok(Self {
+                        rnode: RnodeConnection { channel },
+                        credentials,
+                        home: home.clone(),
+                    }));
+                }
+                Err(error) => unmet = Unmet::Because(unheard(&error)),
             }
         }
-        Ok(None)
+        Ok(Err(unmet))
     }
 
     /// The running base.
@@ -301,10 +320,10 @@ impl Base {
             .await
             .map_err(|error| {
                 Failure::failed(format!(
-                    "rnode {} of {namespace} does not answer",
-                    rnode.label
+                    "cannot talk to rnode {} of {namespace}: {}",
+                    rnode.label,
+                    unheard(&error)
                 ))
-                .because(&error)
             })?;
         Ok(RnodeConnection { channel })
     }

@@ -1,8 +1,11 @@
 //! What a command says when it fails, and with which exit code.
 
+use std::error::Error;
 use std::fmt;
+use std::io::ErrorKind;
 
 use crux_core::adf::Diagnostic;
+use crux_net::identity::refusal_in;
 
 /// Whose fault a failure is; picks the exit code of docs/guide.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +119,12 @@ impl Failure {
         self
     }
 
+    /// What it says in one line, without hints.
+    pub(crate) fn line(&self) -> String {
+        let parts = std::iter::once(&self.message).chain(&self.causes);
+        parts.cloned().collect::<Vec<_>>().join(": ")
+    }
+
     /// A gRPC answer as a failure: its code picks the fault.
     pub(crate) fn status(doing: &str, status: &tonic::Status) -> Self {
         let fault = match status.code() {
@@ -126,7 +135,49 @@ impl Failure {
             tonic::Code::DeadlineExceeded => Fault::Partial,
             _ => Fault::Failed,
         };
-        Self::new(fault, format!("failed to {doing}: {}", status.message()))
+        Self::new(fault, format!("failed to {doing}: {}", told(status)))
+    }
+}
+
+/// What a status says, for people: where no answer came, why.
+fn told(status: &tonic::Status) -> String {
+    let message = status.message();
+    match (status.source(), status.code()) {
+        (_, tonic::Code::Cancelled | tonic::Code::DeadlineExceeded) => {
+            format!("it did not answer in time ({message})")
+        }
+        // Whoever knows a call says why it does not serve it.
+        (_, tonic::Code::Unimplemented) if message.is_empty() => {
+            "it runs another version of radix, which does not know this call".to_owned()
+        }
+        (Some(source), _) => unheard(source),
+        (None, _) => message.to_owned(),
+    }
+}
+
+/// Why a rnode could not be talked to: that it, or we, are refused, that nobody answered in time, or that it is out of reach.
+pub(crate) fn unheard(error: &(dyn Error + 'static)) -> String {
+    if let Some(refusal) = refusal_in(error) {
+        return format!("it is refused here: {refusal}");
+    }
+    let (mut kind, mut last, mut at) = (None, error, Some(error));
+    while let Some(error) = at {
+        let io = error.downcast_ref::<std::io::Error>();
+        kind = kind.or_else(|| io.map(std::io::Error::kind));
+        last = error;
+        at = error.source();
+    }
+    match kind {
+        Some(ErrorKind::TimedOut) => "it did not answer in time".to_owned(),
+        Some(
+            ErrorKind::ConnectionRefused
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::AddrNotAvailable,
+        ) => format!("it cannot be reached: {last}"),
+        // An alert in the handshake: it does not say why.
+        Some(ErrorKind::InvalidData) => format!("it refuses us: {last}"),
+        _ => last.to_string(),
     }
 }
 
@@ -157,6 +208,38 @@ impl From<std::io::Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rnode_that_was_not_heard_is_told_by_what_went_wrong() {
+        let io = |kind: ErrorKind| std::io::Error::from(kind);
+        let refusal = crux_core::identity::Refusal::NoCertificate;
+        let refused = std::io::Error::new(ErrorKind::InvalidData, refusal);
+        let alert = std::io::Error::new(ErrorKind::InvalidData, "received fatal alert");
+        for (error, expected) in [
+            (refused, "it is refused here: verify an identity"),
+            (alert, "it refuses us: received fatal alert"),
+            (io(ErrorKind::TimedOut), "it did not answer in time"),
+            (
+                io(ErrorKind::ConnectionRefused),
+                "it cannot be reached: connection refused",
+            ),
+            (io(ErrorKind::BrokenPipe), "broken pipe"),
+        ] {
+            let said = unheard(&error);
+            assert!(said.starts_with(expected), "{said}");
+            let status = tonic::Status::from_error(Box::new(error));
+            assert_eq!(told(&status), said, "behind a call");
+        }
+        let told = |code, text: &str| told(&tonic::Status::new(code, text));
+        assert!(told(tonic::Code::Unimplemented, "").contains("another version"));
+        assert_eq!(told(tonic::Code::Unimplemented, "no base"), "no base");
+        assert_eq!(
+            told(tonic::Code::PermissionDenied, "key 7 is denied"),
+            "key 7 is denied"
+        );
+        let late = told(tonic::Code::DeadlineExceeded, "Timeout expired");
+        assert!(late.starts_with("it did not answer in time"), "{late}");
+    }
 
     #[test]
     fn each_fault_has_its_documented_code() {

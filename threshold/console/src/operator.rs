@@ -9,7 +9,7 @@ use crux_wire::fulcrum::v1::{
 use prost::Message as _;
 
 use crate::base_start::Ourselves;
-use crate::connection::Base;
+use crate::connection::{Base, limited};
 use crate::failure::{Failure, Fault, Outcome};
 use crate::home::Home;
 
@@ -180,7 +180,9 @@ pub(crate) async fn exchange_authority(owner: &OwnerStore, base: &Base) -> Outco
         .itself()
         .fulcrum()
         .max_decoding_message_size(2 * AUTHORITY_BYTES_MAX);
-    let theirs = fulcrum.get_authority(GetAuthorityRequest::default()).await;
+    let theirs = fulcrum
+        .get_authority(limited(GetAuthorityRequest::default()))
+        .await;
     let theirs = theirs
         .map_err(|status| Failure::status("ask the base for the deny list", &status))?
         .into_inner();
@@ -195,7 +197,7 @@ pub(crate) async fn exchange_authority(owner: &OwnerStore, base: &Base) -> Outco
         authority: Some(owner.trust().authority()),
         ..PutAuthorityRequest::default()
     };
-    let told = fulcrum.put_authority(request).await;
+    let told = fulcrum.put_authority(limited(request)).await;
     let told = told
         .map_err(|status| Failure::status("tell the base the deny list", &status))?
         .into_inner();

@@ -126,6 +126,9 @@ fn a_machines_own_operator_is_denied_with_all_it_enrolled_and_the_next_up_brings
     );
     let ended = sandbox.radix(&["status"]).expect(1);
     assert!(ended.stderr.contains("denied"), "{}", ended.stderr);
+    let listed = sandbox.radix(&["ca", "list"]).expect(0);
+    let why = "the base was not heard: it cannot be reached";
+    assert!(listed.stderr.contains(why), "{}", listed.stderr);
 
     let again = sandbox.radix(&["up", &directory, "--yes"]).expect(0);
     assert!(again.stderr.contains("another"), "{}", again.stderr);

@@ -5,7 +5,7 @@ use crux_core::names::Label;
 use crux_net::identity::{IssuedCertificate, OwnerStore, enrolled_chain};
 use serde::Serialize;
 
-use crate::connection::Base;
+use crate::connection::{Base, Unmet};
 use crate::failure::{Failure, Fault, Outcome};
 use crate::home::Home;
 use crate::operator;
@@ -247,16 +247,25 @@ struct Shown {
     at: Option<u64>,
 }
 
+/// Hears from the base what it knows, if there is one; else says why not.
+async fn hear(home: &Home, owner: &OwnerStore) -> Result<(), String> {
+    let base = match Base::meet(home).await {
+        Ok(Ok(base)) => base,
+        Ok(Err(Unmet::Nowhere)) => return Ok(()),
+        Ok(Err(Unmet::Because(why))) => return Err(why),
+        Err(failure) => return Err(failure.line()),
+    };
+    let heard = operator::exchange_authority(owner, &base).await;
+    heard.map_err(|failure| failure.line())
+}
+
 /// Runs `radix ca list`.
 pub(crate) async fn list(home: &Home, owner: &OwnerStore, format: Format) -> Outcome<()> {
     // What rnodes found out among themselves the base knows first.
-    let heard = match Base::find(home).await {
-        Ok(Some(base)) => operator::exchange_authority(owner, &base).await,
-        Ok(None) => Ok(()),
-        Err(failure) => Err(failure),
-    };
-    if heard.is_err() {
-        output::talk("note: the base does not answer; this is what is known here");
+    if let Err(why) = hear(home, owner).await {
+        output::talk(&format!(
+            "note: the base was not heard: {why}; this is what is known here"
+        ));
     }
     let trust = owner.trust();
     let notices = trust.notices().into_iter().map(|(notice, signer)| Shown {

@@ -74,8 +74,8 @@ fn refused(what: &str, error: &Error) -> Failure {
             failure.with_fault(Fault::Refused)
         }
         Error::Full(_) => failure.with_fault(Fault::Refused).hint(
-            "`radix ca list` names whom this machine let in: `radix ca deny` those you no longer need, who are then not \
-             carried over, and end applications that nobody needs (`radix down`), whose grants go with the base",
+            "`radix ca deny NAME` those who no longer need to come in, e.g. operators: whom the root denied is not carried \
+             over; and what a base was granted goes with it, at the last `radix down`",
         ),
         _ => failure,
     }
