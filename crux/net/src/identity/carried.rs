@@ -38,6 +38,9 @@ pub(crate) fn carried(
             kept.insert(Digest::of(&held.der), serves(&held, &denied, &invited));
         }
     }
+    for held in Issued::erased(home).list()? {
+        kept.insert(Digest::of(&held.der), Serves::Nobody);
+    }
     for der in in_use(home, trust)? {
         if stands(&der) {
             kept.insert(Digest::of(&der), Serves::Somebody);
@@ -133,6 +136,12 @@ fn in_use(home: &Path, trust: &Trust) -> Result<Vec<Vec<u8>>, Error> {
         .collect())
 }
 
+/// Forgets what was erased, once `charter` does not carry it any more.
+pub(crate) fn forget_erased(home: &Path, charter: &Charter) -> Result<(), Error> {
+    let is_left = |held: &IssuedCertificate| !charter.carried().contains(&Digest::of(&held.der));
+    Issued::erased(home).forget(is_left)
+}
+
 /// Forgets what was certified to the base rnode of `home`, whose key is about to be erased, with all that it hosted: it can
 /// serve nobody any more.
 ///
@@ -140,13 +149,20 @@ fn in_use(home: &Path, trust: &Trust) -> Result<Vec<Vec<u8>>, Error> {
 ///
 /// # Errors
 /// [`Error::Io`]; repeated, it finishes.
-pub(crate) fn forget_base(home: &Path, now: UnixTime) -> Result<(), Error> {
+pub(crate) fn forget_base(home: &Path, charter: &Charter, now: UnixTime) -> Result<(), Error> {
     let chain = enrolled_chain(&home.join("base/identity")).unwrap_or_default();
     let Some(base) = chain.first() else {
         return Ok(());
     };
     let base = PublicKey::of_certificate(base)?;
-    Issued::at(home).forget(|held| held.grant.role == Role::Host && held.key == base)?;
+    let hosts = |held: &IssuedCertificate| held.grant.role == Role::Host && held.key == base;
+    // Ordering: what a charter carries it says by a digest alone, so what that was is written down before it goes.
+    for held in Issued::at(home).list()?.into_iter().filter(hosts) {
+        if charter.carried().contains(&Digest::of(&held.der)) {
+            Issued::erased(home).keep(&held.der)?;
+        }
+    }
+    Issued::at(home).forget(hosts)?;
     let into_base = Role::Invitation {
         enrols: Enrols::Rnode,
         label: Some(Label::base()),

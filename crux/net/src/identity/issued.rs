@@ -1,5 +1,5 @@
 //! What keys of this machine certified, a file a certificate, named by its digest: `owner/issued` by root keys,
-//! `operator/invited` by the operator.
+//! `operator/invited` by the operator; `owner/erased`, until the next rotation, what went from the former.
 //!
 //! A new root carries over what roots certified, and people name by label whom they deny.
 
@@ -59,6 +59,11 @@ impl Issued {
     /// Of the state directory `home`.
     pub(crate) fn at(home: &Path) -> Self {
         Self(home.join("owner").join("issued"))
+    }
+
+    /// Of those of `home` that can serve nobody any more, and that a charter carries still: the next one is not to.
+    pub(crate) fn erased(home: &Path) -> Self {
+        Self(home.join("owner").join("erased"))
     }
 
     /// Of rnodes and tools that the operator of `home` invited.

@@ -323,7 +323,7 @@ impl OwnerStore {
     /// [`Error::Io`]; [`Error::Refused`] for a certificate that cannot be read. Repeated, it finishes.
     pub fn forget_base(&self) -> Result<(), Error> {
         let _lock = lock(&self.home.join("owner/lock"))?;
-        forget_base(&self.home, self.clock.now())
+        forget_base(&self.home, &self.charter, self.clock.now())
     }
 
     /// The invitations that operators of this machine made, of rnodes and tools, oldest first.

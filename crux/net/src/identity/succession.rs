@@ -12,7 +12,7 @@ use crux_core::identity::{Charter, NOTICE_CONTEXT, Refusal};
 use crux_wire::document::v1::{Authority, DenyNotice};
 use prost::Message as _;
 
-use crate::identity::carried::carried;
+use crate::identity::carried::{carried, forget_erased};
 use crate::identity::files;
 use crate::identity::owner::lock;
 use crate::identity::trust::read_authority;
@@ -227,6 +227,7 @@ fn replace(home: &Path, before: &Charter, old: &[&SecretKey]) -> Result<usize, E
     files::write(&dir.join("authority"), &trust.authority().encode_to_vec())?;
     files::write(&dir.join("charter"), trust.charter().encoded())?;
     finish(&dir)?;
+    forget_erased(home, &trust.charter())?;
     Ok(left_out)
 }
 

@@ -619,6 +619,10 @@ fn what_a_base_was_granted_is_forgotten_with_it() {
             .grant_host(&base.public_key().spki(), &label("stix"));
         granted.expect("a grant").remove(0)
     });
+    // What is carried already is known by its digest alone afterwards.
+    opened(&home).rotate(None).expect("rotated");
+    let charter = opened(&home).charter().clone();
+    assert!(charter.vouches_for(&host) && charter.vouches_for(&others));
     opened(&home).forget_base().expect("forgotten");
     let held = |der: &[u8]| {
         let issued = opened(&home).issued().expect("the list");
@@ -632,4 +636,6 @@ fn what_a_base_was_granted_is_forgotten_with_it() {
     opened(&home).rotate(None).expect("rotated");
     let charter = opened(&home).charter().clone();
     assert!(!charter.vouches_for(&host) && charter.vouches_for(&others));
+    let erased = fs::read_dir(home.join("owner/erased")).expect("listed");
+    assert_eq!(erased.count(), 0, "it is said by what is left out");
 }
