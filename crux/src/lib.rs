@@ -5,6 +5,11 @@
 //! Tasks: one a handle, which follows its members; one a registration; one in [`serve()`], which renews the leaf.
 //! All end with what started them.
 
+/// What README.md shows must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod agent;
 mod blackboard;
 mod error;

@@ -8,6 +8,7 @@ use crux_core::adf::{Application, Code, Diagnostic, FileKind, Source, nearest, p
 
 use crate::connection::Base;
 use crate::failure::{Failure, Outcome};
+use crate::home::Home;
 use crate::library;
 use crate::pins::Mount;
 
@@ -25,6 +26,9 @@ pub(crate) struct Described {
     /// The backend that realises it.
     pub(crate) backend: String,
 }
+
+/// The backend that is linked in.
+const LOCAL: &str = "local";
 
 /// Bytes of one file that are read at most; the parser refuses anything longer with its place.
 const READ_BYTES_MAX: u64 = 2 * 1024 * 1024;
@@ -159,11 +163,11 @@ impl Described {
         }
         let shown = directory.to_owned();
         let directory = directory.canonicalize()?;
-        let mounts = mounts(&application, &directory)?;
-        let backend = match application.block().map(|block| block.provider.value) {
-            Some(Provider::Myriad) | None => backend.to_owned(),
-            Some(provider) => provider.word().to_owned(),
-        };
+        let (mounts, wrong) = mounts(&application, &directory);
+        if !wrong.is_empty() {
+            return Err(Failure::diagnostics(&wrong));
+        }
+        let backend = backend_of(&application, backend);
         Ok(Self {
             application,
             directory,
@@ -182,32 +186,12 @@ impl Described {
         count.map_or(0, |count| count.value)
     }
 
-    /// Refuses a backend that is not there.
+    /// Refuses a backend that is not there, or that cannot run what is asked.
     pub(crate) fn check_backend(&self) -> Outcome<()> {
-        let Some(block) = self.application.block() else {
-            return Ok(());
-        };
-        if self.backend != "local" {
-            let message = format!("there is no backend `{}` in this radix", self.backend);
-            let diagnostic = self
-                .application
-                .files
-                .error(Code::UnknownProvider, block.provider.span, message)
-                .helping("descriptions name `local` so far; `radix backend check NAME` tells what another can do");
-            return Err(Failure::diagnostics(&[diagnostic]));
+        match unavailable(&self.application, &self.backend) {
+            None => Ok(()),
+            Some(diagnostic) => Err(Failure::diagnostics(&[diagnostic])),
         }
-        let command = block.command.as_ref();
-        let other = command.filter(|command| !is_fulcrum(&command.value));
-        let Some(command) = other else {
-            return Ok(());
-        };
-        let message = "a rnode runs fulcrum here, and nothing else";
-        let diagnostic = self
-            .application
-            .files
-            .error(Code::Unsupported, command.span, message)
-            .expecting("cmd = /var/radix/bin/fulcrum: it stands for this radix");
-        Err(Failure::diagnostics(&[diagnostic]))
     }
 
     /// Refuses an exposed port that somebody else has, unless we hold it already.
@@ -252,8 +236,53 @@ impl Described {
     }
 }
 
-/// The mount table with absolute hosts that are there.
-fn mounts(application: &Application, directory: &Path) -> Outcome<Vec<Mount>> {
+/// The backend that realises `application`, `myriad` being the one called `named`.
+fn backend_of(application: &Application, named: &str) -> String {
+    match application.block().map(|block| block.provider.value) {
+        Some(Provider::Myriad) | None => named.to_owned(),
+        Some(provider) => provider.word().to_owned(),
+    }
+}
+
+/// Why `backend` cannot be had here, or not what is asked of it.
+fn unavailable(application: &Application, backend: &str) -> Option<Diagnostic> {
+    let block = application.block()?;
+    let files = &application.files;
+    if backend != LOCAL {
+        let message = format!("there is no backend `{backend}` in this radix");
+        let found = files.error(Code::UnknownProvider, block.provider.span, message);
+        return Some(found.helping(
+            "descriptions name `local` so far; `radix backend check NAME` tells what another can do",
+        ));
+    }
+    let command = block.command.as_ref();
+    let other = command.filter(|command| !is_fulcrum(&command.value))?;
+    let message = "a rnode runs fulcrum here, and nothing else";
+    let found = files.error(Code::Unsupported, other.span, message);
+    Some(found.expecting("cmd = /var/radix/bin/fulcrum: it stands for this radix"))
+}
+
+/// What a description without errors asks for and this machine has not: backend, mounts, files that no dictum makes.
+pub(crate) fn absent(application: &Application, directory: &Path) -> Outcome<Vec<Diagnostic>> {
+    let directory = directory.canonicalize()?;
+    let (mounts, mut wrong) = mounts(application, &directory);
+    wrong.extend(unavailable(application, &backend_of(application, LOCAL)));
+    let cache = crate::build::begat_directory(&Home::locate()?);
+    let graph = crate::build::graph(application, &directory, &cache)?;
+    let is_made = |host: &Path| {
+        let relative = host.strip_prefix(&directory).ok();
+        let relative = relative.and_then(Path::to_str);
+        relative.is_some_and(|relative| graph.maker(relative).is_some())
+    };
+    // Below a mount that is not there nothing is.
+    if wrong.iter().all(|found| found.code != Code::MissingFile) {
+        wrong.extend(crate::pins::missing(application, &mounts, &is_made));
+    }
+    Ok(wrong)
+}
+
+/// The mount table with absolute hosts that are there, and what is said of those that are not.
+fn mounts(application: &Application, directory: &Path) -> (Vec<Mount>, Vec<Diagnostic>) {
     let mut mounts = Vec::new();
     let mut wrong = Vec::new();
     for mount in application.block().iter().flat_map(|block| &block.mounts) {
@@ -273,9 +302,5 @@ fn mounts(application: &Application, directory: &Path) -> Outcome<Vec<Mount>> {
             }
         }
     }
-    if wrong.is_empty() {
-        Ok(mounts)
-    } else {
-        Err(Failure::diagnostics(&wrong))
-    }
+    (mounts, wrong)
 }

@@ -1,7 +1,7 @@
 //! Builds what an application needs, and says what it does meanwhile.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use begat::{Host, Kind, Made, Report, Request, Tree};
 use begat_core::record::{Exit, Record};
-use crux_core::adf::{Code, Diagnostic};
+use crux_core::adf::{Application, Code, Diagnostic};
 use crux_core::digest::Digest;
 use crux_net::store::Store;
 use crux_wire::document::v1::Build;
@@ -52,23 +52,8 @@ pub(crate) fn products(
         return Ok(Products::default());
     }
     let begat = begat_directory(home);
-    let tree = Tree::open(&described.directory, &begat).map_err(|error| {
-        Failure::failed("cannot read the application's directory").because(&error)
-    })?;
-    let graph = begat::graph(&described.application.begat, &tree).map_err(|problems| {
-        let diagnostics: Vec<Diagnostic> = problems
-            .iter()
-            .map(|problem| {
-                let files = &described.application.files;
-                let found = files.error(Code::BadValue, problem.span, problem.message.clone());
-                match &problem.help {
-                    Some(help) => found.helping(help.clone()),
-                    None => found,
-                }
-            })
-            .collect();
-        Failure::diagnostics(&diagnostics)
-    })?;
+    let tree = open_tree(&described.directory, &begat)?;
+    let graph = graph_of(&described.application, &tree)?;
     let makes = |path: &PathBuf| {
         let relative = path
             .strip_prefix(&described.directory)
@@ -110,6 +95,34 @@ pub(crate) fn products(
         ));
     }
     Ok(collect(&report, described))
+}
+
+fn open_tree(directory: &Path, begat: &Path) -> Outcome<Tree> {
+    Tree::open(directory, begat)
+        .map_err(|error| Failure::failed("cannot read the application's directory").because(&error))
+}
+
+/// The dictums of an application, as they are found in `directory`; nothing is built or written.
+pub(crate) fn graph(
+    application: &Application,
+    directory: &Path,
+    begat: &Path,
+) -> Outcome<begat_core::graph::Graph> {
+    graph_of(application, &open_tree(directory, begat)?)
+}
+
+fn graph_of(application: &Application, tree: &Tree) -> Outcome<begat_core::graph::Graph> {
+    begat::graph(&application.begat, tree).map_err(|problems| {
+        let located = problems.iter().map(|problem| {
+            let files = &application.files;
+            let found = files.error(Code::BadValue, problem.span, problem.message.clone());
+            match &problem.help {
+                Some(help) => found.helping(help.clone()),
+                None => found,
+            }
+        });
+        Failure::diagnostics(&located.collect::<Vec<Diagnostic>>())
+    })
 }
 
 /// What is being built, and the line that says so.

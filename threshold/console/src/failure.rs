@@ -135,8 +135,21 @@ impl Failure {
             tonic::Code::DeadlineExceeded => Fault::Partial,
             _ => Fault::Failed,
         };
-        Self::new(fault, format!("failed to {doing}: {}", told(status)))
+        let failure = Self::new(fault, format!("failed to {doing}: {}", told(status)));
+        match status.source().is_some_and(refuses_us) {
+            true => failure
+                .with_fault(Fault::Refused)
+                .hint("whoever asks was denied here, or let in for a time that is over"),
+            false => failure,
+        }
     }
+}
+
+/// Whether an error is the other side's alert in a handshake, once it has read our certificate; it does not say why.
+fn refuses_us(error: &(dyn Error + 'static)) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == ErrorKind::InvalidData)
+        || error.source().is_some_and(refuses_us)
 }
 
 /// What a status says, for people: where no answer came, why.

@@ -195,13 +195,18 @@ fn pin(need: &Need, sources: &Sources<'_>) -> Result<Pin, String> {
     })
 }
 
-/// Puts a file of the host into the store.
-fn take(store: &Store, (host, path): (&Path, &str), use_: Use) -> Result<Digest, String> {
-    let place = if host == Path::new(path) {
+/// How a file is called towards people: by both its paths where they differ.
+fn place(host: &Path, path: &str) -> String {
+    if host == Path::new(path) {
         format!("`{path}`")
     } else {
         format!("`{path}` ({} on this machine)", host.display())
-    };
+    }
+}
+
+/// Why a file of the host cannot be what is needed.
+fn check(host: &Path, path: &str, use_: Use) -> Result<(), String> {
+    let place = place(host, path);
     let metadata = std::fs::metadata(host).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             format!("{place} is not there, and no dictum makes it")
@@ -217,9 +222,40 @@ fn take(store: &Store, (host, path): (&Path, &str), use_: Use) -> Result<Digest,
             host.display()
         ));
     }
+    Ok(())
+}
+
+/// What of `needs` is not on this machine as it has to be, apart from what `is_made` here.
+pub(crate) fn missing(
+    application: &Application,
+    mounts: &[Mount],
+    is_made: &dyn Fn(&Path) -> bool,
+) -> Vec<Diagnostic> {
+    let wrong = needs(application).into_iter().filter_map(|need| {
+        let Value::Path(path) = &need.value else {
+            return None;
+        };
+        let host = on_host(mounts, path);
+        let checked = match is_made(&host) {
+            true => Ok(()),
+            false => check(&host, path, Use::of(&need)),
+        };
+        let message = checked.err()?;
+        Some(
+            application
+                .files
+                .error(Code::MissingFile, need.span, message),
+        )
+    });
+    wrong.collect()
+}
+
+/// Puts a file of the host into the store.
+fn take(store: &Store, (host, path): (&Path, &str), use_: Use) -> Result<Digest, String> {
+    check(host, path, use_)?;
     let stored = store.put_file(host);
     stored.map(|info| info.digest).map_err(|error| {
-        let mut text = format!("{place} cannot be stored: {error}");
+        let mut text = format!("{} cannot be stored: {error}", place(host, path));
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {
             text = format!("{text}: {cause}");

@@ -26,6 +26,17 @@ pub const HELLO_TIME_MAX: Duration = Duration::from_secs(20);
 /// Longest line of a plug-in's output that is passed on, in bytes; the rest of it is cut off.
 pub const LOG_LINE_BYTES_MAX: usize = 4_096;
 
+/// Time in which a plug-in that hung up is seen to have ended, if it has.
+const FATE_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// How a plug-in that hung up ended, for people; empty if it lives.
+async fn fate(child: &mut Child) -> String {
+    match tokio::time::timeout(FATE_TIME_MAX, child.wait()).await {
+        Ok(Ok(status)) => format!("; it ended with {status}"),
+        Ok(Err(_)) | Err(_) => String::new(),
+    }
+}
+
 /// A process of a plug-in that was greeted. Dropping it ends the process.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -71,9 +82,13 @@ impl Session {
         let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
             return Err(failed(Kind::Bug, "its output was not to be had".to_owned()));
         };
-        let channel = connect(UnixStream::from_std(ours).map_err(io)?).await;
-        let channel = channel
-            .map_err(|error| failed(Kind::Unavailable, format!("no connection: {error}")))?;
+        let channel = match connect(UnixStream::from_std(ours).map_err(io)?).await {
+            Ok(channel) => channel,
+            Err(error) => {
+                let why = format!("no connection: {error}{}", fate(&mut child).await);
+                return Err(failed(Kind::Unavailable, why));
+            }
+        };
         let mut client = PluginClient::new(channel.clone());
         let greeting = client.hello(hello());
         let told = match tokio::time::timeout(HELLO_TIME_MAX, greet(greeting)).await {
@@ -81,7 +96,11 @@ impl Session {
             Ok(Err(status)) => {
                 return Err(failed(
                     Kind::Unavailable,
-                    format!("it did not say hello: {}", status.message()),
+                    format!(
+                        "it did not say hello: {}{}",
+                        status.message(),
+                        fate(&mut child).await
+                    ),
                 ));
             }
             Err(_) => {

@@ -191,19 +191,27 @@ fn a_name_program_or_command_that_cannot_be_is_refused_before_anything_starts() 
         assert!(text.contains(from), "{text}");
         std::fs::write(path, text.replace(from, to)).expect("the file can be written");
     };
+    let refused = |words: &[&str]| {
+        for command in ["check", "plan", "up"] {
+            let reply = sandbox.radix(&[command, &directory.display().to_string()]);
+            says(&reply.expect(2), words);
+        }
+    };
     edit("rnodes", "bin/fulcrum", "bin/fulcrumm");
-    says(
-        &up(&sandbox, &directory, &[]).expect(2),
-        &["calm.rnodes:3:", "fulcrum"],
-    );
+    refused(&["calm.rnodes:3:", "fulcrum"]);
     edit("rnodes", "bin/fulcrumm", "bin/fulcrum");
+    edit("rexec", "bin/p", "bin/q");
+    refused(&["calm.rexec:1:", "is not there, and no dictum makes it"]);
+    edit("rexec", "bin/q", "bin/p");
+    edit("rnodes", "mount .", "mount ./nowhere");
+    refused(&["calm.rnodes:4:", "cannot mount"]);
+    edit("rnodes", "mount ./nowhere", "mount .");
     let program = directory.join("bin/p");
     let mode = std::fs::Permissions::from_mode(0o644);
     std::fs::set_permissions(&program, mode).expect("it can be changed");
-    says(
-        &up(&sandbox, &directory, &[]).expect(2),
-        &["calm.rexec:1:", "may not be executed", "chmod +x"],
-    );
+    refused(&["calm.rexec:1:", "may not be executed", "chmod +x"]);
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).expect("it can be changed");
     edit("begat", "rexec/p\n", "rexec/p userid=nobody\n");
     says(
         &sandbox
@@ -231,4 +239,56 @@ fn a_state_directory_of_somebody_else_is_told_as_such_by_whatever_looks() {
         let reply = sandbox.run(command.env("RADIX_HOME", &theirs)).expect(2);
         says(&reply, &["belongs to uid 0", "RADIX_HOME"]);
     }
+}
+
+#[test]
+fn a_plan_from_a_directory_that_up_would_refuse_says_so() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let first = write(&sandbox, "calm", 1, "exec sleep 1000000");
+    let _ = up(&sandbox, &first, &[]).expect(0);
+    let second = sandbox.root().join("copy");
+    std::fs::rename(&first, &second).expect("a directory can be moved");
+    let path = second.join("calm.khan");
+    std::fs::write(path, "pick(p, 0, ALL)\n").expect("the file can be written");
+    let reply = sandbox
+        .radix(&["plan", &second.display().to_string()])
+        .expect(0);
+    says(
+        &reply,
+        &[
+            "note: `up` refuses this without --take-over",
+            "was never applied",
+        ],
+    );
+    let _ = up(&sandbox, &second, &[]).expect(5);
+}
+
+#[test]
+fn whoever_was_denied_is_told_that_and_ends_with_5() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let directory = write(&sandbox, "calm", 1, "exec sleep 1000000");
+    let _ = up(&sandbox, &directory, &[]).expect(0);
+    let line = sandbox
+        .radix(&["ca", "invite", "--operator", "bob"])
+        .expect(0)
+        .stdout;
+    let theirs = sandbox.root().join("theirs");
+    let as_bob = |words: &[&str]| {
+        let mut command = sandbox.command(words);
+        sandbox.run(command.env("RADIX_HOME", &theirs))
+    };
+    let _ = as_bob(&["login", line.trim()]).expect(0);
+    let _ = as_bob(&["status"]).expect(0);
+    let deny = ["ca", "deny", "bob", "--reason", "a test", "--yes"];
+    let _ = sandbox.radix(&deny).expect(0);
+    // The connection may break before the reason is read: then only that it broke is told.
+    let told = wait_for(Duration::from_secs(60), || {
+        let reply = as_bob(&["status"]);
+        assert_ne!(reply.code, 0, "{}", reply.stdout);
+        (reply.code == 5).then_some(reply)
+    });
+    says(
+        &told.expect("the reason is read"),
+        &["it refuses us", "was denied here"],
+    );
 }

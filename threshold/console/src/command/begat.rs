@@ -127,10 +127,11 @@ fn lines(record: &Record) -> Vec<String> {
         add("command", command);
     }
     for tool in &record.tools {
-        add(
-            "tool",
-            format!("{} {} {}", tool.digest, tool.name, tool.version),
-        );
+        let told = match tool.version.is_empty() {
+            true => &tool.name,
+            false => &tool.version,
+        };
+        add("tool", format!("{} {told}", tool.digest));
     }
     for (name, value) in &record.environment {
         add("env", format!("{name}={value}"));

@@ -37,7 +37,10 @@ impl<'a> Finding<'a> {
 
 /// Runs the command.
 pub(crate) fn run(args: &args::Check) -> Outcome<()> {
-    let (application, diagnostics) = application::read(&args.target.dir)?;
+    let (application, mut diagnostics) = application::read(&args.target.dir)?;
+    if !diagnostics.iter().any(Diagnostic::is_error) {
+        diagnostics.extend(application::absent(&application, &args.target.dir)?);
+    }
     let broken = diagnostics.iter().any(Diagnostic::is_error);
     if args.format == Format::Json {
         output::json(&diagnostics.iter().map(Finding::of).collect::<Vec<_>>())?;

@@ -41,6 +41,9 @@ pub(crate) async fn run(args: args::Plan) -> Outcome<()> {
         room::check_machine(draft.rnodes_wanted, held, &Machine::read())?;
     }
     let mut proposal = Proposal::make(base.as_ref(), &described, &draft, present.as_ref()).await?;
+    if let Some(why) = up::stale(&home, &described, (present.as_ref(), &draft)) {
+        proposal.note(format!("`up` refuses this without --take-over: {why}"));
+    }
     if let Some(base) = &base
         && let Some(note) = base_start::difference(base, &ourselves).await?
     {

@@ -146,7 +146,7 @@ fn text(shown: &Shown) {
         output::line(&format!("tags        {}", shown.tags.join(" ")));
     }
     output::line(&format!(
-        "processes   keeper {}, agent {}",
+        "processes   keeper {}, agent {}, as it counts them; `radix rnodes` as this machine does",
         shown.keeper_pid, shown.agent_pid
     ));
     output::line(&format!("may run     {}", shown.configurations.join(" ")));

@@ -221,21 +221,32 @@ fn refuse_unhosted(home: &Home, namespace: &str, hosts: bool) -> Outcome<()> {
 fn refuse_stale(
     home: &Home,
     described: &Described,
-    (present, draft): (Option<&Document>, &Document),
+    documents: (Option<&Document>, &Document),
     take_over: bool,
 ) -> Outcome<()> {
+    match stale(home, described, documents).filter(|_| !take_over) {
+        None => Ok(()),
+        Some(why) => Err(Failure::new(Fault::Refused, why)
+            .hint("apply that directory, or pass --take-over to replace it by this one")),
+    }
+}
+
+/// How a directory is older than what runs, if it is.
+pub(crate) fn stale(
+    home: &Home,
+    described: &Described,
+    (present, draft): (Option<&Document>, &Document),
+) -> Option<String> {
     // The very same, whoever applied it: nothing is replaced.
-    let Some(present) = present.filter(|present| present.digest != draft.digest) else {
-        return Ok(());
-    };
+    let present = present.filter(|present| present.digest != draft.digest)?;
     let ours = home
         .tree_generation(&described.directory)
         .filter(|generation| *generation > 0);
     // Asked for by an `up` that died before it could note that it was accepted.
     let asked = home.tree_asked(&described.directory);
     let is_ours = ours == Some(present.generation) || asked.as_ref() == Some(&present.digest);
-    if take_over || is_ours {
-        return Ok(());
+    if is_ours {
+        return None;
     }
     let other = home
         .tree_of_generation(&present.namespace, present.generation)
@@ -244,16 +255,12 @@ fn refuse_stale(
         || "was never applied".to_owned(),
         |generation| format!("was last applied as generation {generation}"),
     );
-    Err(Failure::new(
-        Fault::Refused,
-        format!(
-            "{} {ours}, but {} runs generation {}, applied from {other}",
-            described.directory.display(),
-            present.namespace,
-            present.generation
-        ),
-    )
-    .hint("apply that directory, or pass --take-over to replace it by this one"))
+    Some(format!(
+        "{} {ours}, but {} runs generation {}, applied from {other}",
+        described.directory.display(),
+        present.namespace,
+        present.generation
+    ))
 }
 
 /// The second `up`: waits until what was asked before is there, and says that nothing changed.
