@@ -169,6 +169,10 @@ impl Keeper {
             }
             let executions = &self.executions;
             self.agent.send(|name| serve::exited(executions, name));
+            if self.retiring.is_none() {
+                // Ordering: after the ends are told.
+                self.executions.make_spares();
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use crux_wire::keeper::v1::{Execution, Outcome, OutcomeKind, RefusedKind, Spawn}
 
 use super::launch::{Launched, Plan, Program, failure_of};
 use super::raw::{self, Status};
-use super::record::{Created, Found, Records, Start, is_name};
+use super::record::{Created, Found, Records, Spare, Start, is_name};
 use super::request::{Checked, Surroundings};
 use super::{output_cap, packet, process};
 use crate::mark::{EXECUTION_MARK, RNODE_MARK};
@@ -25,6 +25,9 @@ pub(crate) const LIVE_MAX: usize = 4096;
 
 /// The most ended executions kept; the oldest is forgotten first.
 pub(crate) const ENDED_MAX: usize = 1024;
+
+/// The most directories made ahead. 8: as many commands at once start without making any.
+const SPARES_MAX: usize = 8;
 
 /// What an execution whose time is over gets to end by itself, before it is killed, and again.
 const OVERDUE_GRACE: Duration = Duration::from_secs(5);
@@ -81,6 +84,10 @@ pub(crate) struct Executions {
     /// Ended ones by the time of their end: what lived longest is not the first to go.
     ended: BTreeSet<(u64, String)>,
     next_order: u64,
+    spares: Vec<Spare>,
+    next_spare: u64,
+    /// How many to make when there is time: one for each execution that ended.
+    spares_due: usize,
 }
 
 /// One execution.
@@ -134,6 +141,9 @@ impl Executions {
             children: BTreeMap::new(),
             ended: BTreeSet::new(),
             next_order: 0,
+            spares: Vec::new(),
+            next_spare: 0,
+            spares_due: 0,
         };
         for found in executions.records.scan()? {
             executions.take_over(found)?;
@@ -240,7 +250,8 @@ impl Executions {
         }
         let checked = Checked::check(spawn, fds, &self.surroundings)?;
         let name = checked.start.execution.clone();
-        let created = self.records.create(&name).map_err(|error| {
+        let spare = self.spares.pop();
+        let created = self.records.create(&name, spare).map_err(|error| {
             self.discard(&name);
             Refusal::io("make its directory", &error)
         })?;
@@ -302,7 +313,7 @@ impl Executions {
         start.start_ticks = process::start_ticks(launched.pid)?;
         start.started_unix_ms = now_unix_ms();
         // Ordering: durable before the child may execute. On an error it ends without executing.
-        self.records.write_start(&start)?;
+        self.records.write_start(created, &start)?;
         let state = match hold {
             Some(hold) => {
                 rustix::io::ioctl_fionbio(&hold, true)?;
@@ -492,6 +503,7 @@ impl Executions {
         entry.state = State::Unwritten(outcome);
         let written = self.write_unwritten(&name);
         self.limit_ended();
+        self.spares_due = (self.spares_due + 1).min(SPARES_MAX);
         written.then_some(name)
     }
 
@@ -530,6 +542,22 @@ impl Executions {
         {
             self.entries.remove(&name);
             self.discard(&name);
+        }
+    }
+
+    /// Makes directories ahead, where executions have ended: whoever starts commands one after the other then does not wait
+    /// for it. A service that goes on costs none.
+    pub(crate) fn make_spares(&mut self) {
+        for _ in 0..std::mem::take(&mut self.spares_due) {
+            if self.spares.len() >= SPARES_MAX {
+                return;
+            }
+            self.next_spare += 1;
+            match self.records.prepare(self.next_spare) {
+                Ok(spare) => self.spares.push(spare),
+                // The next start says it, if it is still so.
+                Err(error) => return tracing::debug!(%error, "no directory can be made ahead"),
+            }
         }
     }
 

@@ -16,10 +16,14 @@
 //! file systems we know (ext4, xfs, btrfs: one journal commit); on another one a loss of power, which ends every execution
 //! anyway, might take the record of the newest starts.
 //!
+//! A directory with all of this, blank and synced, is made ahead where there is time: `spares/<number>`. To start in one is
+//! to rename it and to write a block in place, which needs no new entry of a directory on disk: after a loss of power it may
+//! be found under its number, and what its start names is what it is.
+//!
 //! Older keepers reserved the room in a file `outcome.new`, which became `outcome`; what they left is still read and ended so.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -111,6 +115,7 @@ struct OutcomeFile {
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
     root: PathBuf,
+    spares: PathBuf,
 }
 
 /// An execution found on disk.
@@ -120,23 +125,34 @@ pub(crate) struct Found {
     pub(crate) outcome: Option<Outcome>,
 }
 
-/// A new execution's directory with its output files open.
+/// A new execution's directory with its files open.
 #[derive(Debug)]
 pub(crate) struct Created {
     pub(crate) stdout: File,
     pub(crate) stderr: File,
+    start: File,
+}
+
+/// A blank directory, durable, for an execution to come.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    path: PathBuf,
+    created: Created,
 }
 
 impl Records {
-    /// Opens or makes the directory below the rnode's own.
+    /// Opens or makes the directories below the rnode's own.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
-        let root = dir.join("keeper").join("executions");
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&root)?;
-        File::open(dir.join("keeper"))?.sync_all()?;
-        Ok(Self { root })
+        let keeper = dir.join("keeper");
+        let (root, spares) = (keeper.join("executions"), keeper.join("spares"));
+        for dir in [&root, &spares] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)?;
+        }
+        File::open(keeper)?.sync_all()?;
+        Ok(Self { root, spares })
     }
 
     /// Where a file of an execution is.
@@ -144,36 +160,49 @@ impl Records {
         self.root.join(execution).join(file)
     }
 
-    /// Makes an execution's directory and its output files.
-    pub(crate) fn create(&self, execution: &str) -> io::Result<Created> {
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(self.root.join(execution))?;
-        let output = |name| {
-            let mut options = OpenOptions::new();
-            options
-                .append(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(self.path(execution, name))
+    /// Makes a blank directory that no other has this number of.
+    pub(crate) fn prepare(&self, number: u64) -> io::Result<Spare> {
+        let path = self.spares.join(number.to_string());
+        let blank = || {
+            let created = make(&path)?;
+            created.start.write_all_at(&[b' '; 2 * ROOM_BYTES], 0)?;
+            created.start.sync_all()?;
+            Ok(created)
         };
-        Ok(Created {
-            stdout: output("stdout")?,
-            stderr: output("stderr")?,
-        })
+        match blank() {
+            Ok(created) => Ok(Spare { path, created }),
+            Err(error) => {
+                // What is left of it is removed by the next keeper.
+                let _ = fs::remove_dir_all(path);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes an execution's directory and its files, or takes the spare.
+    pub(crate) fn create(&self, execution: &str, spare: Option<Spare>) -> io::Result<Created> {
+        let path = self.root.join(execution);
+        let Some(spare) = spare else {
+            return make(&path);
+        };
+        if let Err(error) = fs::rename(&spare.path, path) {
+            // What is left of it is removed by the next keeper.
+            let _ = fs::remove_dir_all(spare.path);
+            return Err(error);
+        }
+        Ok(spare.created)
     }
 
     /// Records a start with room for its outcome; both are durable when this returns.
-    pub(crate) fn write_start(&self, start: &Start) -> io::Result<()> {
-        let path = self.path(&start.execution, "start");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
+    pub(crate) fn write_start(&self, created: &Created, start: &Start) -> io::Result<()> {
         let mut text = serde_json::to_vec(start)?;
         text.resize(text.len().next_multiple_of(ROOM_BYTES) + ROOM_BYTES, b' ');
-        file.write_all(&text)?;
+        let file = &created.start;
+        let in_place = file.metadata()?.len() == text.len() as u64;
+        file.write_all_at(&text, 0)?;
+        if in_place {
+            return file.sync_data();
+        }
         file.sync_all()
     }
 
@@ -247,6 +276,7 @@ impl Records {
 
     /// Finds all executions in the order of their start, and removes what never ran or was forgotten.
     pub(crate) fn scan(&self) -> io::Result<Vec<Found>> {
+        self.scan_spares()?;
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.root)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
@@ -261,6 +291,29 @@ impl Records {
         }
         found.sort_by_key(|found| found.start.order);
         Ok(found)
+    }
+
+    /// Gives each spare that an execution was started in its name, and removes the others.
+    fn scan_spares(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.spares)? {
+            let path = entry?.path();
+            let start = Self::read_start(&path.join("start"));
+            let Some(start) = start.filter(|start| is_name(&start.execution)) else {
+                fs::remove_dir_all(path)?;
+                continue;
+            };
+            // One of that name that was forgotten may have come back with the same loss of power.
+            let named = Self::read_start(&self.path(&start.execution, "start"));
+            if named.is_some_and(|named| named.order >= start.order) {
+                fs::remove_dir_all(path)?;
+                continue;
+            }
+            match self.forget(&start.execution) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => fs::rename(path, self.root.join(&start.execution))?,
+            }
+        }
+        Ok(())
     }
 
     /// The outcome of an execution, put in its place if a crash kept it from there.
@@ -282,6 +335,20 @@ impl Records {
         }
         Ok(None)
     }
+}
+
+/// Makes a directory that is not there, with the files of an execution.
+fn make(path: &Path) -> io::Result<Created> {
+    fs::DirBuilder::new().mode(0o700).create(path)?;
+    let make = |options: &mut OpenOptions, name| {
+        let options = options.create_new(true).mode(0o600);
+        options.open(path.join(name))
+    };
+    Ok(Created {
+        stdout: make(OpenOptions::new().append(true), "stdout")?,
+        stderr: make(OpenOptions::new().append(true), "stderr")?,
+        start: make(OpenOptions::new().write(true), "start")?,
+    })
 }
 
 /// Whether a text can name an execution: a plain file name.
@@ -341,6 +408,59 @@ impl From<OutcomeFile> for Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn start(execution: &str, order: u64) -> Start {
+        Start {
+            execution: execution.to_owned(),
+            instance: String::new(),
+            configuration: String::new(),
+            command: String::new(),
+            argv: Vec::new(),
+            digest: String::new(),
+            label: String::new(),
+            pid: 7,
+            start_ticks: 8,
+            boot: "boot".to_owned(),
+            started_unix_ms: 9,
+            detached: false,
+            output_bytes_max: 1,
+            time_limit_ms: 0,
+            order,
+        }
+    }
+
+    #[test]
+    fn a_spare_is_what_its_start_says_whether_or_not_it_has_the_name() {
+        let dir = std::env::temp_dir().join(format!("fulcrum-spares-{}", std::process::id()));
+        let records = Records::open(&dir).unwrap();
+        let spare = |number| records.prepare(number).unwrap();
+        let write = |created: &Created, start: &Start| records.write_start(created, start).unwrap();
+        // Two that have their name, one of them with a start that is larger than its room.
+        let mut long = start("long", 1);
+        long.argv = vec!["x".repeat(3 * ROOM_BYTES)];
+        write(&records.create("long", Some(spare(1))).unwrap(), &long);
+        write(&records.create("made", None).unwrap(), &start("made", 2));
+        // Two whose names were lost with the power; of one a forgotten run came back. One lost to a later run; one blank.
+        write(&spare(3).created, &start("lost", 3));
+        write(&records.create("again", None).unwrap(), &start("again", 4));
+        let outcome = Outcome::default();
+        records.write_outcome("again", &outcome).unwrap();
+        write(&spare(5).created, &start("again", 5));
+        write(&spare(6).created, &start("made", 1));
+        drop(spare(7));
+        let found = records.scan().unwrap();
+        let found: Vec<_> = found
+            .iter()
+            .map(|found| (found.start.execution.as_str(), found.start.order))
+            .collect();
+        let left = fs::read_dir(&records.spares).unwrap().count();
+        let ended = records.find_outcome("again").unwrap();
+        records.write_outcome("long", &outcome).unwrap();
+        let whole = Records::read_start(&records.path("long", "start"));
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(found, [("long", 1), ("made", 2), ("lost", 3), ("again", 5)]);
+        assert_eq!((left, ended, whole), (0, None, Some(long)));
+    }
 
     #[test]
     fn only_plain_file_names_name_an_execution() {

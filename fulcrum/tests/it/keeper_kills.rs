@@ -329,6 +329,30 @@ async fn an_outcome_that_was_durable_but_not_yet_in_its_place_is_the_outcome() {
     assert!(record.exists());
 }
 
+#[tokio::test]
+async fn an_execution_whose_directory_lost_its_name_with_the_power_is_still_known() {
+    let mut rig = Rig::keeper();
+    let mut first = rig.agent().await;
+    let spares = rig.dir.join("keeper/spares");
+    let count = || fs::read_dir(&spares).unwrap().count();
+    let ended = first.run("ended", &["exit", "3"]).await;
+    until(async || count() == 1).await;
+    first.spawn("waits", &["wait"]).await;
+    assert_eq!(count(), 0, "it was started in the one made ahead");
+    rig.kill_process();
+    for execution in ["ended", "waits"] {
+        let named = rig.dir.join("keeper/executions").join(execution);
+        fs::rename(named, spares.join(execution)).unwrap();
+    }
+    fs::create_dir(spares.join("blank")).unwrap();
+    rig.start_process();
+    let second = rig.agent().await;
+    let lost = outcome(&second.find("waits").await.unwrap());
+    assert_eq!(lost.0, OutcomeKind::Lost);
+    assert_eq!(second.find("ended").await.unwrap(), ended);
+    assert_eq!(count(), 0);
+}
+
 /// Makes the records of an execution those of a keeper that kept the outcome in a file of its own; its start is returned.
 fn as_an_older_keeper(rig: &Rig, execution: &str, outcome: &str) -> std::path::PathBuf {
     let dir = rig.dir.join("keeper/executions").join(execution);
