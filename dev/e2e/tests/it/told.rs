@@ -292,3 +292,26 @@ fn whoever_was_denied_is_told_that_and_ends_with_5() {
         &["it refuses us", "was denied here"],
     );
 }
+
+#[test]
+fn ending_one_of_two_applications_says_what_the_base_goes_on_for() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let looking = [&["ca", "show"][..], &["ca", "list"], &["ca", "recovery"]];
+    for words in looking {
+        let reply = sandbox.radix(words).expect(1);
+        says(&reply, &["has no owner yet", "radix up DIR"]);
+    }
+    for name in ["calm", "quiet"] {
+        let directory = write(&sandbox, name, 1, "exec sleep 1000000");
+        let reply = up(&sandbox, &directory, &[]).expect(0);
+        let status = match name {
+            "calm" => "  radix status\n",
+            _ => "  radix status -n quiet\n",
+        };
+        says(&reply, &[status]);
+    }
+    let reply = sandbox.radix(&["down", "-n", "calm", "--yes"]).expect(0);
+    says(&reply, &["ended calm", "the base goes on: it runs quiet"]);
+    let reply = sandbox.radix(&["down", "--yes"]).expect(0);
+    assert!(!reply.stderr.contains("goes on"), "{}", reply.stderr);
+}

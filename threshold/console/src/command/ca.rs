@@ -16,6 +16,16 @@ use crate::home::Home;
 use crate::operator::{self, label, owner};
 use crate::output;
 
+/// Refuses to look at, or change, an owner that nobody has made: only what lets somebody in makes one.
+fn refuse_ownerless(home: &Home, command: &CaCommand) -> Outcome<()> {
+    let makes = matches!(command, CaCommand::Invite { .. } | CaCommand::Issue { .. });
+    if makes || home.join("owner").exists() {
+        return Ok(());
+    }
+    let nobody = format!("{} has no owner yet", home.root().display());
+    Err(Failure::failed(nobody).hint("the first `radix up DIR` makes its keys"))
+}
+
 /// Runs `radix ca …`.
 pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
     let home = Home::open()?;
@@ -25,6 +35,7 @@ pub(crate) async fn run(command: CaCommand) -> Outcome<()> {
     if let CaCommand::Leaf { file } = &command {
         return leaf(file).await;
     }
+    refuse_ownerless(&home, &command)?;
     let owner = owner(&home)?;
     match command {
         CaCommand::Deny {

@@ -46,13 +46,21 @@ pub(crate) async fn run(args: args::Down) -> Outcome<()> {
             announce(&names, args.purge);
             output::ask("End this?", args.yes)?;
         }
+        let mut others: Vec<String> = base
+            .hordes()
+            .await?
+            .into_iter()
+            .map(|horde| horde.namespace)
+            .collect();
+        others.retain(|other| !names.contains(other));
         for name in &names {
             dissolve(&home, base, name, args.timeout).await?;
             ended.push(name.clone());
         }
         let end = match idle(base).await? {
             true => end_base(&home, args.timeout).await?,
-            false => End::Stays(MEANWHILE.to_owned()),
+            false if others.is_empty() => End::Stays(MEANWHILE.to_owned()),
+            false => End::Stays(format!("it runs {}", others.join(", "))),
         };
         match end {
             End::Ended(taken) => right = Some(taken),
