@@ -9,11 +9,13 @@ use crux_net::durable;
 use crate::failure::{Failure, Fault, Outcome};
 
 /// Directories in which a `radix` that was killed may have left the half of a write.
-const STAGED: [&str; 8] = [
+const STAGED: [&str; 10] = [
     "owner",
     "owner/issued",
+    "owner/erased",
     "operator",
     "operator/invited",
+    "operator/used",
     "generations",
     "trees",
     "begat",

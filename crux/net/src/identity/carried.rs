@@ -8,10 +8,9 @@ use std::path::Path;
 
 use crux_core::digest::Digest;
 use crux_core::identity::{
-    CARRIED_MAX, Charter, Denies, Enrols, GRANT_LIFE_MAX_SECONDS, Prefix, PublicKey, Role,
-    UnixTime, is_signed_by,
+    CARRIED_MAX, Charter, Denies, Enrols, GRANT_LIFE_MAX_SECONDS, PublicKey, Role, UnixTime,
+    is_signed_by,
 };
-use crux_core::names::Label;
 
 use crate::identity::files::{self, decode_chain};
 use crate::identity::issued::{Issued, IssuedCertificate};
@@ -145,7 +144,7 @@ pub(crate) fn forget_erased(home: &Path, charter: &Charter) -> Result<(), Error>
 /// Forgets what was certified to the base rnode of `home`, whose key is about to be erased, with all that it hosted: it can
 /// serve nobody any more.
 ///
-/// Its grants to host go, and the invitations by which it and those before it came in, once nobody may claim them.
+/// Its grants to host go, and the invitation by which it came in once nobody may claim that.
 ///
 /// # Errors
 /// [`Error::Io`]; repeated, it finishes.
@@ -163,22 +162,29 @@ pub(crate) fn forget_base(home: &Path, charter: &Charter, now: UnixTime) -> Resu
         }
     }
     Issued::at(home).forget(hosts)?;
-    let into_base = Role::Invitation {
-        enrols: Enrols::Rnode,
-        label: Some(Label::base()),
-    };
-    let namespace = Prefix::namespace(Label::base());
-    Issued::by_operator(home).forget(|held| {
-        let grant = &held.grant;
-        let over = held.settled_from(grant.claim_by) <= now;
-        over && grant.role == into_base && grant.prefix == namespace
-    })
+    if let Some(invitation) = chain.get(1) {
+        let invited = Issued::by_operator(home).list()?;
+        if invited.iter().any(|held| held.der == *invitation) {
+            Issued::used(home).keep(invitation)?;
+        }
+    }
+    forget_used(home, now)
+}
+
+/// Forgets the invitations of bases that are gone, once nobody may claim them: until then the next base is handed them.
+pub(crate) fn forget_used(home: &Path, now: UnixTime) -> Result<(), Error> {
+    let is_over = |held: &IssuedCertificate| held.settled_from(held.grant.claim_by) <= now;
+    let mut over = Issued::used(home).list()?;
+    over.retain(is_over);
+    Issued::by_operator(home).forget(|held| over.iter().any(|used| used.der == held.der))?;
+    Issued::used(home).forget(is_over)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crux_core::identity::{Denied, Grant, Verb, Verbs, Window};
+    use crux_core::identity::{Denied, Grant, Prefix, Verb, Verbs, Window};
+    use crux_core::names::Label;
 
     use crate::identity::SecretKey;
     use crate::identity::issue::issue;
@@ -262,5 +268,50 @@ mod tests {
             assert_eq!(serves(&then, denies, &invited), Serves::Somebody);
         }
         assert_eq!(serves(&then, &none, &[]), Serves::Until(at(200)));
+    }
+
+    #[test]
+    fn the_invitation_of_a_base_that_is_gone_is_forgotten_once_it_is_settled() {
+        let home = std::env::temp_dir().join(format!("carried-{}", std::process::id()));
+        std::fs::create_dir_all(home.join("owner")).unwrap();
+        let root = SecretKey::generate().unwrap();
+        let charter = crate::identity::succession::first(&home.join("owner"), &root).unwrap();
+        let invite = |claim_by: u64| {
+            let grant = Grant {
+                role: Role::Invitation {
+                    enrols: Enrols::Rnode,
+                    label: Some(Label::base()),
+                },
+                uses: 1,
+                claim_by: at(claim_by),
+                ..Grant::new(Role::Host, Verbs::NONE, Prefix::namespace(Label::base()))
+            };
+            let validity = Window {
+                from: at(10_000),
+                until: at(claim_by),
+            };
+            let key = SecretKey::generate().unwrap();
+            let der = issue(&grant, validity, key.public(), &root).unwrap();
+            Issued::by_operator(&home).keep(&der).unwrap();
+            der
+        };
+        // The base came in by the first; the second, alike, is somebody else's.
+        let (used, other) = (invite(20_000), invite(20_001));
+        let chain = files::encode_chain(&[other.clone(), used.clone()]);
+        std::fs::create_dir_all(home.join("base/identity")).unwrap();
+        std::fs::write(home.join("base/identity/chain"), chain).unwrap();
+        let kept = |der: &[u8]| {
+            let invited = Issued::by_operator(&home).list().unwrap();
+            invited.iter().any(|held| held.der == der)
+        };
+        forget_base(&home, &charter, at(19_000)).unwrap();
+        assert!(kept(&used) && kept(&other), "a thief may claim it still");
+        std::fs::remove_dir_all(home.join("base")).unwrap();
+        forget_used(&home, at(19_000)).unwrap();
+        assert!(kept(&used));
+        forget_used(&home, at(90_000)).unwrap();
+        assert!(!kept(&used) && kept(&other));
+        assert!(Issued::used(&home).list().unwrap().is_empty());
+        std::fs::remove_dir_all(&home).unwrap();
     }
 }

@@ -1,5 +1,5 @@
 //! What keys of this machine certified, a file a certificate, named by its digest: `owner/issued` by root keys,
-//! `operator/invited` by the operator; `owner/erased`, until the next rotation, what went from the former.
+//! `operator/invited` by the operator; `owner/erased` and `operator/used` say what of it serves nobody any more.
 //!
 //! A new root carries over what roots certified, and people name by label whom they deny.
 
@@ -69,6 +69,11 @@ impl Issued {
     /// Of rnodes and tools that the operator of `home` invited.
     pub(crate) fn by_operator(home: &Path) -> Self {
         Self(home.join("operator").join("invited"))
+    }
+
+    /// Of those of them by which bases came in that are gone, until they are settled.
+    pub(crate) fn used(home: &Path) -> Self {
+        Self(home.join("operator").join("used"))
     }
 
     /// Keeps one, durably.

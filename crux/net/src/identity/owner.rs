@@ -13,7 +13,7 @@ use crux_core::names::{Label, OwnerId};
 use crux_wire::document::v1::{Authority, DenyNotice, PendingInvitation};
 use prost::Message as _;
 
-use crate::identity::carried::forget_base;
+use crate::identity::carried::{forget_base, forget_used};
 use crate::identity::files::{self, decode_chain, encode_chain};
 use crate::identity::invitation::{
     GrantTerms, INVITATION_LIFE_SECONDS, INVITATION_LIFE_SECONDS_MAX, Inviter, Terms,
@@ -219,6 +219,8 @@ impl OwnerStore {
         let terms = Terms::rnodes(namespace, label, uses);
         let invitation = self.inviter().invite(terms)?;
         if let Some(der) = invitation.chain.first() {
+            // Each `up` after a `down` makes one; there is place again when those before are over.
+            forget_used(&self.home, self.clock.now())?;
             Issued::by_operator(&self.home).keep(der)?;
         }
         Ok(invitation)
@@ -316,8 +318,8 @@ impl OwnerStore {
         Issued::at(&self.home).list()
     }
 
-    /// Forgets what was certified to this machine's base rnode, whose directory is about to be removed: its grants to host,
-    /// and the invitations by which it and those before it came in, once nobody may claim them.
+    /// Forgets what was certified to this machine's base rnode, whose directory is about to be removed: its grants to host
+    /// and, once nobody may claim that, the invitation by which it came in.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Refused`] for a certificate that cannot be read. Repeated, it finishes.
