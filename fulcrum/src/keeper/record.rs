@@ -4,7 +4,8 @@
 //! executions/<id>/stdout   written by the program itself
 //!                /stderr
 //!                /start    the start, durable before the program runs, and behind it room for the outcome
-//!                /outcome  the same file again, once the outcome is in it and durable; only then it is told
+//!                /outcome  the same file again, or a copy where a file has one name only, once the outcome is durable in it;
+//!                          only then it is told
 //!
 //! start: │ JSON, blanks up to a whole room │ one room: blanks, then the outcome as JSON and blanks │
 //! ```
@@ -239,9 +240,11 @@ impl Records {
         if holder.ends_with(STAGED) {
             return fs::rename(holder, place);
         }
-        match fs::hard_link(holder, place) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(()),
+        match fs::hard_link(&holder, &place) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            // Not every file system gives a file two names.
+            Err(_) => copy_whole(&holder, &self.path(execution, STAGED), &place),
         }
     }
 
@@ -335,6 +338,12 @@ impl Records {
         }
         Ok(None)
     }
+}
+
+/// Copies a file whose content is durable, and shows nothing of it under its name before all of it is there.
+fn copy_whole(from: &Path, staged: &Path, to: &Path) -> io::Result<()> {
+    fs::copy(from, staged)?;
+    fs::rename(staged, to)
 }
 
 /// Makes a directory that is not there, with the files of an execution.
@@ -460,6 +469,32 @@ mod tests {
         fs::remove_dir_all(&dir).unwrap();
         assert_eq!(found, [("long", 1), ("made", 2), ("lost", 3), ("again", 5)]);
         assert_eq!((left, ended, whole), (0, None, Some(long)));
+    }
+
+    #[test]
+    fn an_outcome_is_known_as_such_where_a_file_has_one_name_only() {
+        let dir = std::env::temp_dir().join(format!("fulcrum-names-{}", std::process::id()));
+        let records = Records::open(&dir).unwrap();
+        let created = records.create("one", None).unwrap();
+        records.write_start(&created, &start("one", 1)).unwrap();
+        let outcome = Outcome {
+            kind: OutcomeKind::Exited.into(),
+            code: 3,
+            ..Outcome::default()
+        };
+        records.write_outcome("one", &outcome).unwrap();
+        let (holder, place) = (records.path("one", "start"), records.path("one", "outcome"));
+        fs::remove_file(&place).unwrap();
+        copy_whole(&holder, &records.path("one", STAGED), &place).unwrap();
+        let ended = Records::read_outcome(&place).unwrap();
+        let found = records.scan().unwrap();
+        let left = fs::read_dir(dir.join("keeper/executions/one"))
+            .unwrap()
+            .count();
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(ended, Some(outcome));
+        assert_eq!(found[0].outcome, ended);
+        assert_eq!(left, 4, "stdout, stderr, start and outcome");
     }
 
     #[test]
