@@ -315,3 +315,37 @@ fn ending_one_of_two_applications_says_what_the_base_goes_on_for() {
     let reply = sandbox.radix(&["down", "--yes"]).expect(0);
     assert!(!reply.stderr.contains("goes on"), "{}", reply.stderr);
 }
+
+#[test]
+fn events_are_followed_on_when_an_agent_dies() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let directory = write(&sandbox, "calm", 2, "exec sleep 1000000");
+    let _ = up(&sandbox, &directory, &[]).expect(0);
+    let status = sandbox.until_settled(&[("p", 2)]);
+    let pid = |of: &Value, name: &str| i32::try_from(of[name].as_i64().unwrap_or(0)).unwrap_or(0);
+    let path = sandbox.root().join("followed");
+    let file = std::fs::File::create(&path).expect("a file can be made");
+    let mut command = sandbox.command(&["events", "-f"]);
+    let mut following = command.stdout(file).spawn().expect("it starts");
+    let text = || std::fs::read_to_string(&path).unwrap_or_default();
+    let count = |word: &str| text().matches(word).count();
+    let limit = Duration::from_secs(60);
+    let begun = || (count("instance.ready") == 2).then_some(());
+    wait_for(limit, begun).expect("what was is told first");
+    for rnode in status["rnodes"].as_array().expect("rnodes") {
+        kill(pid(rnode, "agent_pid"));
+    }
+    let _ = sandbox.until_settled(&[("p", 2)]);
+    for instance in status["instances"].as_array().expect("instances") {
+        kill(pid(instance, "pid"));
+    }
+    let ended = || (count("instance.exited") == 2 && count("instance.ready") == 4).then_some(());
+    let seen = wait_for(limit, ended);
+    following.kill().expect("it can be ended");
+    let _ = following.wait();
+    assert!(
+        seen.is_some(),
+        "not all was told, or some twice:\n{}",
+        text()
+    );
+}

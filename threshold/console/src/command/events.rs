@@ -3,6 +3,8 @@
 //! Every rnode keeps its own events. What all of them tell alike (documents, members, leaders, denials) is taken from the
 //! first that answers, and what only one can tell (instances, files, needs) from each.
 
+use std::time::{Duration, Instant};
+
 use crux_wire::fulcrum::v1::Event;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, SelectAll};
@@ -17,6 +19,11 @@ use crate::output::{self, Format};
 
 /// Beginnings of the kinds that every rnode of a namespace tells of.
 const SHARED: [&str; 4] = ["document", "rnode.", "leader", "identity."];
+
+/// How long a rnode whose agent died may take to have another.
+const REOPEN_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Pause between two attempts to find it.
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// One event as JSON.
 #[derive(Debug, Serialize)]
@@ -63,14 +70,12 @@ pub(crate) async fn run(args: args::Events) -> Outcome<()> {
     if !args.follow {
         return Ok(());
     }
-    let mut streams = SelectAll::new();
-    for teller in tellers {
-        streams.push(teller.follow().await?);
-    }
+    let mut streams: SelectAll<_> = tellers
+        .into_iter()
+        .map(|teller| teller.follow(base.clone(), namespace.name.clone()))
+        .collect();
     while let Some(event) = streams.next().await {
-        if let Some(event) = next(event.map(Some))? {
-            print(&event, args.format)?;
-        }
+        print(&event?, args.format)?;
     }
     Ok(())
 }
@@ -164,17 +169,50 @@ impl Teller {
         Ok(kept)
     }
 
-    /// What it tells behind that.
-    async fn follow(self) -> Outcome<stream::BoxStream<'static, Result<Event, Status>>> {
-        let events: Streaming<Event> = self.rnode.events(self.last, true).await?;
-        let told = events.filter_map(move |event| {
-            let event = match event {
-                Ok(event) => told(event, &self.label, self.shared).map(Ok),
-                Err(status) => Some(Err(status)),
-            };
-            std::future::ready(event)
+    /// What it tells behind that; once its agent has died, what the next one tells, or why there is none.
+    fn follow(self, base: Base, namespace: String) -> stream::BoxStream<'static, Outcome<Event>> {
+        let begun = (self, None, base, namespace);
+        let told = stream::unfold(begun, |(mut teller, open, base, namespace)| async move {
+            let mut open: Option<Streaming<Event>> = open;
+            loop {
+                let events = match open.as_mut() {
+                    Some(events) => events,
+                    None => match teller.reopen(&base, &namespace).await {
+                        Ok(events) => open.insert(events),
+                        Err(failure) => {
+                            let text = format!("{} does not answer", teller.label);
+                            let failure = Failure::failed(text).hint(failure.line());
+                            return Some((Err(failure), (teller, None, base, namespace)));
+                        }
+                    },
+                };
+                match events.message().await {
+                    Ok(Some(event)) => {
+                        teller.last.clone_from(&event.token);
+                        if let Some(event) = told(event, &teller.label, teller.shared) {
+                            return Some((Ok(event), (teller, open, base, namespace)));
+                        }
+                    }
+                    Ok(None) | Err(_) => open = None,
+                }
+            }
         });
-        Ok(told.boxed())
+        told.boxed()
+    }
+
+    /// Its events behind the last one, as soon as it has an agent.
+    async fn reopen(&self, base: &Base, namespace: &str) -> Outcome<Streaming<Event>> {
+        let begin = Instant::now();
+        loop {
+            let opened = match base.rnode(Some(namespace), &self.label).await {
+                Ok(rnode) => rnode.events(self.last.clone(), true).await,
+                Err(failure) => Err(failure),
+            };
+            if opened.is_ok() || begin.elapsed() > REOPEN_WAIT_MAX {
+                return opened;
+            }
+            tokio::time::sleep(REOPEN_PAUSE).await;
+        }
     }
 }
 
