@@ -8,11 +8,11 @@ mod report;
 mod shire;
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use futures_util::StreamExt as _;
 use underverse::{End, Horde, Keep, Underverse};
 
@@ -29,9 +29,9 @@ struct Options {
     /// The underverse to ask.
     #[arg(long, default_value = "local")]
     backend: String,
-    /// Where the backend keeps its state.
-    #[arg(long, env = "RADIX_HOME")]
-    home: PathBuf,
+    /// Where the backend keeps its state; if it is not given, in `the_shire` below RADIX_HOME.
+    #[arg(long)]
+    home: Option<PathBuf>,
     /// The port that the world sees.
     #[arg(long, default_value_t = 28735)]
     port: u16,
@@ -40,9 +40,23 @@ struct Options {
     once: Option<u32>,
 }
 
+impl Options {
+    /// The state directory: never the one of `radix` itself, whose base and hordes live beside ours.
+    fn home(&self) -> Option<PathBuf> {
+        let below = || Some(PathBuf::from(std::env::var_os("RADIX_HOME")?).join("the_shire"));
+        self.home.clone().or_else(below)
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match run(&Options::parse()).await {
+    let options = Options::parse();
+    let Some(home) = options.home() else {
+        let missing = "give --home, or set RADIX_HOME";
+        let kind = clap::error::ErrorKind::MissingRequiredArgument;
+        Options::command().error(kind, missing).exit();
+    };
+    match run(&options, &home).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(4),
         Err(error) => {
@@ -54,10 +68,10 @@ async fn main() -> ExitCode {
 }
 
 /// Builds, realises, tells, tends and releases; says whether everything that was asked was had.
-async fn run(options: &Options) -> Result<bool, underverse::Error> {
-    let backend = backend::named(&options.backend, &options.home).await?;
+async fn run(options: &Options, home: &Path) -> Result<bool, underverse::Error> {
+    let backend = backend::named(&options.backend, home).await?;
     let underverse = backend.underverse.as_ref();
-    shire::expose(&backend, &options.home).await?;
+    shire::expose(&backend, home).await?;
     let door = shire::address(underverse).await?;
     report::say(&format!(
         "servicing requests on {}:{}",

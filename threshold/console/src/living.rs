@@ -13,6 +13,8 @@ use crate::home::Home;
 pub(crate) const RNODES: &str = "rnodes";
 /// Where `radix-underverse-local` keeps its hordes.
 pub(crate) const PLUGIN: &str = "plugin-local";
+/// Where a directory with hordes that no base holds has its executions.
+const DIRECT: &str = "direct";
 /// The lock of a keeper, below the rnode's directory.
 const PEN: &str = "keeper/pen";
 
@@ -49,14 +51,31 @@ fn living(root: &Path) -> Outcome<Vec<(String, String)>> {
         let end = format!("end it with `kill {keeper}`, its keeper");
         (format!("rnode {rnode}"), end)
     });
-    let plugin = underverse_local::Home::new(root.join(PLUGIN));
-    let hordes = underverse_local::running_below(&plugin)
-        .map_err(|error| failed("which hordes a plug-in holds", &error))?;
-    let hordes = hordes.into_iter().map(|horde| {
-        let end = "dissolve it by the program that realised it with `radix-underverse-local`";
-        (format!("horde {horde} of {PLUGIN}"), end.to_owned())
-    });
-    Ok(runs.chain(rnodes).chain(hordes).collect())
+    let mut living: Vec<_> = runs.chain(rnodes).collect();
+    for place in places(root)? {
+        let hordes = underverse_local::running_below(&underverse_local::Home::new(&place))
+            .map_err(|error| failed("which hordes other programs hold", &error))?;
+        let place = place.file_name().unwrap_or_default().to_string_lossy();
+        let end = match place == PLUGIN {
+            true => "dissolve it by the program that realised it with `radix-underverse-local`",
+            false => "dissolve it by the program that realised it",
+        };
+        living.extend(hordes.into_iter().map(|horde| {
+            let name = format!("horde {horde} of {place}");
+            (name, end.to_owned())
+        }));
+    }
+    Ok(living)
+}
+
+/// The directories below `root` where other programs keep hordes, sorted: of the plug-in, or of a user of the library.
+fn places(root: &Path) -> Outcome<Vec<PathBuf>> {
+    let mut places: Vec<PathBuf> = std::fs::read_dir(root)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<std::io::Result<_>>()?;
+    places.retain(|place| place.join(DIRECT).is_dir());
+    places.sort();
+    Ok(places)
 }
 
 /// The rnodes below `directory` whose keepers run, with the pid that each keeper wrote into its pen.
@@ -105,14 +124,17 @@ mod tests {
         assert!(living(&root).unwrap().is_empty());
         let pen = locked(&root.join("rnodes/n7/keeper/pen"), "4711\n");
         drop(locked(&root.join("rnodes/n8/keeper/pen"), "4712\n"));
-        let execution = root.join("plugin-local/direct/cell-shire-n1-g1-1");
-        let alive = locked(&execution.join("alive"), "");
-        let subject = r#"{"cell":{"ordinal":1}}"#;
-        let label = format!(
-            r#"{{"namespace":"shire","generation":[1,0],"attempt":1,"subject":{subject}}}"#
-        );
-        let start = format!(r#"{{"label":{label},"args":[],"started_unix_ms":0}}"#);
-        std::fs::write(execution.join("start.json"), start).unwrap();
+        let alive = ["plugin-local", "the_shire"].map(|place| {
+            let execution = root.join(place).join("direct/cell-shire-n1-g1-1");
+            let alive = locked(&execution.join("alive"), "");
+            let subject = r#"{"cell":{"ordinal":1}}"#;
+            let label = format!(
+                r#"{{"namespace":"shire","generation":[1,0],"attempt":1,"subject":{subject}}}"#
+            );
+            let start = format!(r#"{{"label":{label},"args":[],"started_unix_ms":0}}"#);
+            std::fs::write(execution.join("start.json"), start).unwrap();
+            alive
+        });
         // A run is known by the process that its record names: here, ours.
         let ours = myriad::ProcessName::of(std::process::id().cast_signed()).unwrap();
         let process = format!(
@@ -130,12 +152,14 @@ mod tests {
         }
         let found = living(&root).unwrap();
         let named: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
-        let all = ["myriad six-1", "rnode n7", "horde shire of plugin-local"];
-        assert_eq!(named, all);
-        for (end, (_, said)) in ["radix myriad clean", "kill 4711", "radix-underverse-local"]
-            .iter()
-            .zip(&found)
-        {
+        let all = [
+            ("myriad six-1", "radix myriad clean"),
+            ("rnode n7", "kill 4711"),
+            ("horde shire of plugin-local", "radix-underverse-local"),
+            ("horde shire of the_shire", "the program that realised it"),
+        ];
+        assert_eq!(named, all.map(|(name, _)| name));
+        for ((_, end), (_, said)) in all.iter().zip(&found) {
             assert!(said.contains(end), "{said}");
         }
         drop((pen, alive));

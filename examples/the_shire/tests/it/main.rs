@@ -16,6 +16,8 @@ use nix::unistd::Pid;
 const ORDINARY: u32 = 64_124;
 /// Visits of one run: enough that an uneven share shows.
 const VISITS: u32 = 300;
+/// Its own directory, below the one that it may share with `radix`.
+const OWN: &str = "the_shire";
 /// Holds the seed of another order of starts.
 const ORDER: &str = "RADIX_TEST_ORDER";
 
@@ -87,6 +89,11 @@ impl Place {
     /// What a run leaves behind it.
     fn left(&self) -> (Vec<String>, Vec<PathBuf>) {
         let home = self.root.join("home");
+        let shared = std::fs::read_dir(&home).unwrap();
+        let others = shared.map(|entry| entry.unwrap().path());
+        let others: Vec<PathBuf> = others.filter(|path| !path.ends_with(OWN)).collect();
+        assert!(others.is_empty(), "beside its own: {others:?}");
+        let home = home.join(OWN);
         // Beside what was asked to stay: numbers that must not be used again.
         let numbers = ["generations", "external.json", "external.lock"];
         let kept = [&numbers[..], &["direct", "storage", "shire", "memoirs"]].concat();
