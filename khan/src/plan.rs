@@ -12,7 +12,8 @@ use crate::spec::Spec;
 pub struct Side {
     /// Instances, in any order; of two with the same class and number the first counts.
     pub instances: Vec<Placed>,
-    /// What each class runs. A class that is absent on either side is taken as unchanged.
+    /// What each class runs, also one without instances. A class that is absent on either side is taken as unchanged; one
+    /// without instances and absent is told as new or gone.
     pub specs: BTreeMap<String, Spec>,
 }
 
@@ -83,7 +84,7 @@ pub fn plan(before: &Side, after: &Side) -> Plan {
     let mut actions = Vec::new();
     for ((class, index), now) in &new {
         let act = match old.get(&(*class, *index)) {
-            None => Some((ActionKind::Start, start_reason(class, &old, &new))),
+            None => Some((ActionKind::Start, start_reason(class, before, (&old, &new)))),
             Some(was) => change(was, now, before, after),
         };
         if let Some((kind, reason)) = act {
@@ -99,7 +100,7 @@ pub fn plan(before: &Side, after: &Side) -> Plan {
     }
     for ((class, index), was) in &old {
         if !new.contains_key(&(*class, *index)) {
-            let reason = stop_reason(class, &old, &new);
+            let reason = stop_reason(class, after, (&old, &new));
             let (class, rnode) = ((*class).to_owned(), was.label.clone());
             actions.push(Action {
                 class,
@@ -129,17 +130,18 @@ fn count(class: &str, side: &Indexed<'_>) -> usize {
     side.keys().filter(|(other, _)| *other == class).count()
 }
 
-fn start_reason(class: &str, old: &Indexed<'_>, new: &Indexed<'_>) -> String {
+fn start_reason(class: &str, before: &Side, (old, new): (&Indexed<'_>, &Indexed<'_>)) -> String {
     match (count(class, old), count(class, new)) {
-        (0, _) => "its class is new".to_owned(),
+        // A class that was known and had no instance is not new.
+        (0, _) if !before.specs.contains_key(class) => "its class is new".to_owned(),
         (was, now) if was < now => format!("from {was} to {now}"),
         _ => "in place of another".to_owned(),
     }
 }
 
-fn stop_reason(class: &str, old: &Indexed<'_>, new: &Indexed<'_>) -> String {
+fn stop_reason(class: &str, after: &Side, (old, new): (&Indexed<'_>, &Indexed<'_>)) -> String {
     match (count(class, old), count(class, new)) {
-        (_, 0) => "its class is gone".to_owned(),
+        (_, 0) if !after.specs.contains_key(class) => "its class is gone".to_owned(),
         (was, now) if was > now => format!("from {was} to {now}"),
         _ => "another takes its place".to_owned(),
     }

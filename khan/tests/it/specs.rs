@@ -20,7 +20,10 @@ fn application(begat: &str) -> Application {
         Source::new("app.begat", begat),
         Source::new("app.rexec", "web = /srv/web\nkv = builtin:kv\n"),
         Source::new("app.khan", "pick(web, 1, ALL)\npick(kv, 1, ALL)\n"),
-        Source::new("app.rnodes", "local {\n n = 1\n cmd = /f\n}\n"),
+        Source::new(
+            "app.rnodes",
+            "local {\n n = 1\n cmd = /f\n user stix = auto\n}\n",
+        ),
     ];
     let (application, diagnostics) = parse("app", &sources, &|_| None);
     assert!(diagnostics.is_empty(), "{}", diagnostics[0]);
@@ -112,4 +115,29 @@ fn a_changed_spec_replaces_in_place_and_says_why() {
         plan.to_string(),
         "replace web/0 on n1 (its user changed)\n0 to start, 0 to stop, 1 to replace, 0 to move\n"
     );
+}
+
+#[test]
+fn a_count_that_goes_to_or_from_0_is_told_as_that_where_the_class_stays() {
+    let placed = Placed {
+        class: "web".to_owned(),
+        index: 0,
+        rnode: "id".to_owned(),
+        label: "n1".to_owned(),
+    };
+    let spec = Spec::of(&application(BEGAT), "web", None, &pins()).expect("all is pinned");
+    let side = |count: usize, known: bool| Side {
+        instances: vec![placed.clone(); count],
+        specs: known
+            .then(|| ("web".to_owned(), spec.clone()))
+            .into_iter()
+            .collect(),
+    };
+    let check = |before: Side, after: Side, reason: &str| {
+        assert_eq!(plan(&before, &after).actions[0].reason, reason);
+    };
+    check(side(1, true), side(0, true), "from 1 to 0");
+    check(side(0, true), side(1, true), "from 0 to 1");
+    check(side(1, true), side(0, false), "its class is gone");
+    check(side(0, false), side(1, true), "its class is new");
 }

@@ -6,7 +6,7 @@ use crux_core::adf::{Application, Source, parse};
 use crux_core::digest::Digest;
 use crux_wire::document::v1::Document;
 use khan::spec::Spec;
-use khan::{Holder, Placed, Plan, Rnode, Side, View};
+use khan::{ClassReport, Holder, Placed, Placement, Plan, Rnode, Side, View};
 use serde_json::{Value, json};
 
 use crate::application::Described;
@@ -24,6 +24,7 @@ pub(crate) struct Proposal {
     rnodes_to: u32,
     plan: Plan,
     notes: Vec<String>,
+    short: Vec<String>,
     same: bool,
 }
 
@@ -48,14 +49,8 @@ impl Proposal {
             .iter()
             .map(|warning| format!("{}: {}", warning.subject, warning.message))
             .collect();
-        for class in &placement.classes {
-            if let Some(short) = &class.short {
-                notes.push(format!(
-                    "{} is short by {}: {}",
-                    class.class, short.by, short.reason
-                ));
-            }
-        }
+        let short = shortfalls(&placement);
+        notes.extend_from_slice(&short);
         let before = Side {
             instances: status.as_ref().map(held).unwrap_or_default(),
             specs: present
@@ -75,6 +70,7 @@ impl Proposal {
             rnodes_to: draft.rnodes_wanted,
             plan,
             notes,
+            short,
             same: present.is_some_and(|present| present.digest == draft.digest),
         })
     }
@@ -87,6 +83,11 @@ impl Proposal {
     /// Whether nothing would change.
     pub(crate) const fn is_empty(&self) -> bool {
         self.same
+    }
+
+    /// Which classes find no place for all their instances, each with the constraints that leave none.
+    pub(crate) fn short(&self) -> &[String] {
+        &self.short
     }
 
     /// How many instances would stop, if only for a moment.
@@ -142,6 +143,18 @@ impl Proposal {
             "notes": self.notes,
         })
     }
+}
+
+/// A line for each class that finds no place for all its instances.
+fn shortfalls(placement: &Placement) -> Vec<String> {
+    let line = |class: &ClassReport| {
+        let short = class.short.as_ref()?;
+        Some(format!(
+            "{} is short by {}: {}",
+            class.class, short.by, short.reason
+        ))
+    };
+    placement.classes.iter().filter_map(line).collect()
 }
 
 /// The description inside a document that was checked when it was signed.

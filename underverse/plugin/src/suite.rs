@@ -1,13 +1,16 @@
 //! The conformance suite on a plug-in: its program makes the grounds, and is killed as the cases want.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{ChildStdout, Output, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use underverse::{Program, Running, StorageExposure, StorageKind};
@@ -47,7 +50,7 @@ impl PluginBelow {
 }
 
 impl PluginBelow {
-    /// As [`PluginBelow::ask`], where nothing can be awaited; `None` if it has no answer.
+    /// As [`PluginBelow::ask`], where nothing can be awaited; `None` if it has no answer, or none in time.
     fn ask_now(&self, words: &[&Path]) -> Option<String> {
         let mut command = std::process::Command::new(&self.launch.program);
         command
@@ -56,12 +59,50 @@ impl PluginBelow {
             .args(words)
             .stdin(Stdio::null());
         command.envs(self.launch.env.iter().map(|(name, value)| (name, value)));
-        let output = command
-            .output()
-            .ok()
-            .filter(|output| output.status.success())?;
-        let text = String::from_utf8(output.stdout).ok()?;
+        let text = output_within(&mut command, GROUND_TIME_MAX)?;
         (!text.starts_with(NOT_OFFERED)).then_some(text)
+    }
+}
+
+/// What a command that ended well has written; `None` if it failed, or went on beyond `limit` and was ended.
+fn output_within(command: &mut std::process::Command, limit: Duration) -> Option<String> {
+    let deadline = Instant::now() + limit;
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().ok()?;
+    let written = child.stdout.take();
+    let text = written.and_then(|pipe| read_until(pipe, deadline));
+    while text.is_some() && Instant::now() < deadline {
+        match child.try_wait() {
+            Ok(None) => std::thread::sleep(LOOK),
+            Ok(Some(status)) if status.success() => return text,
+            Ok(Some(_)) | Err(_) => break,
+        }
+    }
+    if Instant::now() >= deadline {
+        let (program, limit) = (command.get_program(), limit.as_secs());
+        tracing::warn!(?program, "a question was not answered in {limit} s");
+    }
+    // It may have ended by itself.
+    let _ = child.kill();
+    let _ = child.wait();
+    None
+}
+
+/// What comes through `pipe` until it is shut; `None` if it is open at the deadline.
+fn read_until(mut pipe: ChildStdout, deadline: Instant) -> Option<String> {
+    let (mut text, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).ok()?;
+        match poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&left)) {
+            Ok(0) => return None,
+            Ok(_) => match pipe.read(&mut buffer).ok()? {
+                0 => return String::from_utf8(text).ok(),
+                read => text.extend_from_slice(&buffer[..read]),
+            },
+            Err(Errno::INTR) => {}
+            Err(_) => return None,
+        }
     }
 }
 
@@ -281,5 +322,28 @@ impl Below for PluginBelow {
     }
     fn program(&self) -> Program {
         self.program.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_answered_or_ended_at_its_limit() {
+        let ask = |script: &str, limit: Duration| {
+            let mut command = std::process::Command::new("/bin/sh");
+            output_within(command.args(["-c", script]).stdin(Stdio::null()), limit)
+        };
+        assert_eq!(ask("echo yes", GROUND_TIME_MAX).as_deref(), Some("yes\n"));
+        assert_eq!(ask("echo no; exit 1", GROUND_TIME_MAX), None);
+        // Silent, silent with its output shut, and gone with a child that holds its output: without a limit, minutes.
+        for silent in [
+            "exec sleep 600",
+            "exec >&-; exec sleep 600",
+            "echo half; sleep 3 & exit 0",
+        ] {
+            assert_eq!(ask(silent, Duration::from_millis(200)), None, "{silent}");
+        }
     }
 }

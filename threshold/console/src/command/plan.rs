@@ -53,6 +53,14 @@ pub(crate) async fn run(args: args::Plan) -> Outcome<()> {
         Format::Json => output::json(&proposal.json())?,
         Format::Text => proposal.print(),
     }
+    if !proposal.short().is_empty() {
+        let text = format!(
+            "not everything that is asked for finds a place: {}",
+            proposal.short().join("; ")
+        );
+        return Err(Failure::new(Fault::Unsatisfiable, text)
+            .hint("ask for fewer instances or more rnodes; `radix up` starts what fits, and waits for the rest"));
+    }
     if args.detailed_exitcode && !proposal.is_empty() {
         return Err(Failure::new(Fault::Code(6), String::new()));
     }
