@@ -274,7 +274,7 @@ pub(crate) struct Api {
 
 #[derive(Debug, Args)]
 pub(crate) struct Cp {
-    /// `RNODE:PATH`, or a path of this machine.
+    /// `RNODE:PATH`, or a path of this machine; one of the two is on a rnode. `-` is refused: files are copied, not streams.
     pub(crate) source: String,
     /// `RNODE:PATH`, `RNODE,RNODE:PATH`, `ALL:PATH`, or a path of this machine.
     pub(crate) destination: String,

@@ -239,16 +239,20 @@ fn failed(name: &str, error: &begat::Error, described: &Described) -> Failure {
         message = format!("{message}: {cause}");
         source = cause.source();
     }
+    // Most say themselves what they failed to build.
+    let text = match message.strip_prefix(&format!("build `{name}`: ")) {
+        Some(why) => format!("dictum `{name}`: {why}"),
+        None => format!("dictum `{name}`: failed to {message}"),
+    };
     let message = match error.span() {
         Some(span) => {
-            let text = format!("dictum `{name}`: {message}");
             let found = described.application.files.error(Code::Recipe, span, text);
             match error.help() {
                 Some(help) => found.helping(help).to_string(),
                 None => found.to_string(),
             }
         }
-        None => format!("dictum `{name}`: failed to {message}"),
+        None => text,
     };
     let mut text = message;
     if let Some(said) = error.output() {

@@ -28,6 +28,8 @@ use crate::view;
 
 /// How long one question to a rnode may take.
 const CALL_TIME_MAX: Duration = Duration::from_secs(10);
+/// How often a base that broke the connection is asked whether it refuses us; then only that it broke is told.
+const REASON_TRIES: usize = 3;
 /// How long a rnode's own address is tried before the way through the base is taken.
 const DIRECT_TIME_MAX: Duration = Duration::from_millis(500);
 /// Bytes in flight each way in a tunnel.
@@ -163,6 +165,25 @@ impl Base {
                 absent()
             }
         })
+    }
+
+    /// `failure` with the reason why the base refuses us, if it does: asked for once more, since who refuses breaks the
+    /// connection, and the reason may come too late to be read.
+    pub(crate) async fn explain(failure: Failure) -> Failure {
+        let Ok(home) = Home::locate() else {
+            return failure;
+        };
+        for _ in 0..REASON_TRIES {
+            let Ok(Some(base)) = Self::find(&home).await else {
+                continue;
+            };
+            match base.itself().describe().await {
+                Ok(_) => return failure,
+                Err(reason) if reason.is_broken() => {}
+                Err(reason) => return failure.explained(reason),
+            }
+        }
+        failure
     }
 
     /// The state directory it belongs to.
@@ -324,6 +345,7 @@ impl Base {
                     rnode.label,
                     unheard(&error)
                 ))
+                .broken(&error)
             })?;
         Ok(RnodeConnection { channel })
     }
@@ -358,7 +380,11 @@ impl Base {
             Err(failure) => wire::StatusReply {
                 namespace: namespace.name.clone(),
                 application: namespace.name.clone(),
-                problems: vec![failure.to_string()],
+                generation: namespace.horde.generation,
+                problems: match view::is_ending(&namespace.horde) {
+                    true => Vec::new(),
+                    false => vec![failure.to_string()],
+                },
                 ..wire::StatusReply::default()
             },
         };

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io::ErrorKind;
 
 use crux_core::adf::Diagnostic;
+use crux_core::identity::Refusal;
+use crux_core::names::LabelError;
 use crux_net::identity::refusal_in;
 
 /// Whose fault a failure is; picks the exit code of docs/guide.md.
@@ -48,6 +50,7 @@ pub(crate) struct Failure {
     message: String,
     causes: Vec<String>,
     hints: Vec<String>,
+    broken: bool,
 }
 
 /// What commands return.
@@ -61,6 +64,7 @@ impl Failure {
             message: message.into(),
             causes: Vec::new(),
             hints: Vec::new(),
+            broken: false,
         }
     }
 
@@ -92,7 +96,10 @@ impl Failure {
     pub(crate) fn because(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
         let mut source = Some(error);
         while let Some(current) = source {
-            let text = current.to_string();
+            let text = match is_fragment(current) {
+                true => format!("failed to {current}"),
+                false => current.to_string(),
+            };
             if self.causes.last() != Some(&text) {
                 self.causes.push(text);
             }
@@ -119,6 +126,33 @@ impl Failure {
         self
     }
 
+    /// The same, where a connection broke: whoever refuses us may have said why, and not been heard.
+    pub(crate) fn broken(mut self, error: &(dyn Error + 'static)) -> Self {
+        self.broken = !refuses_us(error);
+        self
+    }
+
+    /// Whether a connection broke, and nothing says that we are refused.
+    pub(crate) const fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// The same with the reason that another failure gives, when that is a refusal.
+    pub(crate) fn explained(mut self, reason: Self) -> Self {
+        if reason.fault != Fault::Refused {
+            return self;
+        }
+        self.fault = match self.fault {
+            // Of `exec`, whose own failures have codes of their own.
+            Fault::Code(125) => Fault::Code(126),
+            _ => Fault::Refused,
+        };
+        self.causes.push(reason.message);
+        self.causes.extend(reason.causes);
+        self.hints.extend(reason.hints);
+        self
+    }
+
     /// What it says in one line, without hints.
     pub(crate) fn line(&self) -> String {
         let parts = std::iter::once(&self.message).chain(&self.causes);
@@ -140,7 +174,10 @@ impl Failure {
             true => failure
                 .with_fault(Fault::Refused)
                 .hint("whoever asks was denied here, or let in for a time that is over"),
-            false => failure,
+            false => match status.source() {
+                Some(source) => failure.broken(source),
+                None => failure,
+            },
         }
     }
 }
@@ -150,6 +187,19 @@ fn refuses_us(error: &(dyn Error + 'static)) -> bool {
     let io = error.downcast_ref::<std::io::Error>();
     io.is_some_and(|error| error.kind() == ErrorKind::InvalidData)
         || error.source().is_some_and(refuses_us)
+}
+
+/// Whether an error is one of ours, whose words read after "failed to", and not one of a library or the system.
+fn is_fragment(error: &(dyn Error + 'static)) -> bool {
+    error.is::<LabelError>()
+        || error.is::<Refusal>()
+        || error.is::<crux_net::identity::Error>()
+        || error.is::<crux_net::store::Error>()
+        || error.is::<fulcrum::error::ConfigError>()
+        || error.is::<fulcrum::memoir::MemoirError>()
+        || error.is::<fulcrum::memoir::VerifyError>()
+        || error.is::<begat::Error>()
+        || error.is::<underverse::Error>()
 }
 
 /// What a status says, for people: where no answer came, why.
@@ -252,6 +302,30 @@ mod tests {
         );
         let late = told(tonic::Code::DeadlineExceeded, "Timeout expired");
         assert!(late.starts_with("it did not answer in time"), "{late}");
+    }
+
+    #[test]
+    fn a_connection_that_broke_is_explained_by_a_refusal_and_by_nothing_else() {
+        let broke = |kind| {
+            let error = std::io::Error::new(kind, "a pipe or an alert");
+            Failure::status("look", &tonic::Status::from_error(Box::new(error)))
+        };
+        let lost = || broke(ErrorKind::BrokenPipe);
+        assert_eq!((lost().fault, lost().is_broken()), (Fault::Failed, true));
+        let reason = || broke(ErrorKind::InvalidData);
+        assert!(!reason().is_broken(), "it says why");
+        let explained = lost().explained(reason());
+        assert_eq!(explained.fault, Fault::Refused);
+        let said = explained.to_string();
+        assert!(
+            said.contains("a pipe") && said.contains("it refuses us"),
+            "{said}"
+        );
+        let exec = lost().with_fault(Fault::Code(125)).explained(reason());
+        assert_eq!(exec.fault, Fault::Code(126));
+        assert_eq!(lost().explained(lost()).fault, Fault::Failed);
+        // What a rnode answered is no broken connection.
+        assert!(!Failure::status("look", &tonic::Status::unavailable("busy")).is_broken());
     }
 
     #[test]

@@ -97,7 +97,14 @@ fn run(command: Command) -> Outcome<()> {
                 .enable_all()
                 .build()
                 .map_err(|error| Failure::failed("cannot start the runtime").because(&error))?;
-            let result = runtime.block_on(run_talking(talking));
+            let result = runtime.block_on(async {
+                match run_talking(talking).await {
+                    Err(failure) if failure.is_broken() => {
+                        Err(connection::Base::explain(failure).await)
+                    }
+                    result => result,
+                }
+            });
             runtime.shutdown_background();
             result
         }

@@ -14,6 +14,7 @@ pub(crate) struct Status {
     pub(crate) generation: u64,
     pub(crate) digest: String,
     pub(crate) settled: bool,
+    pub(crate) ending: bool,
     pub(crate) rnodes_wanted: u32,
     pub(crate) rnodes_running: u32,
     pub(crate) leader: String,
@@ -111,6 +112,11 @@ pub(crate) struct Member {
     pub(crate) silent_ms: u64,
 }
 
+/// Whether nothing is asked for any more of a horde: what is left of it ends.
+pub(crate) fn is_ending(horde: &wire::HordeState) -> bool {
+    matches!(horde.phase.as_str(), "dissolving" | "dissolved")
+}
+
 /// The word for a state of an instance.
 pub(crate) const fn state_word(state: InstanceState) -> &'static str {
     match state {
@@ -182,6 +188,9 @@ impl Status {
             application: reply.application.clone(),
             generation: reply.generation,
             digest: reply.digest.clone(),
+            // An application has rnodes: only its end asks for none. The flock may know of it before the backend begins.
+            ending: horde.is_some_and(is_ending)
+                || reply.generation > 0 && reply.rnodes_wanted == 0 && horde.is_some(),
             settled: reply.settled && horde.is_none_or(|horde| realised(reply, horde)),
             rnodes_wanted: reply.rnodes_wanted,
             rnodes_running: reply.rnodes_running,

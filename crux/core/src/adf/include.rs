@@ -269,10 +269,8 @@ impl<'a> Loader<'a> {
             loader.seen.insert(name.to_owned(), id);
         };
         if bytes.len() > FILE_BYTES_MAX {
-            let message = format!(
-                "{name} has {} bytes, more than {FILE_BYTES_MAX}",
-                bytes.len()
-            );
+            // Whoever read it may have stopped there.
+            let message = format!("{name} has more than {FILE_BYTES_MAX} bytes");
             refused(self, 0, (Code::FileTooLarge, message));
             return None;
         }

@@ -62,8 +62,11 @@ pub enum Error {
     /// A text is not an invitation; says why.
     #[error("read an invitation: {0}")]
     Invitation(&'static str),
-    /// A text is not a recovery key that helps here; says why.
+    /// A text is not a recovery key at all; says why.
     #[error("read a recovery key: {0}")]
+    RecoveryText(&'static str),
+    /// A recovery key does not help here; says why.
+    #[error("use a recovery key: {0}")]
     Recovery(&'static str),
     /// There is no place for another; says where.
     #[error("issue a certificate: {0}")]

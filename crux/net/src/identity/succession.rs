@@ -95,8 +95,9 @@ impl OwnerStore {
     /// anew.
     ///
     /// # Errors
-    /// [`Error::NoRoot`]; [`Error::Recovery`] when the text is none, or not of the charter held; [`Error::Full`] when more
-    /// may still let somebody in than a charter carries over; [`Error::Io`]. Until the new charter is on disk, nothing has changed.
+    /// [`Error::NoRoot`]; [`Error::RecoveryText`] when the text is none, [`Error::Recovery`] when not of the charter
+    /// held; [`Error::Full`] when more may still let somebody in than a charter carries over; [`Error::Io`].
+    /// Until the new charter is on disk, nothing has changed.
     pub fn rotate(&self, recovery: Option<&str>) -> Result<Rotated, Error> {
         let root = self.root().ok_or(Error::NoRoot("replace the root key"))?;
         let given = recovery.map(read_recovery).transpose()?;
@@ -121,7 +122,7 @@ impl OwnerStore {
     /// or, where the root key of the one held is here, with a key of the other: then both sides agree.
     ///
     /// # Errors
-    /// [`Error::Recovery`] when the text is none, or not of this owner; as [`rotate`](Self::rotate).
+    /// [`Error::RecoveryText`] when the text is none, [`Error::Recovery`] when not of this owner; as [`rotate`](Self::rotate).
     pub fn recover(home: &Path, text: &str) -> Result<Rotated, Error> {
         let recovery = read_recovery(text)?;
         let dir = home.join("owner");
@@ -240,12 +241,12 @@ fn write_recovery(pkcs8: &[u8]) -> String {
 fn read_recovery(text: &str) -> Result<SecretKey, Error> {
     let text = text.trim();
     if text.len() > RECOVERY_TEXT_MAX {
-        return Err(Error::Recovery("it is too long"));
+        return Err(Error::RecoveryText("it is too long"));
     }
     let text = text
         .strip_prefix(RECOVERY_HEAD)
-        .ok_or(Error::Recovery("it does not begin with radixrecovery1"))?;
-    let damaged = || Error::Recovery("it is damaged or incomplete");
+        .ok_or(Error::RecoveryText("it does not begin with radixrecovery1"))?;
+    let damaged = || Error::RecoveryText("it is damaged or incomplete");
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| damaged())?;
     let (pkcs8, check) = bytes
         .split_at_checked(bytes.len().saturating_sub(CHECK_BYTES))

@@ -138,6 +138,8 @@ fn a_dictum_that_fails_shows_its_output() {
     std::fs::write(&source, "fn main() { this does not compile }\n").expect("written");
     let reply = sandbox.up().expect(1);
     assert!(reply.stderr.contains("error"), "{}", reply.stderr);
+    let twice = reply.stderr.contains("`: build `");
+    assert!(!twice, "its dictum is named once: {}", reply.stderr);
     assert!(
         reply.stderr.contains("worker.rs"),
         "the compiler's words: {}",

@@ -115,6 +115,9 @@ fn events_come_from_every_rnode_and_go_on_behind_a_token() {
     assert!(of(&later, "document").is_empty(), "that was before");
     let reply = sandbox.radix(&["events", "--after", "7"]).expect(2);
     says(&reply, &["`7` is no token", "n1:7"]);
+    let of_base = |after: &str| sandbox.radix(&["events", "-n", "base", "--after", after]);
+    says(&of_base("999").expect(2), &["base has no event 999 yet"]);
+    let _ = of_base("1").expect(0);
 }
 
 #[test]
@@ -281,16 +284,94 @@ fn whoever_was_denied_is_told_that_and_ends_with_5() {
     let _ = as_bob(&["status"]).expect(0);
     let deny = ["ca", "deny", "bob", "--reason", "a test", "--yes"];
     let _ = sandbox.radix(&deny).expect(0);
-    // The connection may break before the reason is read: then only that it broke is told.
-    let told = wait_for(Duration::from_secs(60), || {
-        let reply = as_bob(&["status"]);
-        assert_ne!(reply.code, 0, "{}", reply.stdout);
-        (reply.code == 5).then_some(reply)
-    });
-    says(
-        &told.expect("the reason is read"),
-        &["it refuses us", "was denied here"],
+    // The connection may break before the reason is read: then it is asked for again.
+    for words in [&["status"][..], &["ps"], &["flock"], &["services"]].repeat(5) {
+        says(
+            &as_bob(words).expect(5),
+            &["it refuses us", "was denied here"],
+        );
+    }
+}
+
+#[test]
+fn a_plan_of_what_finds_no_place_says_which_and_why_and_ends_with_3() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    let directory = write(&sandbox, "calm", 2, "exec sleep 1000000");
+    let wants = |count: u32| {
+        let text = format!("pick(p, {count}, ALL)\n");
+        std::fs::write(directory.join("calm.khan"), text).expect("the file can be written");
+    };
+    let shown = directory.display().to_string();
+    let plan = |code| sandbox.radix(&["plan", &shown]).expect(code);
+    wants(5);
+    let reply = sandbox
+        .radix(&["plan", &shown, "--detailed-exitcode"])
+        .expect(3);
+    says(&reply, &["start   p/1 on n", "p is short by 3: "]);
+    assert!(
+        reply.stderr.contains("p is short by 3: "),
+        "{}",
+        reply.stderr
     );
+    nothing_runs(&sandbox);
+    wants(2);
+    says(&plan(0), &["its class is new"]);
+    let _ = up(&sandbox, &directory, &[]).expect(0);
+    wants(0);
+    says(&plan(0), &["(from 2 to 0)"]);
+    wants(5);
+    says(&plan(3), &["p is short by 3: "]);
+}
+
+#[test]
+fn an_application_that_ends_is_told_as_ending() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    // Deaf to the polite request, so that its end takes a while.
+    let deaf = "trap '' TERM\nwhile :; do sleep 1; done";
+    let directory = write(&sandbox, "calm", 2, deaf);
+    let _ = up(&sandbox, &directory, &[]).expect(0);
+    let mut down = sandbox.command(&["down", "--yes"]);
+    let mut down = down.spawn().expect("radix starts");
+    let mut seen = 0;
+    while down.try_wait().expect("it is ours").is_none() {
+        let reply = sandbox.radix(&["status"]);
+        let first = reply.stdout.lines().next().unwrap_or_default();
+        if first.contains("is ending") {
+            seen += 1;
+        }
+        for wrong in ["of 0 rnodes", "generation 0"] {
+            assert!(!reply.stdout.contains(wrong), "{}", reply.stdout);
+        }
+    }
+    assert!(seen > 0, "status says that it is ending");
+}
+
+#[test]
+fn what_cannot_be_read_or_copied_is_told_as_wrong_use() {
+    let sandbox = Sandbox::empty(User::Ourselves);
+    // Nothing runs, and nothing has to.
+    let reply = sandbox.radix(&["cp", "a", "b"]).expect(2);
+    says(&reply, &["both ends are on this machine", "n1:PATH"]);
+    let reply = sandbox.radix(&["cp", "n1:/x", "-"]).expect(2);
+    says(&reply, &["`-` is no path", "./-"]);
+    let reply = sandbox.radix(&["ca", "recover", "garbage"]).expect(2);
+    says(
+        &reply,
+        &["because: failed to read a recovery key", "radixrecovery1"],
+    );
+    let invite = ["ca", "invite", "--operator", "bob"];
+    let _ = sandbox.radix(&invite).expect(0);
+    let deny = ["ca", "deny", "bob", "--reason", "a test", "--yes"];
+    says(
+        &sandbox.radix(&deny).expect(0),
+        &["denies operator bob (invitation "],
+    );
+    let reply = sandbox.radix(&["ca", "invite", "--operator", "a b"]);
+    says(&reply.expect(2), &["because: failed to read a label: "]);
+    let directory = write(&sandbox, "calm", 1, "exec sleep 1000000");
+    std::fs::write(directory.join("calm.khan"), "#".repeat(3 << 20)).expect("written");
+    let reply = sandbox.radix(&["check", &directory.display().to_string()]);
+    says(&reply.expect(2), &["calm.khan has more than 1048576 bytes"]);
 }
 
 #[test]

@@ -97,8 +97,9 @@ fn effect(owner: &OwnerStore, denied: &Denied, enrolled: Enrolled) -> Outcome<Ef
         matches!(held.grant.role, Role::Operator { .. }) && *denied == Denied::Key(held.key.id())
     });
     let Some(operator) = operator else {
+        let whom = whom(owner, &issued, denied)?;
         return Ok(Effect {
-            lines: vec![format!("denies {denied}, with all it vouches for")],
+            lines: vec![format!("denies {whom}, with all it vouches for")],
             vouched: Vec::new(),
         });
     };
@@ -133,6 +134,21 @@ fn effect(owner: &OwnerStore, denied: &Denied, enrolled: Enrolled) -> Outcome<Ef
         lines,
         vouched: if keeps { rnodes } else { Vec::new() },
     })
+}
+
+/// Whom a denial means, for people: by name where it was certified here.
+fn whom(owner: &OwnerStore, issued: &[IssuedCertificate], denied: &Denied) -> Outcome<String> {
+    let failed = |error| Failure::failed("cannot read what was issued").because(&error);
+    let invited = owner.invited().map_err(failed)?;
+    let is_it = |held: &&IssuedCertificate| {
+        *denied == Denied::Key(held.key.id())
+            || *denied == Denied::Invitation(held.key.invitation_id())
+    };
+    let held = issued.iter().chain(&invited).find(is_it);
+    Ok(held.map_or_else(
+        || denied.to_string(),
+        |held| format!("{} ({denied})", name_of(held)),
+    ))
 }
 
 /// Whom a certificate is for, for people.

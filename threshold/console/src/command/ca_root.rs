@@ -73,6 +73,9 @@ fn refused(what: &str, error: &Error) -> Failure {
         Error::NoRoot(_) | Error::Recovery(_) | Error::NotCounted(_) => {
             failure.with_fault(Fault::Refused)
         }
+        Error::RecoveryText(_) => failure
+            .with_fault(Fault::Usage)
+            .hint("`radix ca recovery` prints it, and it begins with radixrecovery1"),
         Error::Full(_) => failure.with_fault(Fault::Refused).hint(
             "`radix ca deny NAME` those who no longer need to come in, e.g. operators: whom the root denied is not carried \
              over; and what a base was granted goes with it, at the last `radix down`",

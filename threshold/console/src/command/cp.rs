@@ -36,6 +36,10 @@ struct Copied {
 /// Runs the command.
 pub(crate) async fn run(args: args::Cp) -> Outcome<()> {
     let (from, to) = (End::parse(&args.source)?, End::parse(&args.destination)?);
+    if matches!((&from, &to), (End::Local(_), End::Local(_))) {
+        return Err(Failure::usage("both ends are on this machine")
+            .hint("name a rnode, as in n1:PATH, or use `cp`"));
+    }
     let base = Base::require(&Home::locate()?).await?;
     let ways = Ways {
         base,
@@ -43,10 +47,6 @@ pub(crate) async fn run(args: args::Cp) -> Outcome<()> {
         bar: Bar::default(),
     };
     let copied = match (&from, &to) {
-        (End::Local(_), End::Local(_)) => {
-            return Err(Failure::usage("both ends are on this machine")
-                .hint("name a rnode, as in n1:PATH, or use `cp`"));
-        }
         (End::Local(from), End::Remote(to)) if to.one().is_ok() => {
             let path = match from.file_name() {
                 Some(name) => into(&to.path, &name),
@@ -61,6 +61,7 @@ pub(crate) async fn run(args: args::Cp) -> Outcome<()> {
             vec![ways.push((source, &from.path), (sink, &path)).await]
         }
         (from, End::Remote(to)) => spread::spread(&ways, from, to).await?,
+        (End::Local(_), End::Local(_)) => Vec::new(),
     };
     ways.bar.clear();
     report(&args, copied)

@@ -46,6 +46,7 @@ pub(crate) async fn run(args: args::Events) -> Outcome<()> {
         if !after.is_empty() && after.parse::<u64>().is_err() {
             return Err(no_token(&after, "7"));
         }
+        refuse_future(&base, &after).await?;
         let mut events = base.itself().events(after, args.follow).await?;
         while let Some(event) = next(events.message().await)? {
             print(&event, args.format)?;
@@ -80,6 +81,26 @@ pub(crate) async fn run(args: args::Events) -> Outcome<()> {
     Ok(())
 }
 
+/// Refuses to go on behind an event of the base that has not happened: it would tell nothing, as if all was told.
+async fn refuse_future(base: &Base, after: &str) -> Outcome<()> {
+    let Ok(number) = after.parse::<u64>() else {
+        return Ok(());
+    };
+    let mut events = base.itself().events(String::new(), false).await?;
+    let mut last = 0;
+    while let Some(event) = next(events.message().await)? {
+        last = event.token.parse().unwrap_or(last);
+    }
+    match number > last {
+        true => Err(unhappened("base", number)),
+        false => Ok(()),
+    }
+}
+
+fn unhappened(rnode: &str, number: u64) -> Failure {
+    Failure::usage(format!("{rnode} has no event {number} yet"))
+}
+
 fn next(event: Result<Option<Event>, Status>) -> Outcome<Option<Event>> {
     event.map_err(|status| Failure::status("follow events", &status))
 }
@@ -107,10 +128,7 @@ impl<'t> Token<'t> {
                 .is_ok_and(|token| token.rnode == self.rnode && token.number >= self.number)
         };
         let Some(at) = events.iter().position(ours) else {
-            return Err(Failure::usage(format!(
-                "{} has no event {} yet",
-                self.rnode, self.number
-            )));
+            return Err(unhappened(self.rnode, self.number));
         };
         // One that is no longer kept has no place; what came next has.
         let is_it = Token::parse(&events[at].token)?.number == self.number;

@@ -20,24 +20,7 @@ pub(crate) async fn run(args: args::Status) -> Outcome<()> {
 
 /// Prints the status for people.
 pub(crate) fn text(status: &Status) {
-    let state = if status.settled {
-        "settled"
-    } else {
-        "not settled"
-    };
-    output::line(&format!(
-        "{} generation {} ({}), {} of {} rnodes, leader {}",
-        status.namespace,
-        status.generation,
-        state,
-        status.rnodes_running,
-        status.rnodes_wanted,
-        if status.leader.is_empty() {
-            "none yet"
-        } else {
-            &status.leader
-        },
-    ));
+    output::line(&headline(status));
     for problem in &status.problems {
         output::line(&format!("  problem: {problem}"));
     }
@@ -89,6 +72,30 @@ pub(crate) fn text(status: &Status) {
     for weaker in &status.weaker {
         output::line(&format!("  weaker than asked: {weaker}"));
     }
+}
+
+/// The first line: how far it is, or that it ends.
+fn headline(status: &Status) -> String {
+    if status.ending {
+        // How many are wanted, and by which generation, no longer means anything.
+        let left = match status.rnodes.len() {
+            1 => "1 rnode is left".to_owned(),
+            count => format!("{count} rnodes are left"),
+        };
+        return format!("{} is ending, {left}", status.namespace);
+    }
+    let state = match status.settled {
+        true => "settled",
+        false => "not settled",
+    };
+    let leader = match status.leader.as_str() {
+        "" => "none yet",
+        leader => leader,
+    };
+    format!(
+        "{} generation {} ({state}), {} of {} rnodes, leader {leader}",
+        status.namespace, status.generation, status.rnodes_running, status.rnodes_wanted,
+    )
 }
 
 /// How long ago `unix_ms` was, for people.

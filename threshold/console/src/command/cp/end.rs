@@ -32,6 +32,13 @@ pub(super) struct Remote {
 impl End {
     /// `LABEL:PATH` or `LABEL,LABEL:PATH` names rnodes, everything else a path of this machine.
     pub(super) fn parse(word: &str) -> Outcome<Self> {
+        if word == "-" {
+            // Elsewhere it means a stream, which a copy is not: it is verified whole, and resumed.
+            return Err(
+                Failure::usage("`-` is no path: files are copied, not streams")
+                    .hint("write ./- for a file of that name"),
+            );
+        }
         let local = || Ok(Self::Local(Local(PathBuf::from(word))));
         let Some((labels, path)) = word.split_once(':') else {
             return local();
@@ -128,9 +135,10 @@ mod tests {
         check("n1:/var/stix/x", &["n1"], "/var/stix/x");
         check("n1,n2:x:y", &["n1", "n2"], "x:y");
         check("ALL:", &["ALL"], "");
-        for word in ["x", "./n1:x", "/tmp/n1:x", "dir/n1:x"] {
+        for word in ["x", "./-", "./n1:x", "/tmp/n1:x", "dir/n1:x"] {
             assert!(matches!(End::parse(word), Ok(End::Local(_))), "{word}");
         }
         assert!(End::parse("no good:x").is_err());
+        assert!(End::parse("-").is_err());
     }
 }
