@@ -14,6 +14,7 @@ mod session;
 
 pub use client::{
     CONNECT_TIME_MAX, NotConnected, connect, connect_lazy, connect_over, connect_process, key_of,
+    refusal,
 };
 pub use fate::{Fate, fate, repeat_unsent};
 pub use process::{AGENT_FD_VARIABLE, ProcessListener, ProcessSocket};

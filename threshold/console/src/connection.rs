@@ -28,8 +28,6 @@ use crate::view;
 
 /// How long one question to a rnode may take.
 const CALL_TIME_MAX: Duration = Duration::from_secs(10);
-/// How often a base that broke the connection is asked whether it refuses us; then only that it broke is told.
-const REASON_TRIES: usize = 3;
 /// How long a rnode's own address is tried before the way through the base is taken.
 const DIRECT_TIME_MAX: Duration = Duration::from_millis(500);
 /// Bytes in flight each way in a tunnel.
@@ -167,23 +165,36 @@ impl Base {
         })
     }
 
-    /// `failure` with the reason why the base refuses us, if it does: asked for once more, since who refuses breaks the
-    /// connection, and the reason may come too late to be read.
+    /// `failure` with the reason why the base refuses us, if it does.
     pub(crate) async fn explain(failure: Failure) -> Failure {
-        let Ok(home) = Home::locate() else {
-            return failure;
+        match Self::refusal().await {
+            Ok(Some(alert)) => failure.explained(&alert),
+            Ok(None) | Err(_) => failure,
+        }
+    }
+
+    /// How the base refuses us, wherever it is; `None` if it does not.
+    async fn refusal() -> Outcome<Option<std::io::Error>> {
+        let home = Home::locate()?;
+        let credentials = operator::credentials(&home)?;
+        let places = match Contact::of_base(&home) {
+            Some(contact) => {
+                vec![(contact.address(), operator::expect_rnode(&contact.rnode)?)]
+            }
+            None => {
+                let hints = operator::owner(&home)?.hints().unwrap_or_default();
+                let expected = operator::expect_label(operator::BASE, operator::BASE)?;
+                let place = |hint| (hint, expected.clone());
+                hints.into_iter().map(place).collect()
+            }
         };
-        for _ in 0..REASON_TRIES {
-            let Ok(Some(base)) = Self::find(&home).await else {
-                continue;
-            };
-            match base.itself().describe().await {
-                Ok(_) => return failure,
-                Err(reason) if reason.is_broken() => {}
-                Err(reason) => return failure.explained(reason),
+        for (address, expected) in places {
+            let alert = rpc::refusal(&address, &credentials, expected).await;
+            if alert.is_some() {
+                return Ok(alert);
             }
         }
-        failure
+        Ok(None)
     }
 
     /// The state directory it belongs to.

@@ -43,6 +43,9 @@ impl Fault {
     }
 }
 
+/// What a refusal in the handshake, which says no more, can mean.
+const REFUSED_HINT: &str = "whoever asks was denied here, or let in for a time that is over";
+
 /// A failed command: what, why, and what to do next.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -137,20 +140,15 @@ impl Failure {
         self.broken
     }
 
-    /// The same with the reason that another failure gives, when that is a refusal.
-    pub(crate) fn explained(mut self, reason: Self) -> Self {
-        if reason.fault != Fault::Refused {
-            return self;
-        }
+    /// The same with the alert of whoever refuses us, which tells why the connection broke.
+    pub(crate) fn explained(mut self, alert: &std::io::Error) -> Self {
         self.fault = match self.fault {
             // Of `exec`, whose own failures have codes of their own.
             Fault::Code(125) => Fault::Code(126),
             _ => Fault::Refused,
         };
-        self.causes.push(reason.message);
-        self.causes.extend(reason.causes);
-        self.hints.extend(reason.hints);
-        self
+        self.causes.push(unheard(alert));
+        self.hint(REFUSED_HINT)
     }
 
     /// What it says in one line, without hints.
@@ -171,9 +169,7 @@ impl Failure {
         };
         let failure = Self::new(fault, format!("failed to {doing}: {}", told(status)));
         match status.source().is_some_and(refuses_us) {
-            true => failure
-                .with_fault(Fault::Refused)
-                .hint("whoever asks was denied here, or let in for a time that is over"),
+            true => failure.with_fault(Fault::Refused).hint(REFUSED_HINT),
             false => match status.source() {
                 Some(source) => failure.broken(source),
                 None => failure,
@@ -305,25 +301,24 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_broke_is_explained_by_a_refusal_and_by_nothing_else() {
+    fn a_connection_that_broke_is_explained_by_a_refusal() {
+        let error = |kind| std::io::Error::new(kind, "a pipe or an alert");
         let broke = |kind| {
-            let error = std::io::Error::new(kind, "a pipe or an alert");
-            Failure::status("look", &tonic::Status::from_error(Box::new(error)))
+            let status = tonic::Status::from_error(Box::new(error(kind)));
+            Failure::status("look", &status)
         };
         let lost = || broke(ErrorKind::BrokenPipe);
         assert_eq!((lost().fault, lost().is_broken()), (Fault::Failed, true));
-        let reason = || broke(ErrorKind::InvalidData);
-        assert!(!reason().is_broken(), "it says why");
-        let explained = lost().explained(reason());
+        assert!(!broke(ErrorKind::InvalidData).is_broken(), "it says why");
+        let alert = error(ErrorKind::InvalidData);
+        let explained = lost().explained(&alert);
         assert_eq!(explained.fault, Fault::Refused);
         let said = explained.to_string();
-        assert!(
-            said.contains("a pipe") && said.contains("it refuses us"),
-            "{said}"
-        );
-        let exec = lost().with_fault(Fault::Code(125)).explained(reason());
+        for words in ["a pipe", "because: it refuses us", "was denied here"] {
+            assert!(said.contains(words), "{said}");
+        }
+        let exec = lost().with_fault(Fault::Code(125)).explained(&alert);
         assert_eq!(exec.fault, Fault::Code(126));
-        assert_eq!(lost().explained(lost()).fault, Fault::Failed);
         // What a rnode answered is no broken connection.
         assert!(!Failure::status("look", &tonic::Status::unavailable("busy")).is_broken());
     }

@@ -10,7 +10,7 @@ use crux_core::identity::{PublicKey, Refusal};
 use crux_wire::status::{Effect, Kind};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -23,6 +23,8 @@ use crate::rpc::server::FRAME_BYTES_MAX;
 
 /// Longest a connection may take to stand, handshake included. 5 s: the server's own limit.
 pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// Longest to wait for a refusal once a connection stands. 1 s: it comes with the server's next words, a round trip later.
+const REFUSAL_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often an idle server is asked whether it is still there, and how long it may take to say so.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// What stands as the authority in requests; nothing is decided by it.
@@ -97,6 +99,26 @@ pub async fn key_of(
         .ok_or(Refusal::NoCertificate)
         .and_then(|leaf| PublicKey::of_certificate(leaf))
         .map_err(|refusal| unmet(address, refusal))
+}
+
+/// How `expect` at `address` refuses us in the handshake; `None` where it does not, or cannot be reached.
+///
+/// Who refuses shuts the connection at once, and what a call had written by then may take the reason with it: a broken
+/// connection is all that is left. So nothing is written here.
+///
+/// # Cancel safety
+/// Dropping it leaves nothing.
+pub async fn refusal(
+    address: &str,
+    credentials: &Credentials,
+    expect: Expect,
+) -> Option<io::Error> {
+    let stream = dialler(address, credentials, expect).ok()?.dial().await;
+    let mut stream = stream.ok()?.into_inner();
+    // Whoever takes us waits for our first word; the alert of who does not is an error of the reader.
+    let told = tokio::time::timeout(REFUSAL_TIME_MAX, stream.read_u8()).await;
+    let error = told.ok()?.err()?;
+    (error.kind() == io::ErrorKind::InvalidData).then_some(error)
 }
 
 fn unmet(address: &str, error: impl StdError + Send + Sync + 'static) -> Error {

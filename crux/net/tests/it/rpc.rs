@@ -1,5 +1,7 @@
 //! Calls over loopback: who gets in, who is met, and what happens as leaves, agents and servers come and go.
 
+mod refused;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
