@@ -126,10 +126,11 @@ impl ClaimJudge {
         // As it was before the flocks met: sizes and names change in the meeting.
         let weight = self.standing.front().map(|(_, weight)| *weight);
         for dispute in trust.disputes() {
-            let Some(weight) = weight.filter(|weight| trust.outweighs(&dispute.claim, *weight))
-            else {
+            let Some(weight) = weight else { continue };
+            if !trust.outweighs(&dispute.claim, weight) {
+                trust.concede(&dispute.claim);
                 continue;
-            };
+            }
             let taken = agent.identity.sign_verdict(&dispute, weight);
             let taken = taken.and_then(|verdict| {
                 let authority = Authority {

@@ -619,3 +619,33 @@ fn who_is_denied_is_dropped_with_all_it_said() {
         (0, 1)
     );
 }
+
+#[test]
+fn who_is_accepted_again_is_back_with_all_it_says() {
+    let (mut flocks, mut now) = pair();
+    let key = "k".to_owned();
+    let publish = Input::Publish {
+        key,
+        value: vec![1],
+    };
+    give(&mut flocks, 1, now, publish);
+    for denied in [Some(rnode(2)), None] {
+        flocks[0].authority = Box::new(Keys(rnode(1), denied));
+        give(&mut flocks, 0, now, Input::Recheck);
+    }
+    assert_eq!(flocks[0].members.up_count(), 1, "it has to come and say so");
+    let until = now + 20 * SECOND;
+    while now < until {
+        now += SECOND / 20;
+        for at in 0..2 {
+            give(&mut flocks, at, now, Input::Tick);
+        }
+    }
+    for flock in &flocks {
+        assert_eq!(
+            (flock.members.up_count(), flock.entries("").count()),
+            (2, 1)
+        );
+    }
+    assert_eq!(flocks[0].fingerprint(), flocks[1].fingerprint());
+}

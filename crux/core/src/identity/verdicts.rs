@@ -227,10 +227,12 @@ impl Verdicts {
     }
 
     /// Whether a verdict of a flock that weighs so much would count against the one held on `claim`.
+    ///
+    /// A flock has spoken once: that it weighs more since, as it does when flocks have met, makes no other verdict.
     #[must_use]
     pub fn outweighs(&self, claim: &Claim, weight: Weight) -> bool {
         let held = self.0.get(claim);
-        held.is_none_or(|held| weight > held.weight)
+        held.is_none_or(|held| weight > held.weight && weight.flock != held.weight.flock)
     }
 
     /// What is held, ascending by claim.

@@ -52,7 +52,7 @@ pub struct Thing<'a> {
 /// Copies to every sink, by label, as it is reached; one outcome for each of them. `told` hears how far each is.
 ///
 /// `sinks`: how many there will be; whoever is not reached is left out of `reached`, and of what is returned. A sink that
-/// fails, or says nothing, costs the others no more than a short wait ([`SLOW_AFTER`]), and most often none.
+/// fails, or says nothing, costs the others no more than a short wait (1 s), and most often none.
 ///
 /// # Cancel safety
 /// Sinks end their copies; what they verified stays staged, what is whole has its name.

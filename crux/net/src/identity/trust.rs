@@ -127,10 +127,19 @@ impl State {
             return Ok(None);
         }
         let ours = self.claims.holder(&judged.claim);
-        if ours == Some(judged.rival) && !self.disputes.contains_key(&judged.claim) {
+        if ours == Some(judged.rival) {
             let verdict = Verdict::decode(&signed.payload)?;
-            let chains = (Some(verdict.rival_chain()), verdict.holder);
-            self.dispute(judged.claim, (judged.rival, judged.holder), chains);
+            let rival = verdict.rival_chain();
+            match self.disputes.get_mut(&judged.claim) {
+                Some(known) if known.holder == judged.rival => {
+                    known.chains.0.get_or_insert(rival);
+                }
+                Some(_) => {}
+                None => {
+                    let chains = (Some(rival), verdict.holder);
+                    self.dispute(judged.claim, (judged.rival, judged.holder), chains);
+                }
+            }
         }
         self.settle();
         Ok(Some(judged))
@@ -181,6 +190,8 @@ impl State {
     fn believe(&mut self, authority: &Authority) {
         self.succession = Succession::restore(self.charter().clone(), &authority.charters);
         take(self, authority, &mut Vec::new());
+        // What stands against what was seen first was thought about when it came.
+        self.disputes.clear();
     }
 
     fn authority(&self) -> Authority {
@@ -432,6 +443,15 @@ impl Trust {
     #[must_use]
     pub fn outweighs(&self, claim: &Claim, weight: Weight) -> bool {
         self.read().verdicts.outweighs(claim, weight)
+    }
+
+    /// Lets the verdict held on `claim` be the answer to what we asked: ours would not count against it. Asked again later,
+    /// when our flock weighs more, it would be: then both takers would have to go.
+    pub fn concede(&self, claim: &Claim) {
+        let mut state = self.write();
+        if state.verdicts.on(claim).is_some() {
+            state.disputes.remove(claim);
+        }
     }
 
     /// Who stays of two that made one claim, as far as anybody said; ascending by claim.

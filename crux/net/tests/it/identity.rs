@@ -333,7 +333,11 @@ fn of_two_that_claimed_on_both_sides_of_a_split_one_goes_everywhere() {
         latched: false,
         flock: std::cmp::Reverse([7; 16]),
     };
-    let light = Weight { class: 2, ..heavy };
+    let light = Weight {
+        class: 2,
+        latched: false,
+        flock: std::cmp::Reverse([8; 16]),
+    };
 
     // The lighter half meets the other's taker first, and says so.
     assert!(chain_judged(&there, &one).is_err());

@@ -108,6 +108,11 @@ fn the_verdict_of_the_heavier_flock_counts_and_the_other_taker_is_refused() {
     assert!(held.outweighs(&scene.claim(), weight(2, 9)));
     assert_eq!(scene.add(&mut held, &heavy), Ok(Novelty::New));
     assert!(!held.outweighs(&scene.claim(), weight(2, 9)));
+    assert!(held.outweighs(&scene.claim(), weight(3, 8)));
+    assert!(
+        !held.outweighs(&scene.claim(), weight(3, 9)),
+        "it has spoken"
+    );
     assert_eq!(scene.add(&mut held, &heavy), Ok(Novelty::Known));
     assert_eq!(scene.add(&mut held, &light), Ok(Novelty::Known));
     let all: Vec<&Judged> = held.iter().collect();
@@ -290,28 +295,61 @@ fn verdicts_are_kept_on_so_many_claims_and_no_more() {
 /// A member of one half or the other, as its driver goes about it.
 struct Member {
     at: usize,
-    first_seen: usize,
+    /// Which of the two it lets in.
+    holds: usize,
+    /// Whom it let in when it learned of the other, until it has thought about it.
+    dispute: Option<usize>,
     weight: Weight,
-    met: bool,
     verdicts: Verdicts,
 }
 
 impl Member {
-    /// Signs what it saw first, once it knows of both, unless a heavier flock has spoken.
-    fn look(&mut self, scene: &Scene) {
-        if self.met && self.verdicts.outweighs(&scene.claim(), self.weight) {
-            let verdict = scene.verdict(self.first_seen, self.weight);
-            let signed = scene.signed(&scene.others[self.at], &verdict);
-            assert_eq!(scene.add(&mut self.verdicts, &signed), Ok(Novelty::New));
+    /// Meets the other taker.
+    fn meet(&mut self, scene: &Scene, taker: usize) {
+        if taker != self.holds && self.verdicts.on(&scene.claim()).is_none() {
+            self.dispute.get_or_insert(self.holds);
         }
     }
 
+    /// Signs what it saw first, unless a heavier flock has spoken; then that is how it is.
+    fn look(&mut self, scene: &Scene) {
+        let Some(holder) = self.dispute.take() else {
+            return;
+        };
+        if self.verdicts.outweighs(&scene.claim(), self.weight) {
+            let signed = scene.signed(&scene.others[self.at], &scene.verdict(holder, self.weight));
+            assert_eq!(scene.add(&mut self.verdicts, &signed), Ok(Novelty::New));
+            self.holds = holder;
+        }
+    }
+
+    /// Both enrolments stand in a verdict.
     fn hear(&mut self, scene: &Scene, all: &[SignedVerdict]) {
         for signed in all {
-            // Both enrolments stand in it.
-            self.met = true;
-            scene.add(&mut self.verdicts, signed).expect("it counts");
+            let novelty = scene.add(&mut self.verdicts, signed).expect("it counts");
+            let holder = self.verdicts.on(&scene.claim()).map(|on| on.holder);
+            let holder = usize::from(holder == Some(scene.id(1)));
+            if novelty == Novelty::New && holder != self.holds {
+                self.dispute.get_or_insert(self.holds);
+            }
+            self.holds = holder;
         }
+    }
+}
+
+/// Each tells each, in these pairs and then twice around, as in a flock.
+fn meet(scene: &Scene, members: &mut [Member], first: &[(usize, usize)]) {
+    let count = members.len();
+    let around = (0..2 * count).flat_map(|one| (0..count).map(move |other| (one, other)));
+    for (one, other) in first.iter().copied().chain(around) {
+        let (one, other) = (one % count, other % count);
+        let held = (members[one].holds, members[other].holds);
+        members[one].meet(scene, held.1);
+        members[other].meet(scene, held.0);
+        members[one].look(scene);
+        let said: Vec<_> = members[one].verdicts.signed().cloned().collect();
+        members[other].hear(scene, &said);
+        members[other].look(scene);
     }
 }
 
@@ -333,34 +371,31 @@ proptest! {
             .enumerate()
             .map(|(at, side)| Member {
                 at,
-                first_seen: *side,
+                holds: *side,
+                dispute: None,
                 weight: weights[*side],
-                met: false,
                 verdicts: Verdicts::default(),
             })
             .collect();
-        // After the arbitrary meetings everyone meets everyone, as in a flock.
-        let count = members.len();
-        let everyone = (0..2 * count).flat_map(|one| (0..count).map(move |other| (one % count, other)));
-        for (one, other) in meetings.into_iter().chain(everyone) {
-            let (one, other) = (one % count, other % count);
-            if members[one].first_seen != members[other].first_seen {
-                members[one].met = true;
-                members[other].met = true;
-            }
-            members[one].look(&scene);
-            let said: Vec<_> = members[one].verdicts.signed().cloned().collect();
-            members[other].hear(&scene, &said);
-            members[other].look(&scene);
-        }
+        meet(&scene, &mut members, &meetings);
         let both: BTreeSet<usize> = sides.iter().copied().collect();
-        let marks: BTreeSet<_> = members
-            .iter()
-            .map(|member| member.verdicts.mark(crate::digest::Digest::of(b"")))
-            .collect();
-        prop_assert_eq!(marks.len(), 1);
+        let marks = |members: &[Member]| -> BTreeSet<_> {
+            let mark = |member: &Member| member.verdicts.mark(crate::digest::Digest::of(b""));
+            members.iter().map(mark).collect()
+        };
+        let agreed = marks(&members);
+        prop_assert_eq!(agreed.len(), 1);
         let on = members[0].verdicts.on(&scene.claim()).map(|on| on.holder);
         let winner = usize::from(weights[1] > weights[0]);
         prop_assert_eq!(on, (both.len() == 2).then(|| scene.id(winner)));
+        // The flock that came of it weighs more, and later there is another; neither asks again what was answered.
+        let merged = weight(3, weights[winner].flock.0[0]);
+        for weight in [merged, Weight { latched: true, ..merged }, weight(9, 42)] {
+            for member in &mut members {
+                member.weight = weight;
+            }
+            meet(&scene, &mut members, &meetings);
+            prop_assert_eq!(marks(&members), agreed.clone());
+        }
     }
 }
