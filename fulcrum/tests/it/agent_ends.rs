@@ -18,9 +18,20 @@ fn send(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).unwrap();
 }
 
+/// Starts the testee, and waits until it runs: who asks is told of a start while the program begins.
 async fn started(base: &Base, request: StartRequest) -> Execution {
+    let word = request.args[0].clone();
     let reply = base.rexec().await.start(request).await.unwrap();
-    reply.into_inner().execution.unwrap()
+    let execution = reply.into_inner().execution.unwrap();
+    let cmdline = format!("/proc/{}/cmdline", execution.pid);
+    until(async || {
+        let words = fs::read(&cmdline).unwrap_or_default();
+        words
+            .split(|byte| *byte == 0)
+            .any(|own| own == word.as_bytes())
+    })
+    .await;
+    execution
 }
 
 async fn listed(base: &Base, execution: &str) -> Execution {
@@ -62,10 +73,13 @@ async fn next_agent(base: &Base) {
     listed_anything(base).await;
 }
 
-/// What is told late is in the memoir before an agent answers.
+/// Waits until an agent answers: what is told late is in the memoir by then. One that is to end itself may do so meanwhile.
 async fn listed_anything(base: &Base) {
-    let mut rexec = base.rexec().await;
-    rexec.list(ListRequest::default()).await.unwrap();
+    until(async || {
+        let mut rexec = base.rexec().await;
+        rexec.list(ListRequest::default()).await.is_ok()
+    })
+    .await;
 }
 
 fn outcome(base: &Base, execution: &str) -> PathBuf {
@@ -195,8 +209,9 @@ impl Boundaries {
         fs::write(self.0.join("agent.arm"), number.to_string()).unwrap();
     }
 
+    /// Takes the choice back; whether an agent had come so far before.
     fn was_reached(&self) -> bool {
-        !self.0.join("agent.arm").exists()
+        fs::remove_file(self.0.join("agent.arm")).is_err()
     }
 
     /// What was done so far.
@@ -245,9 +260,9 @@ async fn an_agent_that_dies_beside_any_record_leaves_each_end_to_be_told_once() 
         until(async || !about(&base, "exec.end", &execution).is_empty()).await;
         listed_anything(&base).await;
         reached += usize::from(boundaries.was_reached());
+        listed_anything(&base).await;
         told.push(execution);
     }
-    let _ = fs::remove_file(boundaries.path().join("agent.arm"));
     next_agent(&base).await;
     for execution in &told {
         let ends = about(&base, "exec.end", execution);
