@@ -550,9 +550,10 @@ async fn limits_hold_where_they_are_enforced_and_are_told_where_not() {
         cpu_thousandths: Some(500),
         processes: Some(6),
     };
-    // One line of 200 MB, which its reader must hold whole; then more processes than are allowed.
+    // One line of 200 MB, which its reader must hold whole; then more processes than are allowed. A shell that cannot fork
+    // ends, so that is another one than the container's own.
     let script = "head -c 200000000 /dev/zero | tail > /dev/null; echo memory $?; \
-                  for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; echo processes; exec sleep 1000000";
+                  (for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done); echo processes; exec sleep 1000000";
     let hobbit = ExecableBuilder::command("hobbit", ["/bin/sh", "-c", script]).unwrap();
     let horde = Horde::new("the_shire").unwrap();
     let horde = horde.execables([hobbit.limits(limits).build()]);
