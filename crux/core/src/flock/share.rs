@@ -210,6 +210,14 @@ impl Flock {
             {
                 true
             }
+            // All of one that was denied is forgotten; accepted again, it must show who it is before its record can be checked.
+            State::Down
+                if entry.generation() == member.incarnation
+                    && entry.key() == CREDENTIAL_KEY
+                    && known == 0 =>
+            {
+                true
+            }
             State::Down => {
                 if record && from != owner {
                     self.accuse(from, subject);

@@ -1,5 +1,6 @@
 //! The machine by itself: single steps, and small flocks without a simulator.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::wire::{Subject, Summary};
@@ -10,8 +11,14 @@ use crate::names::NamespaceId;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Signs with a keyed hash; admits whoever shows its own name, but for the one that is denied.
-struct Keys(RnodeId, Option<RnodeId>);
+/// Signs with a keyed hash; admits whoever shows its own name, but for the one that is denied, and checks the word of those only.
+struct Keys(RnodeId, Option<RnodeId>, BTreeSet<RnodeId>);
+
+impl Keys {
+    fn new(own: RnodeId, denied: Option<RnodeId>) -> Self {
+        Self(own, denied, BTreeSet::from([own]))
+    }
+}
 
 fn signature(id: &RnodeId, message: &[u8]) -> Vec<u8> {
     blake3::keyed_hash(id.as_bytes(), message)
@@ -25,11 +32,16 @@ impl Authority for Keys {
     }
 
     fn admit(&mut self, rnode: &RnodeId, credential: &[u8]) -> bool {
-        credential == rnode.as_bytes() && self.1 != Some(*rnode)
+        let admitted = credential == rnode.as_bytes() && self.1 != Some(*rnode);
+        match admitted {
+            true => self.2.insert(*rnode),
+            false => self.2.remove(rnode),
+        };
+        admitted
     }
 
     fn verify(&mut self, rnode: &RnodeId, message: &[u8], given: &[u8]) -> bool {
-        signature(rnode, message) == given
+        self.2.contains(rnode) && signature(rnode, message) == given
     }
 
     fn accept_document(&mut self, _: u64, bytes: &[u8]) -> bool {
@@ -62,7 +74,7 @@ fn make(id: u8, in_namespace: u8, floor: Floor) -> Flock {
         Config::default(),
         me,
         floor,
-        Box::new(Keys(rnode(id), None)),
+        Box::new(Keys::new(rnode(id), None)),
         u64::from(id),
     )
 }
@@ -589,7 +601,7 @@ fn who_is_denied_is_dropped_with_all_it_said() {
     assert_eq!(flocks[0].entries("").count(), 1);
     flocks[0].step(now, Input::Recheck);
     assert_eq!(flocks[0].members.up_count(), 2, "nothing changed");
-    flocks[0].authority = Box::new(Keys(rnode(1), Some(rnode(2))));
+    flocks[0].authority = Box::new(Keys::new(rnode(1), Some(rnode(2))));
     let outputs = flocks[0].step(now, Input::Recheck);
     assert!(outputs.contains(&Output::Close { peer: rnode(2) }));
     assert_eq!(
@@ -630,7 +642,7 @@ fn who_is_accepted_again_is_back_with_all_it_says() {
     };
     give(&mut flocks, 1, now, publish);
     for denied in [Some(rnode(2)), None] {
-        flocks[0].authority = Box::new(Keys(rnode(1), denied));
+        flocks[0].authority = Box::new(Keys::new(rnode(1), denied));
         give(&mut flocks, 0, now, Input::Recheck);
     }
     assert_eq!(flocks[0].members.up_count(), 1, "it has to come and say so");
