@@ -186,10 +186,10 @@ impl Records {
         let Some(spare) = spare else {
             return make(&path);
         };
-        if let Err(error) = fs::rename(&spare.path, path) {
-            // What is left of it is removed by the next keeper.
+        if fs::rename(&spare.path, &path).is_err() {
+            // What is left of it is removed by the next keeper; if none can be made either, that says why.
             let _ = fs::remove_dir_all(spare.path);
-            return Err(error);
+            return make(&path);
         }
         Ok(spare.created)
     }
@@ -457,6 +457,13 @@ mod tests {
         write(&spare(5).created, &start("again", 5));
         write(&spare(6).created, &start("made", 1));
         drop(spare(7));
+        // Somebody took it away.
+        let taken = spare(8);
+        fs::remove_dir_all(&taken.path).unwrap();
+        write(
+            &records.create("own", Some(taken)).unwrap(),
+            &start("own", 6),
+        );
         let found = records.scan().unwrap();
         let found: Vec<_> = found
             .iter()
@@ -467,7 +474,14 @@ mod tests {
         records.write_outcome("long", &outcome).unwrap();
         let whole = Records::read_start(&records.path("long", "start"));
         fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(found, [("long", 1), ("made", 2), ("lost", 3), ("again", 5)]);
+        let expected = [
+            ("long", 1),
+            ("made", 2),
+            ("lost", 3),
+            ("again", 5),
+            ("own", 6),
+        ];
+        assert_eq!(found, expected);
         assert_eq!((left, ended, whole), (0, None, Some(long)));
     }
 

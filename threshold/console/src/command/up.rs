@@ -109,7 +109,8 @@ pub(crate) async fn run(args: args::Up) -> Outcome<()> {
         return Ok(());
     }
     let status = wait(&base, &namespace, generation, args.timeout).await?;
-    announce(&base, &status, &described).await
+    announce(&base, &status, &described).await;
+    Ok(())
 }
 
 /// Hands over a document to the base, or to the next one where that is about to end, and says which it was.
@@ -276,7 +277,8 @@ async fn unchanged(
             "{} generation {}: nothing to change",
             present.namespace, present.generation
         ));
-        return announce(base, &status, described).await;
+        announce(base, &status, described).await;
+        return Ok(());
     }
     output::line(&format!(
         "{} generation {}: nothing to change",
@@ -399,7 +401,7 @@ fn blocking(status: &Status) -> String {
 }
 
 /// What runs now, and what to type next.
-async fn announce(base: &Base, status: &Status, described: &Described) -> Outcome<()> {
+async fn announce(base: &Base, status: &Status, described: &Described) {
     let classes = status
         .classes
         .iter()
@@ -421,7 +423,8 @@ async fn announce(base: &Base, status: &Status, described: &Described) -> Outcom
     for exposure in status.exposures.iter().filter(for_connections) {
         output::line(&format!("  curl http://{}/", exposure.address));
     }
-    let alone = base.hordes().await?.len() == 1;
+    // It is ready, whatever the base answers now; with its name, each of these is right.
+    let alone = base.hordes().await.is_ok_and(|hordes| hordes.len() == 1);
     let which = match alone {
         true => String::new(),
         false => format!(" -n {}", status.namespace),
@@ -431,5 +434,4 @@ async fn announce(base: &Base, status: &Status, described: &Described) -> Outcom
         output::line(&format!("  radix logs{which} {} -f", class.class));
     }
     output::line(&format!("  radix down {}", described.shown.display()));
-    Ok(())
 }
